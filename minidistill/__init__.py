@@ -1,0 +1,10 @@
+"""How large language models are distilled into small ones, in code that reads like the equations."""
+
+from minidistill import curriculum, divergences
+from minidistill.evaluation import evaluate
+from minidistill.models import load_pair
+from minidistill.tasks import load_task
+from minidistill.training import distill
+
+__version__ = "0.1.0"
+__all__ = ["curriculum", "distill", "divergences", "evaluate", "load_pair", "load_task"]

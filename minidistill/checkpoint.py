@@ -1,0 +1,56 @@
+"""Checkpoints that are whole or not there.
+
+A checkpoint is one file, `step-00000120-<sha256>.pt`, written beside its final name and renamed,
+so a crash leaves the older ones untouched. The hash in the name exposes a damaged file; the loader
+names it and takes the one before. Only tensors and plain values are stored (weights_only=True).
+"""
+
+import hashlib
+import io
+import os
+import warnings
+from pathlib import Path
+
+import torch
+
+KEEP = 2
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write all of `content` to `path` or nothing; OSError says what failed and what is left."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(path.name + ".tmp")
+        with open(draft, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        raise OSError(
+            f"could not write {path}: {error.strerror or error}; what was saved before is untouched"
+        ) from error
+
+
+def save(folder: Path, step: int, state: dict) -> None:
+    """Save `state` as the newest checkpoint and drop all but the last two."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
+    atomic_write(folder / f"step-{step:08d}-{digest}.pt", buffer.getvalue())
+    for old in _all(folder)[:-KEEP]:
+        old.unlink()
+
+
+def load_latest(folder: Path) -> dict | None:
+    """The newest checkpoint that is whole, or None; each damaged one is named in a warning."""
+    for path in reversed(_all(folder)):
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest()[:16] == path.stem.rsplit("-", 1)[1]:
+            return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        warnings.warn(f"{path} is damaged (checksum differs); using the one before", stacklevel=2)
+    return None
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*-*.pt"))

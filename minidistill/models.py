@@ -1,0 +1,192 @@
+"""Teacher–student pairs: tiny presets, shipped ones, and any two Hugging Face causal LMs."""
+
+import copy
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from minidistill.errors import nearest
+from minidistill.tasks import WORLDS, data_dir
+
+TINY = {
+    "teacher": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4},
+    "student": {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4},
+}
+
+
+@dataclass
+class Pair:
+    """A teacher, a student, the tokenizer they share, and how many tokens of it both know."""
+
+    teacher: torch.nn.Module | None
+    student: torch.nn.Module
+    tokenizer: object
+    vocab: int
+
+    def __post_init__(self):
+        device = pick_device()
+        for model in filter(None, (self.teacher, self.student)):
+            model.to(device)
+        if self.teacher is self.student:
+            raise ValueError("teacher and student are the same object: nothing to distil")
+        if self.teacher is not None:
+            self.teacher.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.student.parameters()).device
+
+    @property
+    def stop_ids(self) -> set[int]:
+        """Every token id that ends a response."""
+        ids = {self.tokenizer.eos_token_id}
+        for model in filter(None, (self.teacher, self.student)):
+            declared = model.generation_config.eos_token_id
+            ids |= set(declared if isinstance(declared, list) else [declared])
+        return ids - {None}
+
+    @property
+    def pad_id(self) -> int:
+        """Any id will do: padding is masked by position."""
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
+
+def pick_device() -> torch.device:
+    """CUDA, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def load_pair(name: str | None = None, *, teacher=None, student=None) -> Pair:
+    """A shipped pair by task name; `teacher=`, `student=` replace either by a folder, hub name or .gguf."""
+    if name is not None:
+        if name not in WORLDS:
+            raise ValueError(nearest("pair", name, WORLDS))
+        teacher = teacher or data_dir() / name / "teacher"
+        student = student or data_dir() / name / "student"
+    if teacher is None or student is None:
+        raise ValueError(
+            "load_pair needs the name of a shipped pair, or both teacher= and student="
+        )
+    return make_pair(*load_model(teacher), *load_model(student))
+
+
+def load_model(source: str | Path):
+    """(model, tokenizer) in float32 from a folder, a hub name or a .gguf file; remote code stays off."""
+    path, options = Path(source), {}
+    if path.suffix == ".gguf":
+        source, options = path.parent, {"gguf_file": path.name}
+    if not path.exists() and str(source).count("/") != 1:
+        raise FileNotFoundError(f"no model at {source}: give a folder, a .gguf file or a hub name")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
+    except OSError as error:
+        first = str(error).splitlines()[0]
+        raise OSError(
+            f"cannot load a model from {source}: {first} (a hub name needs the network; a folder "
+            "needs config.json, model.safetensors and the tokenizer's files)"
+        ) from error
+    return model, tokenizer
+
+
+def make_pair(teacher, teacher_tokenizer, student, student_tokenizer) -> Pair:
+    """Check that both read the same tokens, and cut both to what they share.
+
+    Equal width is not enough: ValueError names the first tokens that differ. Unequal widths with
+    equal tokens (151,936 and 152,064: padding) are cut with a warning.
+    """
+    by_id = [
+        {i: t for t, i in tok.get_vocab().items()} for tok in (teacher_tokenizer, student_tokenizer)
+    ]
+    differing = [
+        i for i in sorted(by_id[0].keys() | by_id[1].keys()) if by_id[0].get(i) != by_id[1].get(i)
+    ]
+    if differing:
+        shown = ", ".join(
+            f"id {i}: {by_id[0].get(i)!r} / {by_id[1].get(i)!r}" for i in differing[:3]
+        )
+        raise ValueError(
+            f"teacher and student tokenize differently ({len(differing)} ids differ; teacher / student "
+            f"{shown}): distillation compares their distributions token by token"
+        )
+    widths = [m.get_output_embeddings().weight.shape[0] for m in (teacher, student)]
+    vocab = min(max(by_id[0]) + 1, *widths)
+    if widths[0] != widths[1]:
+        warnings.warn(
+            f"output widths {widths[0]} and {widths[1]} are cut to the {vocab} shared tokens",
+            stacklevel=2,
+        )
+    return Pair(teacher, student, student_tokenizer, vocab)
+
+
+def tiny_model(preset: str, tokenizer, seed: int) -> LlamaForCausalLM:
+    """A fresh Llama of the given preset for a word-level tokenizer."""
+    if preset not in TINY:
+        raise ValueError(nearest("preset", preset, TINY))
+    shape = TINY[preset]
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        intermediate_size=3 * shape["hidden_size"],
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **shape,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def prune_layers(model, keep: int):
+    """A copy of `model` with `keep` of its layers, evenly spaced, the first and the last among them.
+
+    Embeddings, norms and the kept layers are the teacher's own weights: a student of the same
+    tokenizer that only needs to learn to do without the layers that are gone.
+    """
+    layers = model.model.layers
+    if not 2 <= keep <= len(layers):
+        raise ValueError(f"keep must lie between 2 and {len(layers)}, but got {keep}")
+    chosen = [round(i * (len(layers) - 1) / (keep - 1)) for i in range(keep)]
+    model.model.layers = torch.nn.ModuleList(
+        layers[i] for i in chosen
+    )  # so that only these are copied
+    try:
+        student = copy.deepcopy(model)
+    finally:
+        model.model.layers = layers
+    for position, layer in enumerate(student.model.layers):
+        layer.self_attn.layer_idx = position  # the KV cache is indexed by it
+    student.config.num_hidden_layers = keep
+    if getattr(student.config, "layer_types", None):
+        student.config.layer_types = [model.config.layer_types[i] for i in chosen]
+    return student.requires_grad_(True)
+
+
+def word_tokenizer(words: list[str]):
+    """A word-level tokenizer with a chat template: '<user> … <assistant> … <eos>'."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<eos>", "<unk>", "<user>", "<assistant>"]
+    ids = {token: i for i, token in enumerate([*special, *words])}
+    core = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    core.add_special_tokens(special)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",
+        additional_special_tokens=["<user>", "<assistant>"], clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} "
+        "{% if m['role'] == 'assistant' %}<eos> {% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    return tokenizer

@@ -1,0 +1,212 @@
+"""Every distillation method as one short function: what it reads, what it minimises.
+
+The parameters are the description. Positional ones name the responses a method reads:
+
+    reference    what the data set says            tgo   teacher-generated outputs
+    speculative  student drafts, teacher corrects  sgo   student-generated outputs
+
+and `at`, if there, is the moment of training (for schedules). Keyword-only ones are its settings.
+Each source is a `Scored` batch; the function returns one loss a sample, (batch,) nats.
+To add a method, write such a function under `@method`; `distill(..., method="its_name")` finds it.
+
+Sources: DistiLLM-2 (arXiv 2503.07067) and its released code for the baselines, DPKD (2406.19774).
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from minidistill import curriculum as C
+from minidistill import divergences as D
+from minidistill.errors import nearest
+from minidistill.scoring import Scored
+
+SOURCES = ("reference", "tgo", "sgo", "speculative")
+METHODS: dict[str, "Method"] = {}
+
+
+@dataclass
+class Moment:
+    """Where training stands. `gaps` keeps (sum, count) of the first epoch's gaps: m is their mean."""
+
+    epoch: int = 0
+    progress: float = 0.0
+    gaps: dict[str, list[float]] = field(default_factory=dict)
+    log: dict[str, float] = field(default_factory=dict)
+
+    def alpha(self, name: str, gap: Tensor, alpha0: float) -> Tensor:
+        """(7.1) per sample, (batch, 1); α₀ all through the first epoch, which measures m instead."""
+        total = self.gaps.setdefault(name, [0.0, 0.0])
+        if self.epoch == 0:
+            total[0] += float(gap.sum())
+            total[1] += len(gap)
+            alpha = gap.new_full(gap.shape, alpha0)
+        else:
+            alpha = C.adaptive_alpha(gap, total[0] / max(total[1], 1), alpha0)
+        self.log[f"alpha_{name}"] = float(alpha.mean())
+        return alpha.unsqueeze(-1)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A loss function and what its signature says: the sources it reads and its settings."""
+
+    name: str
+    loss: Callable[..., Tensor]
+    reads: tuple[str, ...]
+    settings: dict[str, object]
+
+    def __call__(self, sources: dict[str, Scored], at: Moment, **settings) -> Tensor:
+        extra = {"at": at} if "at" in inspect.signature(self.loss).parameters else {}
+        return self.loss(**{name: sources[name] for name in self.reads}, **extra, **settings)
+
+    def check_settings(self, settings: dict) -> None:
+        """Raise TypeError naming the unknown setting and the ones this method has."""
+        for name in settings:
+            if name not in self.settings:
+                known = ", ".join(self.settings) or "none"
+                raise TypeError(f"method {self.name!r} has no setting {name!r}; it has: {known}")
+
+
+def method(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Register a loss function under its own name."""
+    parameters = inspect.signature(loss).parameters.values()
+    settings = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    reads = tuple(p.name for p in parameters if p.name in SOURCES)
+    METHODS[loss.__name__] = Method(loss.__name__, loss, reads, settings)
+    return loss
+
+
+def get_method(name: str) -> Method:
+    """The method of that name; ValueError lists all of them and the nearest."""
+    if name not in METHODS:
+        raise ValueError(nearest("method", name, METHODS))
+    return METHODS[name]
+
+
+@method
+def sft(reference: Scored) -> Tensor:
+    """(3.2) SFT: −log q on the reference responses."""
+    return reference.mean(-reference.token_log_q)
+
+
+@method
+def seqkd(tgo: Scored) -> Tensor:
+    """(3.3) SeqKD: −log q on the teacher's responses (hard labels)."""
+    return tgo.mean(-tgo.token_log_q)
+
+
+@method
+def kd(tgo: Scored) -> Tensor:
+    """(3.4) KD: KL(p‖q) on the teacher's responses (soft labels)."""
+    return tgo.mean(D.kl(tgo.log_p, tgo.log_q))
+
+
+@method
+def rkl(tgo: Scored) -> Tensor:
+    """KL(q‖p) on the teacher's responses: KD with its direction turned round."""
+    return tgo.mean(D.reverse_kl(tgo.log_p, tgo.log_q))
+
+
+@method
+def imitkd(sgo: Scored) -> Tensor:
+    """(3.5) ImitKD: KL(p‖q) on the student's own responses."""
+    return sgo.mean(D.kl(sgo.log_p, sgo.log_q))
+
+
+@method
+def gkd(tgo: Scored, sgo: Scored, *, beta: float = 0.9) -> Tensor:
+    """(3.6) GKD: JSD_β on both kinds of responses; the released code fixes β = 0.9."""
+    return sum(y.mean(D.jsd(y.log_p, y.log_q, beta)) for y in (tgo, sgo)) / 2
+
+
+@method
+def skl(tgo: Scored, *, alpha: float = 0.1) -> Tensor:
+    """SKL_α on the teacher's responses: the pull-up half of CALD alone."""
+    return tgo.mean(D.skew_kl(tgo.log_p, tgo.log_q, alpha))
+
+
+@method
+def srkl(tgo: Scored, *, alpha: float = 0.1) -> Tensor:
+    """SRKL_α on the teacher's responses: the same data as `skl`, the other direction."""
+    return tgo.mean(D.skew_reverse_kl(tgo.log_p, tgo.log_q, alpha))
+
+
+@method
+def distillm(tgo: Scored, sgo: Scored, *, alpha: float = 0.1) -> Tensor:
+    """(3.7) DistiLLM: SRKL_α on both kinds of responses, whoever wrote them.
+
+    Its loss; the student's responses are sampled once an epoch as for every method here, not drawn
+    from DistiLLM's adaptive replay buffer.
+    """
+    return sum(y.mean(D.skew_reverse_kl(y.log_p, y.log_q, alpha)) for y in (tgo, sgo)) / 2
+
+
+@method
+def speculative_kd(speculative: Scored) -> Tensor:
+    """(3.8) Speculative KD: KL(p‖q) on drafts of the student that the teacher has corrected."""
+    return speculative.mean(D.kl(speculative.log_p, speculative.log_q))
+
+
+@method
+def dpkd(tgo: Scored, sgo: Scored, *, lam: float = 0.1, per_token: bool = False) -> Tensor:
+    r"""(4.1) DPKD: −log σ(λ log[q(y_t)/p(y_t)] − λ log[q(y_s)/p(y_s)]), DPO with the teacher as judge.
+
+    Nothing bounds log q(y_s) from below, so it runs away: this is the course's wrong turn.
+    Sequence log-probs as in the paper; `per_token=True` takes means as its released code does.
+    """
+    if not lam > 0:
+        raise ValueError(f"lam must be positive, but got {lam}")
+    reduce = Scored.mean if per_token else Scored.sum
+    winner = reduce(tgo, tgo.token_log_q - tgo.token_log_p)
+    loser = reduce(sgo, sgo.token_log_q - sgo.token_log_p)
+    return -F.logsigmoid(lam * (winner - loser))
+
+
+@method
+def cald(tgo: Scored, sgo: Scored, *, alpha: float = 0.1) -> Tensor:
+    r"""(5.1) CALD: ½ [SKL_α(x, y_t) + SRKL_α(x, y_s)]: pull up the teacher's, push down the student's."""
+    pull_up = tgo.mean(D.skew_kl(tgo.log_p, tgo.log_q, alpha))
+    push_down = sgo.mean(D.skew_reverse_kl(sgo.log_p, sgo.log_q, alpha))
+    return (pull_up + push_down) / 2
+
+
+@method
+def cald_kl(tgo: Scored, sgo: Scored) -> Tensor:
+    """CALD without the skew: ½ [KL on the teacher's responses + RKL on the student's]."""
+    return cald(tgo, sgo, alpha=0.0)
+
+
+@method
+def distillm2(tgo: Scored, sgo: Scored, at: Moment, *, alpha0: float = 0.1, beta0: float = 0.5):
+    r"""(8.1) DistiLLM-2: ½ [(1−β) SKL_{α_t}(x, y_t) + β SRKL_{α_s}(x, y_s)].
+
+    α_t, α_s: one a sample, (7.1), from the gap p − q on y_t and q − p on y_s. β: (7.3).
+    """
+    alpha_t = at.alpha("tgo", tgo.confidence_gap(), alpha0)
+    alpha_s = at.alpha("sgo", -sgo.confidence_gap(), alpha0)
+    return _contrast(tgo, sgo, at, alpha_t, alpha_s, C.linear_beta(at.progress, start=beta0))
+
+
+@method
+def distillm2_no_alpha(tgo: Scored, sgo: Scored, at: Moment, *, alpha0=0.1, beta0: float = 0.5):
+    """Ablation: DistiLLM-2 with α fixed at α₀; only β moves."""
+    return _contrast(tgo, sgo, at, alpha0, alpha0, C.linear_beta(at.progress, start=beta0))
+
+
+@method
+def distillm2_no_beta(tgo: Scored, sgo: Scored, at: Moment, *, alpha0=0.1, beta0: float = 0.5):
+    """Ablation: DistiLLM-2 with β fixed at β₀; only α adapts."""
+    alpha_t = at.alpha("tgo", tgo.confidence_gap(), alpha0)
+    alpha_s = at.alpha("sgo", -sgo.confidence_gap(), alpha0)
+    return _contrast(tgo, sgo, at, alpha_t, alpha_s, beta0)
+
+
+def _contrast(tgo: Scored, sgo: Scored, at: Moment, alpha_t, alpha_s, beta: float) -> Tensor:
+    at.log["beta"] = beta
+    pull_up = tgo.mean(D.skew_kl(tgo.log_p, tgo.log_q, alpha_t))
+    push_down = sgo.mean(D.skew_reverse_kl(sgo.log_p, sgo.log_q, alpha_s))
+    return ((1 - beta) * pull_up + beta * push_down) / 2

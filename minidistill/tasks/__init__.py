@@ -1,0 +1,124 @@
+"""Tasks: prompts with references, and a grader where there is one.
+
+`load_task("instruct")` reads a tiny world's shipped prompts; `load_task("prompts.jsonl")` reads
+anybody's. A line is a JSON object with `prompt` or `instruction` (+ `input`, `instances`) and,
+for references, `references`, `response`, `output` or `instances[].output`.
+"""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from minidistill.errors import nearest
+
+WORLDS = ("instruct",)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and the responses that the data set calls right (may be none)."""
+
+    prompt: str
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """`grade(prompt, response)` in [0, 1]; None where nothing can judge but a comparison."""
+
+    name: str
+    train: list[Example]
+    test: list[Example]
+    grade: Callable[[str, str], float] | None = None
+
+
+def data_dir() -> Path:
+    """Where the shipped data is: inside an installed package, beside it in a checkout."""
+    here = Path(__file__).resolve().parents[1]
+    for folder in (here / "data", here.parent / "data"):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"no data folder at {here / 'data'} or {here.parent / 'data'}")
+
+
+def load_task(name: str | Path, held_out: float = 0.2) -> Task:
+    """A tiny world by name, or any JSONL file by path (its last `held_out` share is the test set)."""
+    if str(name) in WORLDS:
+        folder = data_dir() / str(name)
+        world = get_world(str(name))
+        return Task(
+            str(name),
+            read_jsonl(folder / "train.jsonl"),
+            read_jsonl(folder / "test.jsonl"),
+            lambda prompt, response: world.judge(prompt, response).grade,
+        )
+    if Path(name).suffix not in {".jsonl", ".json"}:
+        raise ValueError(nearest("task", str(name), WORLDS) + ", or the path of a .jsonl file")
+    examples = read_jsonl(Path(name))
+    cut = len(examples) - max(1, round(held_out * len(examples)))
+    if cut < 1:
+        raise ValueError(
+            f"{name}: {len(examples)} prompts are too few to train on and hold some out"
+        )
+    return Task(Path(name).stem, examples[:cut], examples[cut:])
+
+
+def get_world(name: str):
+    """The `World` of that name: writes prompts and references, judges responses."""
+    if name not in WORLDS:
+        raise ValueError(nearest("task", name, WORLDS))
+    return import_module(f"minidistill.tasks.{name}").WORLD
+
+
+def write_examples(name: str, count: int, seed: int, held_out: bool, references: int = 1):
+    """`count` fresh examples; a prompt always falls on the same side of the train/test split."""
+    world, rng, examples = get_world(name), random.Random(seed), []
+    while len(examples) < count:
+        prompt = world.write_prompt(rng)
+        if (random.Random(prompt).random() < 0.1) == held_out:
+            answers = {world.write_reference(rng, prompt): None for _ in range(references)}
+            examples.append(Example(prompt, tuple(answers)))
+    return examples
+
+
+def read_jsonl(path: Path) -> list[Example]:
+    """Read prompts; ValueError names file, line and field of the first line that is not one."""
+    examples = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            examples.append(_example(json.loads(line)))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error.msg})") from None
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+    if not examples:
+        raise ValueError(f"{path}: no prompts in this file")
+    return examples
+
+
+def write_jsonl(path: Path, examples: list[Example]) -> None:
+    lines = [json.dumps({"prompt": e.prompt, "references": e.references}) for e in examples]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _example(record: object) -> Example:
+    if not isinstance(record, dict):
+        raise ValueError(f"expected a JSON object, but got {type(record).__name__}")
+    instances = record.get("instances") or [{}]
+    field = "prompt" if "prompt" in record else "instruction"
+    parts = [record.get(field), record.get("input") or instances[0].get("input")]
+    if not isinstance(parts[0], str) or not parts[0].strip():
+        raise ValueError(f"field {field!r} must be a text that is not empty, but is {parts[0]!r}")
+    references = record.get("references")
+    if references is None:
+        single = [record.get("response"), record.get("output")]
+        references = [r for r in (*single, *(i.get("output") for i in instances)) if r]
+    if not isinstance(references, list) or not all(isinstance(r, str) for r in references):
+        raise ValueError(f"field 'references' must be a list of texts, but is {references!r}")
+    return Example("\n\n".join(filter(None, parts)), tuple(references))

@@ -1,0 +1,115 @@
+"""Small languages that can be written and read by the same patterns.
+
+A pattern is a sentence with slots: a lower-case {slot} is one word, an upper-case {SLOT} a list
+such as 'a , b and c'. Filling it writes a sentence; compiled to a regular expression it reads one.
+"""
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+LIST_TAIL = r"(?:(?: , | and | )\w+)*"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of request.
+
+    `ask(rng)` → slots of a prompt. `answer(rng, asked)` → slots of a right response.
+    `judge(asked, said)` → (correct, complete): nothing false, nothing missing.
+    """
+
+    prompts: list[str]
+    responses: list[str]
+    ask: Callable[[random.Random], dict]
+    answer: Callable[[random.Random, dict], dict]
+    judge: Callable[[dict, dict], tuple[bool, bool]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge says of one response; `grade` is the share of the three that hold."""
+
+    form: bool
+    correct: bool
+    complete: bool
+
+    @property
+    def grade(self) -> float:
+        return (self.form + self.correct + self.complete) / 3
+
+
+class World:
+    """A set of families: writes prompts and references, judges responses."""
+
+    def __init__(self, families: dict[str, Family], vocabulary: list[str]):
+        self.families = families
+        self._prompts = {n: [*map(compile_pattern, f.prompts)] for n, f in families.items()}
+        self._responses = {n: [*map(compile_pattern, f.responses)] for n, f in families.items()}
+        patterns = [p for f in families.values() for p in (*f.prompts, *f.responses)]
+        fixed = re.sub(r"\{\w+\}", "", " ".join(patterns)).split()
+        self.words = sorted({*fixed, *vocabulary, "and", ","})
+
+    def write_prompt(self, rng: random.Random) -> str:
+        family = self.families[rng.choice(list(self.families))]
+        return zipf(rng, family.prompts).format(**family.ask(rng))
+
+    def write_reference(self, rng: random.Random, prompt: str) -> str:
+        name, asked = self.read_prompt(prompt)
+        family = self.families[name]
+        return zipf(rng, family.responses).format(**family.answer(rng, asked))
+
+    def read_prompt(self, prompt: str) -> tuple[str, dict]:
+        """(family, slots); ValueError if no family asks that."""
+        for name, patterns in self._prompts.items():
+            for pattern in patterns:
+                if match := pattern.fullmatch(prompt):
+                    return name, match.groupdict()
+        raise ValueError(f"no family of this world asks {prompt!r}")
+
+    def judge(self, prompt: str, response: str) -> Verdict:
+        """Of all ways to read the response, the one that speaks best for it."""
+        name, asked = self.read_prompt(prompt)
+        readings = (pattern.fullmatch(response.strip()) for pattern in self._responses[name])
+        verdicts = [
+            Verdict(True, *self.families[name].judge(asked, match.groupdict()))
+            for match in readings
+            if match
+        ]
+        return max(verdicts, key=lambda v: v.grade, default=Verdict(False, False, False))
+
+
+def compile_pattern(pattern: str) -> re.Pattern:
+    """'keep the {kinds} : {LIST}' → a regular expression with the groups `kinds` and `LIST`."""
+    parts = re.split(r"\{(\w+)\}", pattern)
+    for i, text in enumerate(parts):
+        if i % 2:
+            parts[i] = rf"(?P<{text}>\w+{'' if text.islower() else LIST_TAIL})"
+        else:
+            parts[i] = re.escape(text)
+    return re.compile("".join(parts))
+
+
+def zipf(rng: random.Random, options: list, power: float = 1.0):
+    """One of `options`, the k-th with probability proportional to k^−power."""
+    return rng.choices(options, [1 / (k + 1) ** power for k in range(len(options))])[0]
+
+
+def zipf_subset(rng: random.Random, options: list[str], k: int) -> list[str]:
+    """k different options, the likely ones first: what comes to a writer's mind."""
+    rest, chosen = list(options), []
+    for _ in range(k):
+        chosen.append(zipf(rng, rest, power=1.2))
+        rest.remove(chosen[-1])
+    return chosen
+
+
+def join(words: list[str]) -> str:
+    """['a', 'b', 'c'] → 'a , b and c'."""
+    return " and ".join(filter(None, [" , ".join(words[:-1]), words[-1]]))
+
+
+def split(text: str) -> list[str]:
+    """The inverse of `join`; also reads 'a , b , c'."""
+    return re.split(r" , | and ", text)

@@ -1,0 +1,258 @@
+"""The one training loop: sample responses, score them twice, minimise a method's loss.
+
+    for each epoch:            sample y_t (once) and y_s (anew) for all prompts, in big batches
+        for each mini-batch:   loss = method(teacher and student on those responses), step
+
+Every random draw is a function of (seed, epoch, step), never of what ran before, so a run that was
+killed and resumed ends in the same bits as one that was not.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from minidistill import checkpoint
+from minidistill.batching import seeded
+from minidistill.evaluation import Probe, make_probe, nll
+from minidistill.models import Pair
+from minidistill.objectives import Method, Moment, get_method
+from minidistill.rollouts import Rollouts
+from minidistill.tasks import Task
+
+SAVE_EVERY_SECONDS = 300
+
+
+@dataclass
+class History:
+    """What happened: one dict a step (loss, lr, beta …), one a probe (step and the two NLLs)."""
+
+    method: str
+    steps: list[dict] = field(default_factory=list)
+    probes: list[dict] = field(default_factory=list)
+    probe: Probe | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides a run's result, besides the models and the task."""
+
+    method: str = "distillm2"
+    epochs: int = 3
+    seed: int = 0
+    batch_size: int = 32
+    accumulate: int = 1
+    lr: float = 1e-3
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 48
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "accumulate", "max_new_tokens"):
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
+                raise ValueError(
+                    f"{name} must be a whole number from 1, but got {getattr(self, name)}"
+                )
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be positive, but got {self.lr}")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be positive, but got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], but got {self.top_p}")
+
+    @property
+    def sampling(self) -> dict:
+        names = ("temperature", "top_p", "max_new_tokens")
+        return {name: getattr(self, name) for name in names}
+
+
+def distill(
+    pair: Pair,
+    task: Task,
+    method: str = "distillm2",
+    *,
+    epochs: int = 3,
+    seed: int = 0,
+    batch_size: int = 32,
+    accumulate: int = 1,
+    lr: float = 1e-3,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_new_tokens: int = 48,
+    out: str | Path | None = None,
+    tgo: list[list[int]] | None = None,
+    probe_every: int | None = None,
+    callback: Callable[[History], bool | None] | None = None,
+    progress: bool = True,
+    **hyper,
+) -> History:
+    """Train `pair.student` in place with a method of `objectives.METHODS`.
+
+    `out`: a folder for checkpoints; the same call resumes from there. `tgo`: the teacher's responses
+    to task.train as token ids, sampled here if None. `callback(history)` runs after every probe (each
+    `probe_every` steps, by default four times an epoch); returning True stops. `hyper`: the method's
+    own settings (alpha, beta, lam, …), and no others.
+    Raises ValueError or TypeError for settings that cannot be, FloatingPointError when a loss or a
+    gradient stops being a number.
+    """
+    settings = Settings(
+        method, epochs, seed, batch_size, accumulate, lr, temperature, top_p, max_new_tokens
+    )
+    run = Run(pair, task, settings, hyper, Path(out) if out else None, tgo)
+    with torch.random.fork_rng():
+        run.train(probe_every, callback, progress)
+    return run.history
+
+
+class Run:
+    """One run's state: what a checkpoint holds, and the steps that change it."""
+
+    def __init__(self, pair: Pair, task: Task, settings: Settings, hyper: dict, out, tgo):
+        self.pair, self.task, self.settings, self.out = pair, task, settings, out
+        self.method: Method = get_method(settings.method)
+        self.method.check_settings(hyper)
+        self.hyper = hyper
+        self.rollouts = Rollouts(pair, task.train, self.method.reads, settings, tgo)
+        self.optimizer = torch.optim.AdamW(
+            pair.student.parameters(), lr=settings.lr, weight_decay=0.0
+        )
+        self.moment, self.history, self.step = Moment(), History(settings.method), 0
+        self.batches_per_epoch = math.ceil(len(task.train) / settings.batch_size)
+        self.total_steps = settings.epochs * self.batches_per_epoch
+        self._restore()
+
+    # --- the loop -------------------------------------------------------------------------------
+    def train(self, probe_every, callback, progress: bool) -> None:
+        probe_every = probe_every or max(1, self.batches_per_epoch // 4)
+        if self.history.probe is None:
+            self.history.probe = make_probe(
+                self.pair,
+                self.task,
+                seed=seeded(self.settings.seed, "probe"),
+                **self.settings.sampling,
+            )
+            self._probe()
+        saved_at = time.monotonic()
+        bar = tqdm(
+            total=self.total_steps, initial=self.step, desc=self.method.name, disable=not progress
+        )
+        with bar:
+            while self.step < self.total_steps:
+                epoch, position = divmod(self.step, self.batches_per_epoch)
+                if position == 0:
+                    self.rollouts.collect(epoch)
+                for indices in self.rollouts.batches(epoch)[position:]:
+                    loss = self._optimise(epoch, indices)
+                    bar.update()
+                    if self.step % probe_every == 0 or self.step == self.total_steps:
+                        self._probe()
+                        last = self.history.probes[-1]
+                        bar.set_postfix(
+                            loss=f"{loss:.3f}",
+                            nll_teacher=f"{last['nll_teacher']:.2f}",
+                            nll_student=f"{last['nll_student']:.2f}",
+                        )
+                        if callback is not None and callback(self.history):
+                            return self._save()
+                    if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
+                        self._save()
+                        saved_at = time.monotonic()
+                self._save()
+
+    def _optimise(self, epoch: int, indices: list[int]) -> float:
+        """One step on one mini-batch, in `accumulate` parts that add up to the same gradient."""
+        torch.manual_seed(
+            seeded(self.settings.seed, "step", self.step)
+        )  # dropout, where there is any
+        self.pair.student.train()
+        self.moment.epoch, self.moment.progress = epoch, self.step / self.total_steps
+        self.optimizer.zero_grad()
+        size = math.ceil(len(indices) / self.settings.accumulate)
+        total = 0.0
+        for start in range(0, len(indices), size):
+            part = indices[start : start + size]
+            losses = self.method(self.rollouts.score(part), self.moment, **self.hyper)
+            self._check_finite(losses, part)
+            (losses.sum() / len(indices)).backward()
+            total += float(losses.detach().sum()) / len(indices)
+        rate = self.settings.lr * schedule(self.moment.progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        norm = torch.nn.utils.clip_grad_norm_(self.pair.student.parameters(), 1.0)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"step {self.step}: the gradient is {float(norm)} (prompts {indices[:4]} …); the last "
+                "checkpoint stays"
+            )
+        self.optimizer.step()
+        self.history.steps.append(
+            {"step": self.step, "epoch": epoch, "loss": total, "lr": rate, **self.moment.log}
+        )
+        self.step += 1
+        return total
+
+    def _check_finite(self, losses: torch.Tensor, indices: list[int]) -> None:
+        bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
+        if bad:
+            example = self.task.train[indices[bad[0]]]
+            raise FloatingPointError(
+                f"step {self.step}: the loss of training prompt {indices[bad[0]]} is "
+                f"{float(losses[bad[0]])} ({example.prompt[:80]!r}); the last checkpoint stays"
+            )
+
+    def _probe(self) -> None:
+        probe = self.history.probe
+        self.history.probes.append(
+            {
+                "step": self.step,
+                "nll_teacher": nll(self.pair.student, self.pair, probe.prompts, probe.tgo),
+                "nll_student": nll(self.pair.student, self.pair, probe.prompts, probe.sgo),
+            }
+        )
+
+    # --- checkpoints --------------------------------------------------------------------------------
+    def _fingerprint(self) -> str:
+        parts = [asdict(self.settings), self.hyper, self.rollouts.prompts]
+        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+    def _save(self) -> None:
+        if self.out is None:
+            return
+        state = {
+            "fingerprint": self._fingerprint(),
+            "settings": {**asdict(self.settings), **{k: str(v) for k, v in self.hyper.items()}},
+            "student": self.pair.student.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "moment": asdict(self.moment),
+            "history": {"steps": self.history.steps, "probes": self.history.probes},
+            "probe": asdict(self.history.probe),
+            "responses": self.rollouts.responses,
+            "step": self.step,
+        }
+        checkpoint.save(self.out / "checkpoints", self.step, state)
+
+    def _restore(self) -> None:
+        state = checkpoint.load_latest(self.out / "checkpoints") if self.out else None
+        if state is None:
+            return
+        if state["fingerprint"] != self._fingerprint():
+            raise ValueError(
+                f"{self.out} holds a run with other settings or prompts ({state['settings']}); "
+                "give another folder, or the same settings to resume it"
+            )
+        self.pair.student.load_state_dict(state["student"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.moment, self.step = Moment(**state["moment"]), state["step"]
+        self.rollouts.responses = state["responses"]
+        self.history = History(self.method.name, **state["history"], probe=Probe(**state["probe"]))
+
+
+def schedule(progress: float, warmup: float = 0.05) -> float:
+    """The learning rate's factor: up linearly over the first 5 %, then down along a cosine."""
+    return min(1.0, (progress + 1e-3) / warmup) * 0.5 * (1 + math.cos(math.pi * progress))
