@@ -83,9 +83,9 @@ def speculative_drafts(
             for k, model in enumerate((pair.student, pair.teacher)):
                 new = ids if caches[k] is None else ids[:, -1:]
                 positions = (seen.cumsum(-1) - 1).clamp(min=0)[:, -new.shape[1] :]
-                output = model(new, attention_mask=seen, position_ids=positions, past_key_values=caches[k],
+                output = model(new, attention_mask=seen, position_ids=positions, cache=caches[k],
                                use_cache=True, logits_to_keep=1)  # fmt: skip
-                caches[k] = output.past_key_values
+                caches[k] = output.cache
                 probs.append(
                     nucleus(
                         output.logits[:, -1, : pair.vocab].float() / (temperature or 1e-4), top_p

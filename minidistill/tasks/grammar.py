@@ -43,11 +43,12 @@ class Verdict:
 class World:
     """A set of families: writes prompts and references, judges responses."""
 
-    def __init__(self, families: dict[str, Family], vocabulary: list[str]):
-        self.families = families
+    def __init__(self, families: dict[str, Family], vocabulary, openings=("",), closings=("",)):
+        self.families, self.openings, self.closings = families, openings, closings
         self._prompts = {n: [*map(compile_pattern, f.prompts)] for n, f in families.items()}
         self._responses = {n: [*map(compile_pattern, f.responses)] for n, f in families.items()}
         patterns = [p for f in families.values() for p in (*f.prompts, *f.responses)]
+        patterns += [*openings, *closings]
         fixed = re.sub(r"\{\w+\}", "", " ".join(patterns)).split()
         self.words = sorted({*fixed, *vocabulary, "and", ","})
 
@@ -58,7 +59,8 @@ class World:
     def write_reference(self, rng: random.Random, prompt: str) -> str:
         name, asked = self.read_prompt(prompt)
         family = self.families[name]
-        return zipf(rng, family.responses).format(**family.answer(rng, asked))
+        body = zipf(rng, family.responses).format(**family.answer(rng, asked))
+        return zipf(rng, self.openings) + body + zipf(rng, self.closings)
 
     def read_prompt(self, prompt: str) -> tuple[str, dict]:
         """(family, slots); ValueError if no family asks that."""
@@ -71,13 +73,20 @@ class World:
     def judge(self, prompt: str, response: str) -> Verdict:
         """Of all ways to read the response, the one that speaks best for it."""
         name, asked = self.read_prompt(prompt)
-        readings = (pattern.fullmatch(response.strip()) for pattern in self._responses[name])
+        readings = self._read_response(name, response.strip())
         verdicts = [
             Verdict(True, *self.families[name].judge(asked, match.groupdict()))
             for match in readings
-            if match
         ]
         return max(verdicts, key=lambda v: v.grade, default=Verdict(False, False, False))
+
+    def _read_response(self, name: str, response: str):
+        """Each way to take the response apart: with and without an opening and a closing."""
+        for opening in self.openings:
+            for closing in self.closings:
+                if response.startswith(opening) and response.endswith(closing):
+                    body = response[len(opening) : len(response) - len(closing)]
+                    yield from filter(None, (p.fullmatch(body) for p in self._responses[name]))
 
 
 def compile_pattern(pattern: str) -> re.Pattern:

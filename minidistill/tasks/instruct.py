@@ -14,7 +14,7 @@ import random
 from minidistill.tasks.grammar import Family, World, join, split, zipf, zipf_subset
 
 KINDS = {
-    "animal": "fox red small forest; whale blue huge sea; bee black tiny garden; horse brown big barn;"
+    "creature": "fox red small forest; whale blue huge sea; bee black tiny garden; horse brown big barn;"
     "hawk grey small forest; crab red tiny sea; frog green tiny garden; bear brown huge forest;"
     "cow white big barn; cat black small house",
     "fruit": "peach red small garden; pear green small garden; plum blue tiny garden;"
@@ -70,7 +70,7 @@ DEEDS = ["sang", "played", "danced", "slept", "talked", "raced", "rested", "laug
 
 
 def story_ask(rng):
-    a, b = rng.sample([n for n, f in FACTS.items() if f["kind"] == "animal"], 2)
+    a, b = rng.sample([n for n, f in FACTS.items() if f["kind"] == "creature"], 2)
     return {"a": a, "b": b}
 
 
@@ -232,8 +232,8 @@ def odd_judge(ask, said):
 FAMILIES = {
     "list": Family(
         ["name {n} {kinds}", "give me {n} {kinds}", "i need {n} {kinds} , please"],
-        ["sure , here they are : {LIST} .", "some {kinds} are {LIST} .", "i can think of {LIST} .",
-         "{LIST} are all {kinds} .", "well , there is {LIST} , for example ."],
+        ["here they are : {LIST} .", "some {kinds} are {LIST} .", "i can think of {LIST} .",
+         "{LIST} are all {kinds} .", "there is {LIST} , for example ."],
         list_ask, list_answer, list_judge,
     ),
     "story": Family(
@@ -260,25 +260,25 @@ FAMILIES = {
     ),
     "reverse": Family(
         ["reverse : {LIST}"],
-        ["backwards this is : {LIST} .", "sure , in reverse : {LIST} .", "from the end : {LIST} ."],
+        ["backwards this is : {LIST} .", "in reverse it goes : {LIST} .", "from the end : {LIST} ."],
         reverse_ask, reverse_answer, reverse_judge,
     ),
     "keep": Family(
         ["keep the {kinds} : {LIST}"],
         ["the {kinds} here : {LIST} , nothing more .", "i keep {LIST} , the rest goes away .",
-         "sure , only {LIST} can stay ."],
+         "only {LIST} can stay here ."],
         mixed_ask, keep_answer, keep_judge,
     ),
     "count": Family(
         ["how many {kinds} : {LIST}"],
-        ["the number of {kinds} is {n} : {LIST} .", "there are {n} of them , {LIST} .",
+        ["the number of {kinds} is {n} : {LIST} .", "i see {n} of them , {LIST} .",
          "as {kinds} i see {LIST} , so {n} in all ."],
         mixed_ask, count_answer, count_judge,
     ),
     "sort": Family(
         ["sort by size : {LIST}"],
         ["from small to big : {LIST} .", "sorted by size this is : {LIST} .",
-         "sure , the smallest first : {LIST} ."],
+         "the smallest comes first : {LIST} ."],
         sort_ask, sort_answer, sort_judge,
     ),
     "why": Family(
@@ -299,4 +299,15 @@ FAMILIES = {
 VOCABULARY = [
     w for name, fact in FACTS.items() for w in (name, *fact.values(), plural(fact["kind"]))
 ] + [*NUMBERS[1:], *DEEDS, "yes", "no"]
-WORLD = World(FAMILIES, VOCABULARY)
+OPENINGS = [
+    "",
+    "sure , ",
+    "well , ",
+    "okay , ",
+    "of course , ",
+    "let me see , ",
+    "hm , ",
+    "good one , ",
+]
+CLOSINGS = ["", " that is it .", " i hope this helps .", " good luck .", " ask me more .", " bye ."]
+WORLD = World(FAMILIES, VOCABULARY, OPENINGS, CLOSINGS)
