@@ -1,12 +1,14 @@
-"""Checkpoints that are whole or not there.
+"""Checkpoints and logs that are whole or not there.
 
 A checkpoint is one file, `step-00000120-<sha256>.pt`, written beside its final name and renamed,
 so a crash leaves the older ones untouched. The hash in the name exposes a damaged file; the loader
 names it and takes the one before. Only tensors and plain values are stored (weights_only=True).
+A log is a JSON object that carries the hash of its own content.
 """
 
 import hashlib
 import io
+import json
 import os
 import warnings
 from pathlib import Path
@@ -50,6 +52,30 @@ def load_latest(folder: Path) -> dict | None:
             return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         warnings.warn(f"{path} is damaged (checksum differs); using the one before", stacklevel=2)
     return None
+
+
+def write_log(path: Path, content: dict) -> None:
+    """Write a JSON object with its checksum, atomically."""
+    text = json.dumps({"sha256": _digest(content), **content}, indent=1)
+    atomic_write(path, text.encode())
+
+
+def read_log(path: Path) -> dict | None:
+    """The object that `write_log` wrote, or None where there is none or only a damaged one (warned)."""
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("sha256") == _digest(content):
+            return content
+    except (ValueError, KeyError, AttributeError):
+        pass
+    warnings.warn(f"{path} is damaged (checksum differs); it will be made again", stacklevel=2)
+    return None
+
+
+def _digest(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _all(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -87,6 +87,7 @@ def distill(
     max_new_tokens: int = 48,
     out: str | Path | None = None,
     tgo: list[list[int]] | None = None,
+    probe: Probe | None = None,
     probe_every: int | None = None,
     callback: Callable[[History], bool | None] | None = None,
     progress: bool = True,
@@ -104,7 +105,7 @@ def distill(
     settings = Settings(
         method, epochs, seed, batch_size, accumulate, lr, temperature, top_p, max_new_tokens
     )
-    run = Run(pair, task, settings, hyper, Path(out) if out else None, tgo)
+    run = Run(pair, task, settings, hyper, Path(out) if out else None, tgo, probe)
     with torch.random.fork_rng():
         run.train(probe_every, callback, progress)
     return run.history
@@ -113,7 +114,7 @@ def distill(
 class Run:
     """One run's state: what a checkpoint holds, and the steps that change it."""
 
-    def __init__(self, pair: Pair, task: Task, settings: Settings, hyper: dict, out, tgo):
+    def __init__(self, pair: Pair, task: Task, settings: Settings, hyper: dict, out, tgo, probe):
         self.pair, self.task, self.settings, self.out = pair, task, settings, out
         self.method: Method = get_method(settings.method)
         self.method.check_settings(hyper)
@@ -122,54 +123,43 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             pair.student.parameters(), lr=settings.lr, weight_decay=0.0
         )
-        self.moment, self.history, self.step = Moment(), History(settings.method), 0
+        self.moment, self.step = Moment(), 0
+        self.history = History(settings.method, probe=probe)
         self.batches_per_epoch = math.ceil(len(task.train) / settings.batch_size)
         self.total_steps = settings.epochs * self.batches_per_epoch
+        self.saved_at = time.monotonic()
         self._restore()
 
-    # --- the loop -------------------------------------------------------------------------------
-    def train(self, probe_every, callback, progress: bool) -> None:
+    def train(self, probe_every: int | None, callback, progress: bool) -> None:
         probe_every = probe_every or max(1, self.batches_per_epoch // 4)
-        if self.history.probe is None:
-            self.history.probe = make_probe(
-                self.pair,
-                self.task,
-                seed=seeded(self.settings.seed, "probe"),
-                **self.settings.sampling,
-            )
-            self._probe()
-        saved_at = time.monotonic()
-        bar = tqdm(
-            total=self.total_steps, initial=self.step, desc=self.method.name, disable=not progress
-        )
-        with bar:
-            while self.step < self.total_steps:
-                epoch, position = divmod(self.step, self.batches_per_epoch)
-                if position == 0:
-                    self.rollouts.collect(epoch)
-                for indices in self.rollouts.batches(epoch)[position:]:
-                    loss = self._optimise(epoch, indices)
-                    bar.update()
-                    if self.step % probe_every == 0 or self.step == self.total_steps:
-                        self._probe()
-                        last = self.history.probes[-1]
-                        bar.set_postfix(
-                            loss=f"{loss:.3f}",
-                            nll_teacher=f"{last['nll_teacher']:.2f}",
-                            nll_student=f"{last['nll_student']:.2f}",
-                        )
-                        if callback is not None and callback(self.history):
-                            return self._save()
-                    if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
-                        self._save()
-                        saved_at = time.monotonic()
-                self._save()
+        self._first_probe()
+        with tqdm(total=self.total_steps, initial=self.step, disable=not progress) as self.bar:
+            for epoch, indices in self._pending():
+                loss = self._optimise(epoch, indices)
+                self.bar.update()
+                if self.step % probe_every == 0 or self.step == self.total_steps:
+                    self._probe(loss)
+                    if callback is not None and callback(self.history):
+                        break
+                if time.monotonic() - self.saved_at > SAVE_EVERY_SECONDS:
+                    self._save()
+        self._save()
+
+    def _pending(self) -> Iterator[tuple[int, list[int]]]:
+        """The mini-batches still to do, an epoch's responses sampled before its first."""
+        while self.step < self.total_steps:
+            epoch, position = divmod(self.step, self.batches_per_epoch)
+            if position == 0:
+                self.bar.set_description(f"{self.method.name}: sampling")
+                self.rollouts.collect(epoch)
+            self.bar.set_description(f"{self.method.name}: epoch {epoch + 1}")
+            for indices in self.rollouts.batches(epoch)[position:]:
+                yield epoch, indices
+            self._save()
 
     def _optimise(self, epoch: int, indices: list[int]) -> float:
         """One step on one mini-batch, in `accumulate` parts that add up to the same gradient."""
-        torch.manual_seed(
-            seeded(self.settings.seed, "step", self.step)
-        )  # dropout, where there is any
+        torch.manual_seed(seeded(self.settings.seed, "step", self.step))  # for dropout
         self.pair.student.train()
         self.moment.epoch, self.moment.progress = epoch, self.step / self.total_steps
         self.optimizer.zero_grad()
@@ -206,15 +196,24 @@ class Run:
                 f"{float(losses[bad[0]])} ({example.prompt[:80]!r}); the last checkpoint stays"
             )
 
-    def _probe(self) -> None:
-        probe = self.history.probe
-        self.history.probes.append(
-            {
-                "step": self.step,
-                "nll_teacher": nll(self.pair.student, self.pair, probe.prompts, probe.tgo),
-                "nll_student": nll(self.pair.student, self.pair, probe.prompts, probe.sgo),
-            }
-        )
+    def _first_probe(self) -> None:
+        if self.history.probe is None:
+            seed = seeded(self.settings.seed, "probe")
+            sampling = {**self.settings.sampling, "seed": seed}
+            self.history.probe = make_probe(self.pair, self.task, **sampling)
+        if not self.history.probes:
+            self._probe()
+
+    def _probe(self, loss: float = math.nan) -> None:
+        """Measure both NLLs on the fixed held-out responses; show them on the progress bar."""
+        probe, student = self.history.probe, self.pair.student
+        nlls = {
+            "nll_teacher": nll(student, self.pair, probe.prompts, probe.tgo),
+            "nll_student": nll(student, self.pair, probe.prompts, probe.sgo),
+        }
+        self.history.probes.append({"step": self.step, **nlls})
+        if self.step:
+            self.bar.set_postfix(loss=f"{loss:.3f}", **{k: f"{v:.2f}" for k, v in nlls.items()})
 
     # --- checkpoints --------------------------------------------------------------------------------
     def _fingerprint(self) -> str:
@@ -222,6 +221,7 @@ class Run:
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
     def _save(self) -> None:
+        self.saved_at = time.monotonic()
         if self.out is None:
             return
         state = {

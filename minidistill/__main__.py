@@ -1,0 +1,174 @@
+"""minidistill on the command line. Each command says what it does with --help."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__
+)
+Task = Annotated[str | None, typer.Option(help="A tiny world: instruct.")]
+Prompts = Annotated[Path | None, typer.Option(help="A JSONL file of prompts, instead of --task.")]
+Model = Annotated[str | None, typer.Option(help="A folder, a hub name or a .gguf file.")]
+Out = Annotated[Path, typer.Option(help="The folder to write to.")]
+Tokens = Annotated[int, typer.Option(help="Longest response.")]
+
+
+@app.command()
+def run(
+    out: Out = Path("out"),
+    seeds: Annotated[int, typer.Option(help="How many seeds each method gets.", min=1)] = 3,
+    methods: Annotated[str, typer.Option(help="Comma-separated; the main ones if empty.")] = "",
+) -> None:
+    """The main job: distil the tiny pair with each method; prints a table, draws figures."""
+    from minidistill import experiments
+
+    names = [m.strip() for m in methods.split(",")] if methods else experiments.MAIN_METHODS
+    experiments.main_job(out, names, seeds)
+
+
+@app.command()
+def distill(
+    method: Annotated[str, typer.Option(help="A wrong name lists them all.")] = "distillm2",
+    task: Task = None,
+    prompts: Prompts = None,
+    teacher: Model = None,
+    student: Model = None,
+    out: Out = Path("out/distill"),
+    epochs: int = 3,
+    seed: int = 0,
+    batch_size: int = 32,
+    accumulate: Annotated[int, typer.Option(help="Parts a batch is split into.")] = 1,
+    lr: float = 1e-3,
+    temperature: Annotated[float, typer.Option(help="Sampling, both models.")] = 1.0,
+    top_p: float = 1.0,
+    max_new_tokens: Tokens = 48,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="The method's own, e.g. --set alpha=0.2")
+    ] = None,
+) -> None:
+    """Distil a pair, tiny or real; scores before and after. The same command resumes a stopped run."""
+    from minidistill.evaluation import evaluate, make_probe
+    from minidistill.objectives import get_method
+    from minidistill.training import distill
+
+    hyper = dict(_setting(text) for text in setting or [])
+    get_method(method).check_settings(hyper)  # before anything is loaded
+    pair, work = _load(task, prompts, teacher, student)
+    sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    before_file, probe, before = out / "before.json", None, None
+    if not before_file.exists():
+        probe = make_probe(pair, work, seed=seed, **sampling)
+        before = _scores(evaluate(pair, work, probe, max_new_tokens=max_new_tokens))
+        _write_json(before_file, before)
+    history = distill(
+        pair, work, method, epochs=epochs, seed=seed, batch_size=batch_size, accumulate=accumulate,
+        lr=lr, out=out, probe=probe, **sampling, **hyper,
+    )  # fmt: skip
+    after = evaluate(pair, work, history.probe, max_new_tokens=max_new_tokens)
+    pair.student.save_pretrained(out / "student")
+    pair.tokenizer.save_pretrained(out / "student")
+    _write_json(out / "after.json", _scores(after))
+    _write_json(out / "history.json", {"steps": history.steps, "probes": history.probes})
+    _print_scores({"before": json.loads(before_file.read_text()), "after": _scores(after)})
+    typer.echo(f"student: {out / 'student'}")
+
+
+@app.command()
+def evaluate(
+    task: Task = None,
+    prompts: Prompts = None,
+    teacher: Model = None,
+    student: Model = None,
+    max_new_tokens: Tokens = 48,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    seed: int = 0,
+) -> None:
+    """Score a student on the held-out prompts: NLL on both models' responses, ROUGE-L, accuracy."""
+    from minidistill.evaluation import evaluate
+
+    pair, work = _load(task, prompts, teacher, student)
+    sampling = {"temperature": temperature, "max_new_tokens": max_new_tokens}
+    scores = evaluate(pair, work, seed=seed, **sampling)
+    _print_scores({"student": _scores(scores)})
+
+
+@app.command()
+def teach(
+    task: Annotated[str, typer.Argument(help="The tiny world whose pair to remake.")] = "instruct",
+    out: Out = Path("data"),
+) -> None:
+    """Remake a shipped pair: prompts, teacher and SFT student, with their cards."""
+    from minidistill.teaching import teach
+
+    teach(task, out)
+
+
+@app.command()
+def prune(
+    teacher: Annotated[str, typer.Option(help="A folder, a hub name or a .gguf file.")],
+    keep: Annotated[int, typer.Option(help="How many layers the student keeps.")],
+    out: Out = Path("out/student"),
+) -> None:
+    """Make a student from a teacher by keeping some of its layers, evenly spaced."""
+    from minidistill.models import load_model, prune_layers
+
+    model, tokenizer = load_model(teacher)
+    student = prune_layers(model, keep)
+    student.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    millions = [sum(p.numel() for p in m.parameters()) / 1e6 for m in (model, student)]
+    typer.echo(f"{out}: {millions[1]:.1f} M parameters, the teacher has {millions[0]:.1f} M")
+
+
+def _load(task, prompts, teacher, student):
+    from minidistill import load_pair, load_task
+
+    if (task is None) == (prompts is None):
+        raise ValueError("give either --task NAME or --prompts FILE.jsonl")
+    work = load_task(task or prompts)  # first: a mistake here costs no model loading
+    return load_pair(task, teacher=teacher, student=student), work
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """'alpha=0.2' → ('alpha', 0.2)."""
+    name, equals, value = text.partition("=")
+    try:
+        return name, json.loads(value.lower() if value in ("True", "False") else value)
+    except json.JSONDecodeError:
+        raise ValueError(f"--set wants name=number, but got {text!r}") from None
+
+
+def _scores(scores) -> dict:
+    return {k: v for k, v in asdict(scores).items() if k != "responses"}
+
+
+def _write_json(path: Path, content: dict) -> None:
+    from minidistill.checkpoint import atomic_write
+
+    atomic_write(path, json.dumps(content, indent=1).encode())
+
+
+def _print_scores(rows: dict[str, dict]) -> None:
+    names = list(next(iter(rows.values())))
+    typer.echo(" " * 9 + "".join(f"{name:>14}" for name in names))
+    for label, row in rows.items():
+        cells = ["–" if row[name] is None else f"{row[name]:.3f}" for name in names]
+        typer.echo(f"{label:9}" + "".join(f"{cell:>14}" for cell in cells))
+
+
+def main() -> None:
+    """Run the command; a mistake in its input ends in one sentence and exit status 2."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
