@@ -42,6 +42,8 @@ def exact_alpha(p: Tensor, q: Tensor, reference: float, low: float = 0.01, high:
     What (7.1) approximates. `p`, `q` (batch,) probabilities, `reference` is c in nats → (batch,).
     A sample with p ≤ q has no gap to close and takes `low`. Detached.
     """
+    for name, value in (("low", low), ("high", high)):
+        check_unit_interval(name, value)
     p, q = p.detach(), q.detach()
     open_gap = p > q
     alpha = (p * torch.exp(torch.tensor(-reference, dtype=p.dtype)) - q) / torch.where(

@@ -186,6 +186,7 @@ def distillm2(tgo: Scored, sgo: Scored, at: Moment, *, alpha0: float = 0.1, beta
 
     α_t, α_s: one a sample, (7.1), from the gap p − q on y_t and q − p on y_s. β: (7.3).
     """
+    _check_weights(alpha0=alpha0, beta0=beta0)
     alpha_t = at.alpha("tgo", tgo.confidence_gap(), alpha0)
     alpha_s = at.alpha("sgo", -sgo.confidence_gap(), alpha0)
     return _contrast(tgo, sgo, at, alpha_t, alpha_s, C.linear_beta(at.progress, start=beta0))
@@ -194,15 +195,22 @@ def distillm2(tgo: Scored, sgo: Scored, at: Moment, *, alpha0: float = 0.1, beta
 @method
 def distillm2_no_alpha(tgo: Scored, sgo: Scored, at: Moment, *, alpha0=0.1, beta0: float = 0.5):
     """Ablation: DistiLLM-2 with α fixed at α₀; only β moves."""
+    _check_weights(alpha0=alpha0, beta0=beta0)
     return _contrast(tgo, sgo, at, alpha0, alpha0, C.linear_beta(at.progress, start=beta0))
 
 
 @method
 def distillm2_no_beta(tgo: Scored, sgo: Scored, at: Moment, *, alpha0=0.1, beta0: float = 0.5):
     """Ablation: DistiLLM-2 with β fixed at β₀; only α adapts."""
+    _check_weights(alpha0=alpha0, beta0=beta0)
     alpha_t = at.alpha("tgo", tgo.confidence_gap(), alpha0)
     alpha_s = at.alpha("sgo", -sgo.confidence_gap(), alpha0)
     return _contrast(tgo, sgo, at, alpha_t, alpha_s, beta0)
+
+
+def _check_weights(**weights: float) -> None:
+    for name, value in weights.items():
+        D.check_unit_interval(name, value)
 
 
 def _contrast(tgo: Scored, sgo: Scored, at: Moment, alpha_t, alpha_s, beta: float) -> Tensor:

@@ -1,0 +1,68 @@
+"""A task of 48 + 24 prompts and untrained pairs: small enough to train in a second."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+
+from minidistill.models import make_pair, tiny_model, word_tokenizer
+from minidistill.tasks import Task, get_world, write_examples
+
+torch.set_num_threads(1)
+
+
+def sharpen(model, factor: float = 6.0):
+    """Larger weights, so that an untrained model is far from uniform and teacher and student differ."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(factor)
+    return model
+
+
+def build_pair(tokenizer, seed: int = 0):
+    teacher = sharpen(tiny_model("teacher", tokenizer, seed=2 * seed + 1))
+    student = sharpen(tiny_model("student", tokenizer, seed=2 * seed + 2))
+    return make_pair(teacher, tokenizer, student, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def world():
+    return get_world("instruct")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(world):
+    return word_tokenizer(world.words)
+
+
+@pytest.fixture(scope="session")
+def task(world):
+    return Task(
+        "instruct",
+        write_examples("instruct", 48, seed=1, held_out=False, references=2),
+        write_examples("instruct", 24, seed=2, held_out=True, references=2),
+        lambda prompt, response: world.judge(prompt, response).grade,
+    )
+
+
+@pytest.fixture
+def pair(tokenizer):
+    """A fresh teacher and student: a test may train them."""
+    return build_pair(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def shared_pair(tokenizer):
+    """A pair that no test may change."""
+    return build_pair(tokenizer, seed=1)
+
+
+@pytest.fixture(scope="session")
+def prompts(task, tokenizer):
+    """Token ids of held-out prompts, of different lengths."""
+    from minidistill.batching import encode_prompt
+
+    return [encode_prompt(tokenizer, e.prompt) for e in task.test]
