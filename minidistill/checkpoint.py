@@ -35,12 +35,14 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 def save(folder: Path, step: int, state: dict) -> None:
-    """Save `state` as the newest checkpoint and drop all but the last two."""
+    """Save `state` as the newest checkpoint and drop all but the last two up to this step."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
-    atomic_write(folder / f"step-{step:08d}-{digest}.pt", buffer.getvalue())
-    for old in _all(folder)[:-KEEP]:
+    path = folder / f"step-{step:08d}-{digest}.pt"
+    atomic_write(path, buffer.getvalue())
+    # Only older steps: damaged files of later ones must not push out what a resumed run writes.
+    for old in [p for p in _all(folder) if p.name < path.name][: 1 - KEEP]:
         old.unlink()
 
 

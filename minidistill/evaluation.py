@@ -84,7 +84,8 @@ def nll(model, pair: Pair, prompts: Sequence, responses: Sequence, rows: int = 6
     """Mean over responses of −(1/|y|) Σ_t log π(y_t | x, y_<t): nats per token; empty ones left out."""
     kept = [i for i, response in enumerate(responses) if response]
     kept.sort(key=lambda i: len(prompts[i]) + len(responses[i]))
-    total = 0.0
+    total, was_training = 0.0, model.training
+    model.eval()
     for start in range(0, len(kept), rows):
         part = kept[start : start + rows]
         batch = collate(
@@ -93,6 +94,7 @@ def nll(model, pair: Pair, prompts: Sequence, responses: Sequence, rows: int = 6
         log_probs = response_log_probs(model, batch, pair.vocab)
         chosen = log_probs.gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)
         total -= float(masked_mean(chosen, batch.mask).sum())
+    model.train(was_training)
     return total / max(1, len(kept))
 
 

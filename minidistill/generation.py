@@ -46,6 +46,7 @@ def sample(
                 eos_token_id=sorted(pair.stop_ids),
                 pad_token_id=pair.pad_id,
                 suppress_tokens=forbidden,
+                logits_processor=[lambda _, logits, part=part: check_logits(logits, part)],
                 **how,
             )
             for i, row in zip(part, output[:, batch.input_ids.shape[1] :].tolist(), strict=True):
@@ -70,7 +71,10 @@ def speculative_drafts(
     Decided token by token, which in distribution is the same as checking drafts of several tokens.
     `top_k` is 25 of some 32,000 tokens in the paper (arXiv 2410.11325); a tiny vocabulary wants less.
     """
+    check_sampling(temperature, top_p)
     responses: list[list[int]] = [[] for _ in prompts]
+    was_training = pair.student.training
+    pair.student.eval()
     rows = _rows(pair.teacher, max(map(len, prompts), default=0) + max_new_tokens)
     rng = torch.Generator(device=pair.device).manual_seed(seed)
     for start in range(0, len(prompts), rows):
@@ -86,11 +90,8 @@ def speculative_drafts(
                 output = model(new, attention_mask=seen, position_ids=positions, cache=caches[k],
                                use_cache=True, logits_to_keep=1)  # fmt: skip
                 caches[k] = output.cache
-                probs.append(
-                    nucleus(
-                        output.logits[:, -1, : pair.vocab].float() / (temperature or 1e-4), top_p
-                    )
-                )
+                logits = check_logits(output.logits[:, -1, : pair.vocab].float(), part)
+                probs.append(nucleus(logits / (temperature or 1e-4), top_p))
             draft = torch.multinomial(probs[0], 1, generator=rng)
             redo = torch.multinomial(probs[1], 1, generator=rng)
             accepted = (probs[1].topk(min(top_k, pair.vocab)).indices == draft).any(
@@ -104,6 +105,7 @@ def speculative_drafts(
                 break
         for i, row in zip(part, zip(*written, strict=True), strict=True):
             responses[i] = cut_at_stop(list(row), pair.stop_ids)
+    pair.student.train(was_training)
     return responses
 
 
@@ -127,6 +129,16 @@ def check_sampling(temperature: float, top_p: float) -> None:
         raise ValueError(f"temperature must be 0 (greedy) or positive, but got {temperature}")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], but got {top_p}")
+
+
+def check_logits(logits: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
+    """The logits (batch, vocab) as they are; FloatingPointError names the prompt of a NaN or +inf."""
+    bad = (logits.isnan() | (logits == float("inf"))).any(-1)
+    if bad.any():
+        raise FloatingPointError(
+            f"the logits after prompt {indices[int(bad.nonzero()[0])]} are not finite"
+        )
+    return logits
 
 
 def _rows(model, width: int) -> int:

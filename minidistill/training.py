@@ -157,6 +157,14 @@ class Run:
                 yield epoch, indices
             self._save()
 
+    def _collect(self, epoch: int) -> None:
+        try:
+            self.rollouts.collect(epoch)
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"step {self.step}: {error}; the last checkpoint stays"
+            ) from None
+
     def _optimise(self, epoch: int, indices: list[int]) -> float:
         """One step on one mini-batch, in `accumulate` parts that add up to the same gradient."""
         torch.manual_seed(seeded(self.settings.seed, "step", self.step))  # for dropout

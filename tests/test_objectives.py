@@ -13,10 +13,10 @@ from minidistill import divergences as D
 from minidistill.objectives import METHODS, Moment, get_method, method
 from minidistill.scoring import Scored
 
-NAMES = (
-    "sft seqkd kd rkl imitkd gkd skl srkl distillm speculative_kd dpkd cald cald_kl distillm2 "
-    "distillm2_no_alpha distillm2_no_beta"
-).split()
+NAMES = [
+    "sft", "seqkd", "kd", "rkl", "imitkd", "gkd", "skl", "srkl", "distillm", "speculative_kd", "dpkd",
+    "cald", "cald_kl", "distillm2", "distillm2_no_alpha", "distillm2_no_beta",
+]  # fmt: skip
 
 
 def source(seed, lengths=(4, 2, 1), vocab=5, sharpness=2.0):
