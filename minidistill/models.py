@@ -79,14 +79,14 @@ def load_pair(name: str | None = None, *, teacher=None, student=None) -> Pair:
 def load_model(source: str | Path):
     """(model, tokenizer) in float32 from a folder, a hub name or a .gguf file; remote code stays off."""
     path, options = Path(source), {}
+    if not path.exists() and (path.suffix == ".gguf" or str(source).count("/") != 1):
+        raise FileNotFoundError(f"no model at {source}: give a folder, a .gguf file or a hub name")
     if path.suffix == ".gguf":
         source, options = path.parent, {"gguf_file": path.name}
-    if not path.exists() and str(source).count("/") != 1:
-        raise FileNotFoundError(f"no model at {source}: give a folder, a .gguf file or a hub name")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a folder without a tokenizer
         first = str(error).splitlines()[0]
         raise OSError(
             f"cannot load a model from {source}: {first} (a hub name needs the network; a folder "

@@ -1,0 +1,178 @@
+"""Pairs: what fits together, and what is refused."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+
+from minidistill import distill
+from minidistill.generation import sample
+from minidistill.models import (
+    TINY,
+    Pair,
+    load_model,
+    load_pair,
+    make_pair,
+    prune_layers,
+    tiny_model,
+    word_tokenizer,
+)
+from tests.conftest import sharpen
+
+
+def test_a_pair_freezes_its_teacher_and_trains_its_student(pair):
+    assert not pair.teacher.training
+    assert not any(w.requires_grad for w in pair.teacher.parameters())
+    assert all(w.requires_grad for w in pair.student.parameters())
+    assert pair.vocab == len(pair.tokenizer)
+
+
+def test_tokenizers_that_disagree_are_refused_with_the_first_differing_tokens():
+    one, other = word_tokenizer(["cat", "dog", "fox"]), word_tokenizer(["cat", "fox", "dog"])
+    models = [tiny_model("student", tokenizer, seed) for seed, tokenizer in enumerate((one, other))]
+    with pytest.raises(ValueError, match="2 ids differ") as error:
+        make_pair(models[0], one, models[1], other)
+    assert "id 6: 'dog' / 'fox'" in str(error.value)
+
+
+def test_a_tokenizer_with_more_tokens_is_refused():
+    one, other = word_tokenizer(["cat"]), word_tokenizer(["cat", "dog"])
+    models = [tiny_model("student", tokenizer, seed) for seed, tokenizer in enumerate((one, other))]
+    with pytest.raises(ValueError, match="id 6: None / 'dog'"):
+        make_pair(models[0], one, models[1], other)
+
+
+@pytest.mark.parametrize("method", ["kd", "distillm2"])
+def test_padded_widths_64_apart_are_cut_with_a_warning_and_train(tokenizer, task, method):
+    teacher = sharpen(tiny_model("teacher", tokenizer, 1))
+    teacher.resize_token_embeddings(len(tokenizer) + 64, mean_resizing=False)
+    student = sharpen(tiny_model("student", tokenizer, 2))
+    n = len(tokenizer)
+    with pytest.warns(UserWarning, match=f"widths {n + 64} and {n} are cut to the {n} shared"):
+        pair = make_pair(teacher, tokenizer, student, tokenizer)
+    assert pair.vocab == n
+    history = distill(pair, task, method, epochs=1, batch_size=24, max_new_tokens=4, progress=False)
+    assert all(0 < step["loss"] < 20 for step in history.steps)
+
+
+def test_equal_widths_give_no_warning(tokenizer):
+    models = [tiny_model("student", tokenizer, seed) for seed in (1, 2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_pair(models[0], tokenizer, models[1], tokenizer)
+
+
+def test_a_model_is_not_its_own_teacher(tokenizer):
+    model = tiny_model("student", tokenizer, 1)
+    with pytest.raises(ValueError, match="same object"):
+        make_pair(model, tokenizer, model, tokenizer)
+
+
+def test_every_declared_end_token_stops_a_response(tokenizer):
+    model = tiny_model("student", tokenizer, 1)
+    model.generation_config.eos_token_id = [7, 8]
+    assert Pair(None, model, tokenizer, len(tokenizer)).stop_ids == {1, 7, 8}
+
+
+def test_without_a_pad_token_the_end_token_pads(tokenizer):
+    bare = copy.deepcopy(tokenizer)
+    bare.pad_token = None
+    pair = Pair(None, tiny_model("student", tokenizer, 1), bare, len(tokenizer))
+    assert pair.pad_id == tokenizer.eos_token_id
+
+
+# --- presets ------------------------------------------------------------------------------------------
+def test_a_preset_depends_on_its_seed_alone(tokenizer):
+    before = torch.random.get_rng_state()
+    first, again, other = (tiny_model("student", tokenizer, seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    embeddings = [m.get_input_embeddings().weight for m in (first, again, other)]
+    assert torch.equal(embeddings[0], embeddings[1])
+    assert not torch.equal(embeddings[0], embeddings[2])
+
+
+def test_the_teacher_is_five_to_fifteen_times_the_student(tokenizer):
+    teacher, student = (tiny_model(preset, tokenizer, 0).num_parameters() for preset in TINY)
+    assert 5 <= teacher / student <= 15
+
+
+def test_an_unknown_preset_names_the_nearest(tokenizer):
+    with pytest.raises(ValueError, match="did you mean 'teacher'"):
+        tiny_model("teachr", tokenizer, 0)
+
+
+# --- loading ------------------------------------------------------------------------------------------
+def test_an_unknown_pair_names_the_nearest():
+    with pytest.raises(ValueError, match="unknown pair 'instrct'; did you mean 'instruct'"):
+        load_pair("instrct")
+
+
+@pytest.mark.parametrize("given", [{}, {"teacher": "x"}, {"student": "x"}])
+def test_half_a_pair_is_refused(given):
+    with pytest.raises(ValueError, match="both teacher= and student="):
+        load_pair(**given)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.gguf"])
+def test_a_missing_model_is_named(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match="no model at") as error:
+        load_model(tmp_path / name)
+    assert name in str(error.value)
+
+
+def test_a_folder_without_a_model_says_what_it_needs(tmp_path):
+    with pytest.raises(OSError, match="config.json, model.safetensors"):
+        load_model(tmp_path)
+
+
+def test_a_saved_pair_loads_with_the_same_weights(tmp_path, pair, prompts):
+    for name in ("teacher", "student"):
+        getattr(pair, name).save_pretrained(tmp_path / name)
+        pair.tokenizer.save_pretrained(tmp_path / name)
+    loaded = load_pair(teacher=tmp_path / "teacher", student=tmp_path / "student")
+    assert loaded.vocab == pair.vocab
+    for name in ("teacher", "student"):
+        old, new = getattr(pair, name).state_dict(), getattr(loaded, name).state_dict()
+        assert all(torch.equal(old[key], new[key]) for key in new)
+    how = {"temperature": 0, "max_new_tokens": 4}
+    ours = sample(pair.student, prompts[:4], pair, **how)
+    assert sample(loaded.student, prompts[:4], loaded, **how) == ours
+    assert loaded.tokenizer.chat_template == pair.tokenizer.chat_template
+
+
+# --- pruning ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("keep", "kept"), [(2, [0, 3]), (3, [0, 2, 3]), (4, [0, 1, 2, 3])])
+def test_pruning_keeps_the_first_and_last_layer_with_the_teachers_weights(pair, keep, kept):
+    before = copy.deepcopy(pair.teacher.state_dict())
+    student = prune_layers(pair.teacher, keep)
+    assert len(student.model.layers) == student.config.num_hidden_layers == keep
+    for layer, source in zip(student.model.layers, kept, strict=True):
+        theirs = pair.teacher.model.layers[source].state_dict()
+        for key, weight in layer.state_dict().items():
+            assert torch.equal(weight, theirs[key])
+    assert len(pair.teacher.model.layers) == pair.teacher.config.num_hidden_layers == 4
+    assert all(torch.equal(w, before[k]) for k, w in pair.teacher.state_dict().items())
+    assert all(w.requires_grad for w in student.parameters())
+    assert not any(w.requires_grad for w in pair.teacher.parameters())
+
+
+def test_a_pruned_model_shares_no_weight_with_its_teacher(pair):
+    student = prune_layers(pair.teacher, 2)
+    mine = {w.data_ptr() for w in student.parameters()}
+    assert mine.isdisjoint(w.data_ptr() for w in pair.teacher.parameters())
+
+
+def test_a_pruned_model_generates_with_its_cache_what_it_does_without(pair, prompts):
+    student = prune_layers(pair.teacher, 2)
+    ids = torch.tensor([prompts[0]])
+    how = {"do_sample": False, "max_new_tokens": 8, "pad_token_id": 0}
+    cached, plain = (student.generate(ids, use_cache=use, **how) for use in (True, False))
+    assert torch.equal(cached, plain)
+    assert not torch.equal(cached, pair.teacher.generate(ids, **how))
+
+
+@pytest.mark.parametrize("keep", [0, 1, 5])
+def test_pruning_to_a_depth_that_cannot_be_is_refused(pair, keep):
+    with pytest.raises(ValueError, match=f"keep must lie between 2 and 4, but got {keep}"):
+        prune_layers(pair.teacher, keep)
