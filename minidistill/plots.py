@@ -17,8 +17,10 @@ try:
     import numpy as np
     from matplotlib import rc_context
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(needs_extra(error.name, "course")) from None
 
@@ -100,7 +102,6 @@ LIGHT = {
     "text.color": "black",
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
-    "figure.constrained_layout.use": True,
     "hatch.color": "white",
     "hatch.linewidth": 0.8,
 }
@@ -120,9 +121,14 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
 
 
 @rc_context(LIGHT)
-def axes(columns: int = 1, height: float = 2.9, width: float = 7.2, **subplots):
-    """One Axes, or an array of them side by side, on a figure that belongs to nobody's backend."""
-    figure = Figure(figsize=(width, height))
+def axes(columns: int = 1, height: float = 2.9, width: float = 7.2, fast: bool = False, **subplots):
+    """One Axes, or an array of them side by side, on a figure that belongs to nobody's backend.
+
+    `fast` gives margins that fit two panels instead of measuring all text, which halves the time.
+    """
+    figure = Figure(figsize=(width, height), layout=None if fast else "constrained")
+    if fast:
+        figure.subplots_adjust(left=0.09, right=0.985, bottom=0.2, top=0.9, wspace=0.24)
     return figure.subplots(1, columns, **subplots)
 
 
@@ -210,7 +216,8 @@ def nll_curves(
         ax.plot(steps, values, label=name, marker=style.marker, **style.line)
     whose = "teacher" if which == "nll_teacher" else "student"
     ax.set(xlabel="step", ylabel=f"NLL on {whose} responses\n(nats per token)", title=title)
-    _scale(ax, log)
+    if log:
+        log_axis(ax.yaxis, subs=(1, 2, 5))
     ax.legend()
     return ax
 
@@ -238,9 +245,45 @@ def nll_bars(
     ax.set_xticks(place, list(table))
     ax.grid(axis="x", visible=False)
     ax.set(ylabel="NLL (nats per token)", title=title)
-    _scale(ax, log)
+    if log:
+        log_axis(ax.yaxis, subs=(1, 2, 5))
     ax.margins(y=0.2)  # room for the legend
     ax.legend(loc="upper left")
+    return ax
+
+
+@rc_context(LIGHT)
+def value_bars(
+    values: Mapping[str, float],
+    ax: Axes | None = None,
+    limits: tuple[float, float] | None = None,
+    title: str = "",
+) -> Axes:
+    """One horizontal bar a name with its number beside it; log scale where `limits` are given."""
+    ax = axes() if ax is None else ax
+    names = list(values)
+    for i, style in enumerate(styles(names).values()):
+        ax.barh(i, max(values[names[i]], 1e-9), **style.bar)
+        ax.annotate(f" {values[names[i]]:.2f}", (values[names[i]], i), va="center", fontsize=8.5)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    if limits:
+        log_axis(ax.xaxis)
+        ax.set_xlim(limits)
+    ax.set(xlabel="nats", title=title)
+    return ax
+
+
+@rc_context(LIGHT)
+def point(x: float, y: float, name: str, ax: Axes) -> Axes:
+    """One marked and named value, in the style of `name`."""
+    style = styles([name])[name]
+    ax.plot([x], [y], marker=style.marker, color=style.color, markersize=9, linestyle="none")
+    beside = (
+        {"xytext": (-8, 0), "ha": "right"} if x > 0.7 * ax.get_xlim()[1] else {"xytext": (8, 0)}
+    )
+    ax.annotate(name, (x, y), textcoords="offset points", va="center", fontsize=8.5, **beside)
     return ax
 
 
@@ -248,8 +291,9 @@ def png(picture: Figure | Axes, dpi: int = 96) -> bytes:
     """The picture as PNG bytes, on white, without a time stamp."""
     figure = picture.figure if isinstance(picture, Axes) else picture
     buffer = BytesIO()
-    with rc_context(LIGHT):
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    figure.set_dpi(dpi)
+    with rc_context(LIGHT):  # print_png draws once, where savefig draws twice
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -288,13 +332,12 @@ def _lines(x, distributions, ax: Axes) -> None:
         ax.plot(_array(x), y, label=name, **style.line)
 
 
-def _scale(ax: Axes, log: bool) -> None:
-    """Linear, or a log scale whose ticks read 2, 5, 10 rather than powers of ten."""
-    if log:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("")
+def log_axis(axis: Axis, subs: Sequence[int] = (1,)) -> None:
+    """Log scale in plain numbers: 0.001 rather than a power of ten, and no minor ticks (slow to draw)."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def _array(values) -> np.ndarray:

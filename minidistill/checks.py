@@ -1,0 +1,157 @@
+"""A learner's function is checked at once, and told which mistake it makes.
+
+    checks.check("kl", my_kl)
+
+The right answer is the library's, and the usual wrong ones are kept beside it (`exercises.py`): a
+function that agrees with one of those on every input gets the hint written for it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minidistill.errors import nearest
+from minidistill.exercises import EXERCISES, Exercise
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the function is right, and a sentence about it."""
+
+    passed: bool
+    message: str
+
+
+def check(name: str, function: Callable) -> None:
+    """Print the verdict on a learner's function. An unsolved or broken one is told so, not raised."""
+    print(f"{name}: {verdict(name, function).message}")
+
+
+def verdict(name: str, function: Callable) -> Verdict:
+    """Compare a function with the exercise's answer; ValueError for an exercise that does not exist."""
+    if name not in EXERCISES:
+        raise ValueError(nearest("exercise", name, EXERCISES))
+    exercise = EXERCISES[name]
+    if function is exercise.answer:
+        return Verdict(False, "that is the library's own function; write yours from the equation.")
+    try:
+        fault = _fault(exercise, function)
+    except NotImplementedError:
+        return Verdict(False, f"not solved yet. First step: {exercise.first_step}")
+    except Exception as error:  # whatever it is, the learner should read it and the notebook go on
+        return Verdict(False, f"your function raised {type(error).__name__}: {error}")
+    if fault:
+        return Verdict(False, fault)
+    return Verdict(True, f"right{', and so is its gradient' if exercise.gradient else ''}.")
+
+
+def _fault(exercise: Exercise, function: Callable) -> str | None:
+    """The first thing wrong, from coarse to fine: type, shape, NaN, a known mistake, numbers, edges."""
+    given, wanted = _values(function, exercise.cases), _values(exercise.answer, exercise.cases)
+    for yours, right in zip(given, wanted, strict=True):
+        if fault := _form(yours, right):
+            return fault
+    known = _known_mistake(exercise, function)
+    if not _same(given, wanted):
+        return known or _difference(given, wanted)
+    if exercise.gradient and (fault := _gradient_fault(exercise, function)):
+        return known or fault
+    for what, case in exercise.edges.items():
+        yours, right = _values(function, [case])[0], _values(exercise.answer, [case])[0]
+        if not _same([yours], [right]):
+            return (
+                f"right on ordinary inputs, but for {what} you get {_number(yours)} where "
+                f"{_number(right)} is right."
+            )
+    return None
+
+
+def _form(yours: object, right: Tensor) -> str | None:
+    if not isinstance(yours, Tensor):
+        return f"a tensor is wanted, but your function returns {type(yours).__name__}."
+    if yours.shape != right.shape:
+        shapes = f"the shape is {tuple(yours.shape)}, but {tuple(right.shape)} is wanted"
+        if yours.dim() == 0:
+            return f"{shapes}: reduce the last axis only, and keep one number for each row."
+        if yours.dim() == right.dim() + 1:
+            return f"{shapes}: the last axis is still there; sum over it."
+        return f"{shapes}."
+    if yours.isnan().any():
+        return "the shape is right, but there is NaN even on ordinary inputs: a log of a negative number?"
+    return None
+
+
+def _known_mistake(exercise: Exercise, function: Callable) -> str | None:
+    """The hint of the mistake that gives the same values (and gradients, where they count)."""
+    for hint, wrong in exercise.mistakes.items():
+        if _same(_values(function, exercise.cases), _values(wrong, exercise.cases)) and (
+            not exercise.gradient
+            or _same(_gradients(function, exercise.cases), _gradients(wrong, exercise.cases))
+        ):
+            return f"the shape is right, but {hint}."
+    return None
+
+
+def _difference(given: list[Tensor], wanted: list[Tensor]) -> str:
+    yours, right = torch.cat([g.flatten() for g in given]), torch.cat([w.flatten() for w in wanted])
+    ratio = yours / right
+    if torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-4):
+        return (
+            f"the shape is right, and every value is {float(ratio[0]):.3g} times what it should be."
+        )
+    worst = int((yours - right).abs().argmax())
+    return (
+        f"the shape is right, the values are not: for instance {float(yours[worst]):.4f} where "
+        f"{float(right[worst]):.4f} is right."
+    )
+
+
+def _gradient_fault(exercise: Exercise, function: Callable) -> str | None:
+    given = _gradients(function, exercise.cases)
+    if _same(given, _gradients(exercise.answer, exercise.cases)):
+        return None
+    if not any(g.abs().sum() for g in given):
+        return "the value is right, but no gradient reaches the student: look for detach, item or no_grad."
+    return (
+        "the value is right, but its gradient is not: something on the student's path is detached."
+    )
+
+
+def _values(function: Callable, cases) -> list:
+    return [_detached(function(*_copy(case))) for case in cases]
+
+
+def _gradients(function: Callable, cases) -> list[Tensor]:
+    """The gradient of the summed value in the last floating-point tensor of each case."""
+    found = []
+    for case in cases:
+        arguments = _copy(case)
+        last = [a for a in arguments if isinstance(a, Tensor) and a.is_floating_point()][-1]
+        last.requires_grad_()
+        value = function(*arguments).sum()
+        if value.requires_grad:
+            value.backward()
+        found.append(torch.zeros_like(last) if last.grad is None else last.grad)
+    return found
+
+
+def _copy(case: tuple) -> list:
+    """Fresh tensors for every call, so that a function which writes into its input spoils nothing."""
+    return [a.clone() if isinstance(a, Tensor) else a for a in case]
+
+
+def _detached(value):
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _same(a: list, b: list) -> bool:
+    return all(
+        x.shape == y.shape and torch.allclose(x.double(), y.double(), rtol=1e-3, atol=1e-5)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _number(value: Tensor) -> str:
+    return ", ".join(f"{round(float(v), 6):.3g}" for v in value.flatten())
