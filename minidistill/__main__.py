@@ -23,12 +23,14 @@ def run(
     out: Out = Path("out"),
     seeds: Annotated[int, typer.Option(help="How many seeds each method gets.", min=1)] = 3,
     methods: Annotated[str, typer.Option(help="Comma-separated; the main ones if empty.")] = "",
+    prompts: Annotated[int, typer.Option(help="Training prompts.", min=1)] = 1000,
+    epochs: Annotated[int, typer.Option(min=1)] = 3,
 ) -> None:
     """The main job: distil the tiny pair with each method; prints a table, draws figures."""
     from minidistill import experiments
 
     names = [m.strip() for m in methods.split(",")] if methods else experiments.MAIN_METHODS
-    experiments.main_job(out, names, seeds)
+    experiments.main_job(out, names, seeds, experiments.Protocol(prompts=prompts, epochs=epochs))
 
 
 @app.command()
@@ -52,7 +54,9 @@ def distill(
     ] = None,
 ) -> None:
     """Distil a pair, tiny or real; scores before and after. The same command resumes a stopped run."""
+    from minidistill.checkpoint import read_log, write_log
     from minidistill.evaluation import evaluate, make_probe
+    from minidistill.experiments import machine
     from minidistill.objectives import get_method
     from minidistill.training import distill
 
@@ -60,21 +64,28 @@ def distill(
     get_method(method).check_settings(hyper)  # before anything is loaded
     pair, work = _load(task, prompts, teacher, student)
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
-    before_file, probe, before = out / "before.json", None, None
-    if not before_file.exists():
+    start, probe = read_log(out / "start.json"), None
+    if start is None:
         probe = make_probe(pair, work, seed=seed, **sampling)
-        before = _scores(evaluate(pair, work, probe, max_new_tokens=max_new_tokens))
-        _write_json(before_file, before)
+        start = _scores(evaluate(pair, work, probe, max_new_tokens=max_new_tokens))
+        write_log(out / "start.json", start)
     history = distill(
         pair, work, method, epochs=epochs, seed=seed, batch_size=batch_size, accumulate=accumulate,
         lr=lr, out=out, probe=probe, **sampling, **hyper,
     )  # fmt: skip
-    after = evaluate(pair, work, history.probe, max_new_tokens=max_new_tokens)
+    end = _scores(evaluate(pair, work, history.probe, max_new_tokens=max_new_tokens))
     pair.student.save_pretrained(out / "student")
     pair.tokenizer.save_pretrained(out / "student")
-    _write_json(out / "after.json", _scores(after))
-    _write_json(out / "history.json", {"steps": history.steps, "probes": history.probes})
-    _print_scores({"before": json.loads(before_file.read_text()), "after": _scores(after)})
+    write_log(
+        out / "result.json",
+        {
+            "method": method, "before": start, "after": end, "seconds": round(history.seconds),
+            "train_prompts": len(work.train), "test_prompts": len(work.test), "epochs": epochs,
+            "seed": seed, "lr": lr, "batch_size": batch_size, **sampling, **hyper, **machine(),
+            "probes": history.probes,
+        },
+    )  # fmt: skip
+    _print_scores({"before": start, "after": end})
     typer.echo(f"student: {out / 'student'}")
 
 
@@ -144,13 +155,7 @@ def _setting(text: str) -> tuple[str, object]:
 
 
 def _scores(scores) -> dict:
-    return {k: v for k, v in asdict(scores).items() if k != "responses"}
-
-
-def _write_json(path: Path, content: dict) -> None:
-    from minidistill.checkpoint import atomic_write
-
-    atomic_write(path, json.dumps(content, indent=1).encode())
+    return {name: value for name, value in asdict(scores).items() if name != "responses"}
 
 
 def _print_scores(rows: dict[str, dict]) -> None:

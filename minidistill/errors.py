@@ -9,7 +9,7 @@ def nearest(kind: str, name: str, options: Iterable[str]) -> str:
     options = sorted(options)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.4)
     hint = f" did you mean {close[0]!r}?" if close else ""
-    return f"unknown {kind} {name!r};{hint} There are: {', '.join(options)}"
+    return f"unknown {kind} {name!r};{hint} There are: {', '.join(options) or 'none'}"
 
 
 def needs_extra(package: str, extra: str) -> str:

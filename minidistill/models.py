@@ -7,14 +7,16 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
 
-from minidistill.errors import nearest
+from minidistill.errors import nearest, needs_extra
 from minidistill.tasks import WORLDS, data_dir
 
 TINY = {
     "teacher": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4},
     "student": {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4},
 }
+logging.disable_progress_bar()  # of loading and saving: noise between the cells of a notebook
 
 
 @dataclass
@@ -86,13 +88,25 @@ def load_model(source: str | Path):
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
+    except ImportError as error:
+        raise ModuleNotFoundError(needs_extra("gguf and accelerate", "scale")) from error
     except (OSError, ValueError) as error:  # ValueError: a folder without a tokenizer
         first = str(error).splitlines()[0]
         raise OSError(
             f"cannot load a model from {source}: {first} (a hub name needs the network; a folder "
             "needs config.json, model.safetensors and the tokenizer's files)"
         ) from error
-    return model, tokenizer
+    return (_plain(model) if options else model), tokenizer
+
+
+def _plain(model):
+    """The same weights without the mark of the quantized file, which forbids training and saving."""
+    config = copy.deepcopy(model.config)
+    del config.quantization_config
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(model.state_dict())
+    plain.generation_config = model.generation_config
+    return plain
 
 
 def make_pair(teacher, teacher_tokenizer, student, student_tokenizer) -> Pair:

@@ -31,12 +31,16 @@ SAVE_EVERY_SECONDS = 300
 
 @dataclass
 class History:
-    """What happened: one dict a step (loss, lr, beta …), one a probe (step and the two NLLs)."""
+    """What happened: one dict a step (loss, lr, beta …), one a probe (step and the two NLLs).
+
+    `seconds` is the time spent, over all resumptions.
+    """
 
     method: str
     steps: list[dict] = field(default_factory=list)
     probes: list[dict] = field(default_factory=list)
     probe: Probe | None = field(default=None, repr=False)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,9 @@ class Run:
         self.history = History(settings.method, probe=probe)
         self.batches_per_epoch = math.ceil(len(task.train) / settings.batch_size)
         self.total_steps = settings.epochs * self.batches_per_epoch
-        self.saved_at = time.monotonic()
+        self.started = self.saved_at = time.monotonic()
         self._restore()
+        self.started -= self.history.seconds
 
     def train(self, probe_every: int | None, callback, progress: bool) -> None:
         probe_every = probe_every or max(1, self.batches_per_epoch // 4)
@@ -220,6 +225,7 @@ class Run:
             "nll_student": nll(student, self.pair, probe.prompts, probe.sgo),
         }
         self.history.probes.append({"step": self.step, **nlls})
+        self.history.seconds = time.monotonic() - self.started
         if self.step:
             self.bar.set_postfix(loss=f"{loss:.3f}", **{k: f"{v:.2f}" for k, v in nlls.items()})
 
@@ -238,7 +244,11 @@ class Run:
             "student": self.pair.student.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "moment": asdict(self.moment),
-            "history": {"steps": self.history.steps, "probes": self.history.probes},
+            "history": {
+                "steps": self.history.steps,
+                "probes": self.history.probes,
+                "seconds": self.history.seconds,
+            },
             "probe": asdict(self.history.probe),
             "responses": self.rollouts.responses,
             "step": self.step,

@@ -86,6 +86,9 @@ def write_examples(name: str, count: int, seed: int, held_out: bool, references:
 
 def read_jsonl(path: Path) -> list[Example]:
     """Read prompts; ValueError names file, line and field of the first line that is not one."""
+    if not path.is_file():
+        siblings = [file.name for file in path.parent.glob("*.json*")]
+        raise FileNotFoundError(f"{path}: {nearest('file', path.name, siblings)}")
     examples = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():

@@ -1,0 +1,224 @@
+"""The main job: each method, several seeds, one table and two figures.
+
+A grid of runs on all cores (one thread each: these models are too small to share one), or one after
+the other on a GPU. A finished run leaves a log; the same command takes up where it was stopped.
+"""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+import transformers
+from tqdm.auto import tqdm
+
+from minidistill.batching import encode_prompt, seeded
+from minidistill.checkpoint import atomic_write, read_log, write_log
+from minidistill.evaluation import Probe, evaluate, make_probe
+from minidistill.generation import sample
+from minidistill.models import load_pair, pick_device
+from minidistill.objectives import get_method
+from minidistill.tasks import Task, load_task
+from minidistill.training import distill
+
+START = "sft"  # the shipped student, before any distillation
+MAIN_METHODS = ["kd", "gkd", "skl", "dpkd", "cald", "distillm2"]
+NAMES = {
+    "sft": "SFT (start)", "kd": "KD", "gkd": "GKD", "skl": "SKL", "dpkd": "DPKD", "cald": "CALD",
+    "distillm2": "DistiLLM-2",
+}  # fmt: skip
+SAMPLES = 12  # responses kept in a log, to be read side by side
+METRICS = {
+    "nll_teacher": "NLL on teacher responses",
+    "nll_student": "NLL on student responses",
+    "rouge_l": "ROUGE-L",
+    "accuracy": "accuracy",
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all runs of a table have in common."""
+
+    task: str = "instruct"
+    prompts: int = 2000
+    epochs: int = 3
+    lr: float = 1e-3
+    batch_size: int = 32
+    temperature: float = 1.0
+    draws: int = 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a protocol, a method, a seed."""
+
+    protocol: Protocol
+    method: str
+    seed: int
+
+    def path(self, folder: Path) -> Path:
+        return folder / f"{self.protocol.task}-{self.method}-{self.seed}.json"
+
+
+def main_job(out: Path, methods: Sequence[str], seeds: int, protocol: Protocol) -> None:
+    """Run what is not there yet, then write out/table.md and out/figures, and print both places."""
+    for name in methods:
+        get_method(name)
+    rows = [START, *(m for m in methods if m != START)]
+    jobs = [Job(protocol, method, seed) for seed in range(seeds) for method in rows]
+    started = time.monotonic()
+    logs = run_grid(jobs, out / "runs")
+    text = table(logs)
+    atomic_write(out / "table.md", text.encode())
+    print(text)
+    print(f"{len(jobs)} runs in {time.monotonic() - started:.0f} s. Table: {out / 'table.md'}")
+    try:
+        figures = draw(logs, out / "figures")
+        print("Figures: " + ", ".join(map(str, figures)))
+    except ModuleNotFoundError as error:
+        print(f"No figures: {error}")
+
+
+def run_grid(jobs: Sequence[Job], folder: Path) -> list[dict]:
+    """The log of each job, in order; runs those that have none, `folder` keeps them."""
+    missing = [job for job in jobs if _finished(job, folder) is None]
+    cores = 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    workers = max(1, min(cores, len(missing)))
+    context = get_context("spawn")
+    with context.Manager() as manager, tqdm(total=len(missing), unit="run") as bar:
+        news = manager.Queue()
+        with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+            futures = {pool.submit(_run, job, folder, news) for job in missing}
+            while futures:
+                done, futures = wait(futures, timeout=0.5)
+                for future in done:
+                    future.result()  # a run that failed says so here
+                bar.update(len(done))
+                while not news.empty():
+                    bar.set_postfix_str(news.get())
+    return [_finished(job, folder) for job in jobs]
+
+
+def _finished(job: Job, folder: Path) -> dict | None:
+    """The job's log, unless it has none, a damaged one, or one of another protocol."""
+    log = read_log(job.path(folder))
+    return log if log is not None and log["job"] == asdict(job) else None
+
+
+def _run(job: Job, folder: Path, news) -> None:
+    """One job in a process of its own: same teacher responses and probe for all methods of a seed."""
+    started, protocol = time.monotonic(), job.protocol
+    pair, task = load_pair(protocol.task), load_task(protocol.task)
+    task = Task(task.name, task.train[: protocol.prompts], task.test, task.grade)
+    tgo, probe = _common_responses(job, folder, pair, task)
+    probes, loss = [], []
+    if job.method != START:
+        history = distill(
+            pair, task, job.method, epochs=protocol.epochs, seed=job.seed, lr=protocol.lr,
+            batch_size=protocol.batch_size, temperature=protocol.temperature, tgo=tgo, probe=probe,
+            callback=lambda history: news.put(_headline(job, history.probes[-1])), progress=False,
+        )  # fmt: skip
+        probes, loss = history.probes, [round(step["loss"], 5) for step in history.steps]
+    drawn = {"draws": protocol.draws, "seed": seeded(job.seed, "draw")}
+    scores = evaluate(pair, task, probe, temperature=protocol.temperature, **drawn)
+    content = {
+        "job": asdict(job),
+        "scores": {name: getattr(scores, name) for name in METRICS},
+        "probes": probes,
+        "loss": loss,
+        "samples": scores.responses[:SAMPLES],
+        "seconds": round(time.monotonic() - started, 1),
+        **machine(),
+    }
+    write_log(job.path(folder), content)
+
+
+def _common_responses(job: Job, folder: Path, pair, task: Task) -> tuple[list, Probe]:
+    """The teacher's training responses and the probe: one set a seed, whatever the method."""
+    protocol = job.protocol
+    path = folder / f"{protocol.task}-responses-{job.seed}.json"
+    sampling = {"temperature": protocol.temperature, "seed": seeded(job.seed, "common")}
+    content = read_log(path)
+    if content is None or content["protocol"] != asdict(protocol):
+        prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.train]
+        tgo = sample(pair.teacher, prompts, pair, **sampling)
+        probe = make_probe(pair, task, **sampling)
+        content = {"protocol": asdict(protocol), "tgo": tgo, "probe": asdict(probe)}
+        write_log(path, content)
+    return content["tgo"], Probe(**content["probe"])
+
+
+def machine() -> dict:
+    """What a log must say of where it was made."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return {"device": f"{pick_device().type} ({name})", "cores": os.cpu_count(), **versions}
+
+
+def _headline(job: Job, probe: dict) -> str:
+    nlls = f"NLL on teacher {probe['nll_teacher']:.2f}, on student {probe['nll_student']:.2f}"
+    return f"{job.method} seed {job.seed} step {probe['step']}: {nlls}"
+
+
+def table(logs: Sequence[dict]) -> str:
+    """Markdown: a row a method, each cell the mean over seeds ± the standard deviation."""
+    seeds = 1 + max(log["job"]["seed"] for log in logs)
+    lines = [
+        "| method | " + " | ".join(METRICS.values()) + " |",
+        "|---|" + "---|" * len(METRICS),
+    ]
+    for method, rows in by_method(logs).items():
+        cells = [_cell([row["scores"][name] for row in rows]) for name in METRICS]
+        lines.append(f"| {NAMES.get(method, method)} | " + " | ".join(cells) + " |")
+    protocol = logs[0]["job"]["protocol"]
+    lines.append("")
+    lines.append(
+        f"Mean ± standard deviation over {seeds} seeds. {protocol['prompts']} training prompts, "
+        f"{protocol['epochs']} epochs; NLL in nats per token; ROUGE-L and accuracy over "
+        f"{protocol['draws']} sampled responses a held-out prompt (T = {protocol['temperature']:g})."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def by_method(logs: Sequence[dict]) -> dict[str, list[dict]]:
+    """Logs grouped by method, in the order in which methods first appear."""
+    groups: dict[str, list[dict]] = {}
+    for log in logs:
+        groups.setdefault(log["job"]["method"], []).append(log)
+    return groups
+
+
+def draw(logs: Sequence[dict], folder: Path) -> list[Path]:
+    """The NLL of every method by step (first seed), and at the end (all seeds)."""
+    from minidistill import plots
+
+    groups = by_method(logs)
+    histories = {m: rows[0]["probes"] for m, rows in groups.items() if rows[0]["probes"]}
+    left, right = plots.axes(columns=2)
+    plots.nll_curves(histories, "nll_teacher", left, log=True)
+    plots.nll_curves(histories, "nll_student", right, log=True)
+    ends = {
+        NAMES.get(m, m): {
+            name: [row["scores"][name] for row in rows] for name in ("nll_teacher", "nll_student")
+        }
+        for m, rows in groups.items()
+    }
+    pictures = {"nll_by_step.png": left, "nll_at_the_end.png": plots.nll_bars(ends, log=True)}
+    for name, picture in pictures.items():
+        atomic_write(folder / name, plots.png(picture, dpi=120))
+    return [folder / name for name in pictures]
+
+
+def _cell(values: list[float | None]) -> str:
+    known = [v for v in values if v is not None]
+    if not known:
+        return "–"
+    spread = f" ± {statistics.stdev(known):.3f}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.3f}{spread}"

@@ -1,0 +1,70 @@
+"""How long things take. `make bench` prints it; nothing here is asserted.
+
+Set-up (loading, sampling the teacher) stays outside the timed part, as it happens once a run.
+"""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from minidistill import divergences as D
+from minidistill import load_pair, load_task
+from minidistill.batching import encode_prompt
+from minidistill.evaluation import make_probe
+from minidistill.generation import sample
+from minidistill.training import distill
+
+PROMPTS = 2000
+
+
+@pytest.fixture(scope="module")
+def parts():
+    pair, task = load_pair("instruct"), load_task("instruct")
+    prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.train[:PROMPTS]]
+    return pair, task, sample(pair.teacher, prompts, pair), make_probe(pair, task), prompts
+
+
+@pytest.mark.parametrize("method", ["kd", "gkd", "dpkd", "cald", "distillm2"])
+def test_an_epoch_over_2000_prompts(benchmark, parts, method):
+    pair, task, tgo, probe, _ = parts
+    how = {"epochs": 1, "tgo": tgo, "probe": probe, "progress": False}
+    benchmark.pedantic(distill, (pair, task, method), how, rounds=3)
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_2000_responses(benchmark, parts, role):
+    pair, _, _, _, prompts = parts
+    benchmark.pedantic(sample, (getattr(pair, role), prompts, pair), rounds=3)
+
+
+@pytest.mark.parametrize("name", ["kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"])
+@pytest.mark.parametrize("vocab", [180, 49_152])
+def test_a_divergence_and_its_gradient(benchmark, name, vocab):
+    log_p = torch.randn(512, vocab).log_softmax(-1)
+    logits = torch.randn(512, vocab, requires_grad=True)
+
+    def both():
+        getattr(D, name)(log_p, logits.log_softmax(-1)).sum().backward()
+
+    benchmark(both)
+
+
+def test_import(benchmark):
+    benchmark.pedantic(subprocess.run, ([sys.executable, "-c", "import minidistill"],), rounds=3)
+
+
+def test_peak_memory_of_an_epoch(benchmark):
+    code = (
+        "import resource; from minidistill import *\n"
+        "distill(load_pair('instruct'), load_task('instruct'), epochs=1, progress=False)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    run = [sys.executable, "-c", code]
+    done = benchmark.pedantic(
+        subprocess.run, (run,), {"capture_output": True, "check": True}, rounds=1
+    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    benchmark.extra_info["peak_mb"] = int(done.stdout) * unit // 2**20
+    print(f"peak memory of a DistiLLM-2 epoch: {benchmark.extra_info['peak_mb']} MB")
