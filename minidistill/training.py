@@ -156,7 +156,7 @@ class Run:
             epoch, position = divmod(self.step, self.batches_per_epoch)
             if position == 0:
                 self.bar.set_description(f"{self.method.name}: sampling")
-                self.rollouts.collect(epoch)
+                self._collect(epoch)
             self.bar.set_description(f"{self.method.name}: epoch {epoch + 1}")
             for indices in self.rollouts.batches(epoch)[position:]:
                 yield epoch, indices
@@ -238,6 +238,10 @@ class Run:
         self.saved_at = time.monotonic()
         if self.out is None:
             return
+        if not all(w.isfinite().all() for w in self.pair.student.parameters()):
+            raise FloatingPointError(
+                f"step {self.step}: a weight of the student is not finite; the last checkpoint stays"
+            )
         state = {
             "fingerprint": self._fingerprint(),
             "settings": {**asdict(self.settings), **{k: str(v) for k, v in self.hyper.items()}},
