@@ -206,7 +206,7 @@ class Run:
             example = self.task.train[indices[bad[0]]]
             raise FloatingPointError(
                 f"step {self.step}: the loss of training prompt {indices[bad[0]]} is "
-                f"{float(losses[bad[0]])} ({example.prompt[:80]!r}); the last checkpoint stays"
+                f"{losses[bad[0]].item()} ({example.prompt[:80]!r}); the last checkpoint stays"
             )
 
     def _first_probe(self) -> None:
