@@ -90,7 +90,8 @@ def read_jsonl(path: Path) -> list[Example]:
         siblings = [file.name for file in path.parent.glob("*.json*")]
         raise FileNotFoundError(f"{path}: {nearest('file', path.name, siblings)}")
     examples = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines(): it also breaks at U+2028, which JSON allows inside a text.
+    for number, line in enumerate(_read_utf8(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -104,6 +105,15 @@ def read_jsonl(path: Path) -> list[Example]:
     return examples
 
 
+def _read_utf8(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {line}: not UTF-8 text ({error.reason})") from None
+
+
 def write_jsonl(path: Path, examples: list[Example]) -> None:
     lines = [json.dumps({"prompt": e.prompt, "references": e.references}) for e in examples]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,14 +124,24 @@ def _example(record: object) -> Example:
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object, but got {type(record).__name__}")
     instances = record.get("instances") or [{}]
+    if not isinstance(instances, list) or not all(isinstance(i, dict) for i in instances):
+        raise ValueError(f"field 'instances' must be a list of objects, but is {instances!r}")
     field = "prompt" if "prompt" in record else "instruction"
-    parts = [record.get(field), record.get("input") or instances[0].get("input")]
-    if not isinstance(parts[0], str) or not parts[0].strip():
-        raise ValueError(f"field {field!r} must be a text that is not empty, but is {parts[0]!r}")
+    parts = [_text(record, field), _text(record, "input") or _text(instances[0], "input")]
+    if not parts[0].strip():
+        raise ValueError(f"field {field!r} must be a text that is not empty")
     references = record.get("references")
     if references is None:
-        single = [record.get("response"), record.get("output")]
-        references = [r for r in (*single, *(i.get("output") for i in instances)) if r]
+        single = [_text(record, "response"), _text(record, "output")]
+        references = [r for r in (*single, *(_text(i, "output") for i in instances)) if r]
     if not isinstance(references, list) or not all(isinstance(r, str) for r in references):
         raise ValueError(f"field 'references' must be a list of texts, but is {references!r}")
     return Example("\n\n".join(filter(None, parts)), tuple(references))
+
+
+def _text(record: dict, field: str) -> str:
+    """The text in `field`, '' if it is not there; ValueError if something else is."""
+    value = record.get(field)
+    if not isinstance(value, str | None):
+        raise ValueError(f"field {field!r} must be a text, but is {value!r}")
+    return value or ""

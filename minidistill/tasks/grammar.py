@@ -72,6 +72,8 @@ class World:
 
     def judge(self, prompt: str, response: str) -> Verdict:
         """Of all ways to read the response, the one that speaks best for it."""
+        if not isinstance(response, str):
+            raise TypeError(f"a response must be a text, but is {response!r}")
         name, asked = self.read_prompt(prompt)
         readings = self._read_response(name, response.strip())
         verdicts = [

@@ -1,0 +1,369 @@
+"""Reading prompts, and the tiny worlds that write and judge them."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from minidistill.tasks import (
+    WORLDS,
+    Example,
+    Task,
+    get_world,
+    load_task,
+    read_jsonl,
+    write_examples,
+    write_jsonl,
+)
+from minidistill.tasks.grammar import Verdict, compile_pattern, join, split, zipf, zipf_subset
+from minidistill.tasks.instruct import FACTS, FAMILIES, KINDS, SIZES
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="prompts.jsonl"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+# --- reading --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("record", "prompt", "references"),
+    [
+        ({"prompt": "p"}, "p", ()),
+        ({"prompt": "p", "references": ["a", "b"]}, "p", ("a", "b")),
+        ({"prompt": "p", "response": "a"}, "p", ("a",)),
+        ({"instruction": "i", "output": "a"}, "i", ("a",)),
+        ({"instruction": "i", "input": "x", "output": "a"}, "i\n\nx", ("a",)),
+        ({"instruction": "i", "input": "", "output": None}, "i", ()),
+        ({"instruction": "i", "instances": [{"input": "x", "output": "a"}, {"output": "b"}]},
+         "i\n\nx", ("a", "b")),
+        ({"instruction": "i", "instances": []}, "i", ()),
+    ],
+)  # fmt: skip
+def test_the_known_kinds_of_lines_are_read(write, record, prompt, references):
+    assert read_jsonl(write(json.dumps(record))) == [Example(prompt, references)]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{", "not JSON"),
+        ("prompt: p", "not JSON"),
+        ('["p"]', "expected a JSON object, but got list"),
+        ("3", "expected a JSON object, but got int"),
+        ("{}", "field 'instruction' must be a text that is not empty"),
+        ('{"prompt": null}', "field 'prompt' must be a text that is not empty"),
+        ('{"prompt": "  "}', "field 'prompt' must be a text that is not empty"),
+        ('{"prompt": 5}', "field 'prompt' must be a text, but is 5"),
+        ('{"instruction": ["i"]}', "field 'instruction' must be a text, but is"),
+        ('{"prompt": "p", "input": 5}', "field 'input' must be a text, but is 5"),
+        ('{"prompt": "p", "response": 5}', "field 'response' must be a text, but is 5"),
+        ('{"prompt": "p", "output": ["a"]}', "field 'output' must be a text, but is"),
+        ('{"prompt": "p", "references": "a"}', "field 'references' must be a list of texts"),
+        ('{"prompt": "p", "references": [1]}', "field 'references' must be a list of texts"),
+        ('{"prompt": "p", "instances": "a"}', "field 'instances' must be a list of objects"),
+        ('{"prompt": "p", "instances": {"a": 1}}', "field 'instances' must be a list of objects"),
+        ('{"prompt": "p", "instances": [1]}', "field 'instances' must be a list of objects"),
+        ('{"prompt": "p", "instances": [{"output": 1}]}', "field 'output' must be a text"),
+        (b'{"prompt": "\xff"}', "not UTF-8 text"),
+    ],
+)
+def test_a_malformed_line_is_named_with_its_file_number_and_field(write, line, complaint):
+    line = line if isinstance(line, bytes) else line.encode()
+    path = write(b'{"prompt": "fine"}\n\n' + line + b'\n{"prompt": "also fine"}\n')
+    with pytest.raises(ValueError, match="line 3: ") as error:
+        read_jsonl(path)
+    assert str(error.value).startswith(f"{path}, line 3: {complaint}")
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_a_file_without_prompts_is_named(write, text):
+    path = write(text)
+    with pytest.raises(ValueError, match="no prompts in this file") as error:
+        read_jsonl(path)
+    assert str(path) in str(error.value)
+
+
+def test_line_separators_inside_a_text_windows_ends_and_a_byte_order_mark_are_read(write):
+    text = "\ufeff" + '{"prompt": "a\u2028b\x85c"}\r\n{"prompt": "d"}\r\n'
+    assert [e.prompt for e in read_jsonl(write(text))] == ["a\u2028b\x85c", "d"]
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    examples = [Example("a “quoted”\nprompt", ("x\u2028y", "z")), Example("bare")]
+    write_jsonl(tmp_path / "new" / "prompts.jsonl", examples)
+    assert read_jsonl(tmp_path / "new" / "prompts.jsonl") == examples
+
+
+def test_a_missing_file_names_the_nearest_beside_it(write):
+    path = write('{"prompt": "p"}')
+    with pytest.raises(FileNotFoundError, match="did you mean 'prompts.jsonl'") as error:
+        load_task(path.with_name("prompt.jsonl"))
+    assert str(path.with_name("prompt.jsonl")) in str(error.value)
+
+
+def test_an_unknown_task_names_the_nearest():
+    for ask in (load_task, get_world):
+        with pytest.raises(ValueError, match="unknown task 'instrct'; did you mean 'instruct'"):
+            ask("instrct")
+    with pytest.raises(ValueError, match=r"or the path of a \.jsonl file"):
+        load_task("prompts.csv")
+
+
+@pytest.mark.parametrize(("count", "train", "test"), [(10, 8, 2), (2, 1, 1), (7, 6, 1)])
+def test_a_files_last_fifth_is_held_out(write, count, train, test):
+    path = write("\n".join(json.dumps({"prompt": f"p{i}"}) for i in range(count)))
+    task = load_task(path)
+    assert (task.name, len(task.train), len(task.test)) == ("prompts", train, test)
+    assert [e.prompt for e in task.train + task.test] == [f"p{i}" for i in range(count)]
+    assert task.grade is None
+
+
+def test_a_single_prompt_cannot_be_split(write):
+    with pytest.raises(ValueError, match="1 prompts are too few"):
+        load_task(write('{"prompt": "p"}'))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("self_instruct_user_oriented.jsonl", 252), ("self_instruct_seed_tasks.jsonl", 175)],
+)
+def test_the_self_instruct_files_are_read(name, count):
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there: the data set is not shipped with the project")
+    task = load_task(path)
+    examples = task.train + task.test
+    assert len(examples) == count
+    assert all(e.prompt and e.references for e in examples)
+    first = json.loads(path.read_text(encoding="utf-8").split("\n")[0])
+    assert examples[0].prompt.startswith(first["instruction"])
+    assert examples[0].references[0] == first["instances"][0]["output"]
+
+
+# --- the worlds -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_reference_gets_the_full_grade_in_every_family(name):
+    world, rng, seen = get_world(name), random.Random(11), set()
+    for _ in range(3000):
+        prompt = world.write_prompt(rng)
+        reference = world.write_reference(rng, prompt)
+        seen.add(world.read_prompt(prompt)[0])
+        assert world.judge(prompt, reference).grade == 1, (prompt, reference)
+        assert {*prompt.split(), *reference.split()} <= {*world.words}, (prompt, reference)
+    assert seen == set(world.families)
+
+
+def test_a_reference_of_another_prompt_is_rarely_right(world):
+    rng = random.Random(3)
+    prompts = [world.write_prompt(rng) for _ in range(300)]
+    answers = [world.write_reference(rng, prompt) for prompt in prompts]
+    grades = [world.judge(p, a).grade for p, a in zip(prompts, answers[1:], strict=False)]
+    assert sum(grade == 1 for grade in grades) / len(grades) < 0.03
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_same_seed_writes_the_same_examples_and_the_split_is_disjoint(name):
+    train = write_examples(name, 400, seed=0, held_out=False)
+    assert train == write_examples(name, 400, seed=0, held_out=False)
+    assert train != write_examples(name, 400, seed=1, held_out=False)
+    test = write_examples(name, 200, seed=0, held_out=True)
+    assert not {e.prompt for e in train} & {e.prompt for e in test}
+
+
+def test_most_prompts_have_several_right_answers():
+    examples = write_examples("instruct", 200, seed=0, held_out=False, references=4)
+    assert sum(len(e.references) > 1 for e in examples) > 180
+
+
+def things_of(kind):
+    return [name for name, fact in FACTS.items() if fact["kind"] == kind]
+
+
+A, B = sorted(KINDS)[:2]
+(A1, A2, A3), (B1, B2) = things_of(A)[:3], things_of(B)[:2]
+SMALL, BIG = (next(n for n, f in FACTS.items() if f["size"] == s) for s in (SIZES[0], SIZES[-1]))
+HERO, OTHER, THIRD = things_of("creature")[:3]
+HOME = FACTS[HERO]["place"]
+ABROAD = next(f["place"] for f in FACTS.values() if f["place"] not in (HOME, FACTS[OTHER]["place"]))
+FOX = FACTS[HERO]
+NOT_ITS_COLOUR = next(f["colour"] for f in FACTS.values() if f["colour"] != FOX["colour"])
+YES_BIG = f"because a {BIG} is {SIZES[-1]} and a {SMALL} is {SIZES[0]} ."
+YES_SMALL = f"because a {SMALL} is {SIZES[0]} and a {BIG} is {SIZES[-1]} ."
+
+JUDGED = {  # family: the prompt, then responses and whether their form, facts and extent are right
+    "list": (f"name two {A}s", [
+        (f"some {A}s are {A1} and {A2} .", True, True, True),
+        (f"{A1} and {A2} are all {A}s .", True, True, True),
+        (f"well , some {A}s are {A1} and {A2} . good luck .", True, True, True),
+        (f"some {A}s are {A1} and {B1} .", True, False, True),
+        (f"some {B}s are {A1} and {A2} .", True, False, True),
+        (f"some {A}s are {A1} .", True, True, False),
+        (f"some {A}s are {A1} and {A1} .", True, True, False),
+        (f"some {A}s are {A1} , {A2} and {A3} .", True, True, False),
+        (f"some {A}s are {B1} .", True, False, False),
+        (f"{A1} {A2}", False, False, False),
+        (f"some {A}s are {A1} and {A2}", False, False, False),
+    ]),
+    "story": (f"tell a story about a {HERO} and a {OTHER}", [
+        (f"once a {HERO} met a {OTHER} in the {HOME} . they sang all day . the end .",
+         True, True, True),
+        (f"once a {OTHER} met a {HERO} in the {HOME} . they sang all day . the end .",
+         True, True, True),
+        (f"once a {HERO} met a {OTHER} in the {ABROAD} . they sang all day . the end .",
+         True, False, True),
+        (f"once a {HERO} met a {OTHER} in the {HOME} . they {HERO} all day . the end .",
+         True, False, True),
+        (f"one day a {HERO} and a {OTHER} sang in the {HOME} . then they {HOME} . the end .",
+         True, False, True),
+        (f"once a {HERO} met a {THIRD} in the {HOME} . they sang all day . the end .",
+         True, True, False),
+        (f"once a {HERO} met a {HERO} in the {HOME} . they sang all day . the end .",
+         True, True, False),
+        (f"once a {HERO} met a {OTHER} in the {HOME} .", False, False, False),
+    ]),
+    "describe": (f"describe a {HERO}", [
+        (f"a {HERO} is a {{size}} {{colour}} {{kind}} . look for it in the {{place}} .",
+         True, True, True),
+        (f"a {HERO} is a {{size}} {NOT_ITS_COLOUR} {{kind}} . look for it in the {{place}} .",
+         True, False, True),
+        (f"a {OTHER} is a {{size}} {{colour}} {{kind}} . look for it in the {{place}} .",
+         True, True, False),
+        (f"a {OTHER} is a {{size}} {NOT_ITS_COLOUR} {{kind}} . look for it in the {{place}} .",
+         True, False, False),
+        (f"a {HERO} is a {{size}} {{colour}} {{kind}} .", False, False, False),
+    ]),
+    "compare": (f"compare a {SMALL} and a {BIG}", [
+        (f"the {BIG} is bigger than the {SMALL} . one is {SIZES[-1]} , the other is {SIZES[0]} .",
+         True, True, True),
+        (f"the {SMALL} is smaller : it is {SIZES[0]} , but the {BIG} is {SIZES[-1]} .",
+         True, True, True),
+        (f"the {SMALL} is bigger than the {BIG} . one is {SIZES[-1]} , the other is {SIZES[0]} .",
+         True, False, True),
+        (f"the {BIG} is bigger than the {SMALL} . one is {SIZES[-1]} , the other is {SIZES[1]} .",
+         True, False, True),
+        (f"the {BIG} is bigger than the {BIG} . one is {SIZES[-1]} , the other is {SIZES[0]} .",
+         True, True, False),
+        (f"the {BIG} is bigger", False, False, False),
+    ]),
+    "reverse": (f"reverse : {A1} {A2} {B1}", [
+        (f"from the end : {B1} , {A2} , {A1} .", True, True, True),
+        (f"from the end : {B1} , {A2} and {A1} .", True, True, True),
+        (f"from the end : {A1} , {A2} , {B1} .", True, False, True),
+        (f"from the end : {B1} , {A2} .", True, False, False),
+        (f"{B1} , {A2} , {A1} .", False, False, False),
+    ]),
+    "keep": (f"keep the {A}s : {A1} {B1} {A2} {B2}", [
+        (f"i keep {A1} and {A2} , the rest goes away .", True, True, True),
+        (f"i keep {A2} and {A1} , the rest goes away .", True, True, True),
+        (f"the {A}s here : {A1} and {A2} , nothing more .", True, True, True),
+        (f"the {B}s here : {A1} and {A2} , nothing more .", True, False, True),
+        (f"i keep {A1} , the rest goes away .", True, True, False),
+        (f"i keep {A1} , {A1} and {A2} , the rest goes away .", True, True, False),
+        (f"i keep {A1} , {A2} and {B1} , the rest goes away .", True, False, False),
+        (f"i keep {B1} , the rest goes away .", True, False, False),
+        (f"keep {A1} and {A2}", False, False, False),
+    ]),
+    "count": (f"how many {A}s : {A1} {B1} {A2} {B2}", [
+        (f"the number of {A}s is two : {A1} and {A2} .", True, True, True),
+        (f"as {A}s i see {A1} and {A2} , so two in all .", True, True, True),
+        (f"the number of {A}s is three : {A1} and {A2} .", True, False, True),
+        (f"the number of {B}s is two : {A1} and {A2} .", True, False, True),
+        (f"the number of {A}s is two : {A1} .", True, True, False),
+        (f"the number of {A}s is one : {A1} .", True, False, False),
+        ("two", False, False, False),
+    ]),
+    "sort": (f"sort by size : {BIG} {SMALL}", [
+        (f"from small to big : {SMALL} , {BIG} .", True, True, True),
+        (f"from small to big : {BIG} , {SMALL} .", True, False, True),
+        (f"from small to big : {SMALL} .", True, False, False),
+        (f"{SMALL} , {BIG}", False, False, False),
+    ]),
+    "why": (f"is a {BIG} bigger than a {SMALL} ?", [
+        (f"yes , {YES_BIG}", True, True, True),
+        (f"no , {YES_BIG}", True, False, True),
+        (f"yes , because a {BIG} is {SIZES[-1]} and a {SMALL} is {SIZES[1]} .", True, False, True),
+        (f"yes , because a {BIG} is {SIZES[-1]} and a {BIG} is {SIZES[0]} .", True, True, False),
+        (f"yes , {YES_SMALL}", True, False, False),
+        ("yes", False, False, False),
+    ]),
+    "odd": (f"which one does not belong : {A1} {B1} {A2} {A3}", [
+        (f"the {B1} , because it is a {B} . the others are {A}s .", True, True, True),
+        (f"all are {A}s , but the {B1} is a {B} .", True, True, True),
+        (f"the {B1} , because it is a {A} . the others are {A}s .", True, False, True),
+        (f"the {A1} , because it is a {B} . the others are {A}s .", True, False, True),
+        (f"the {B2} , because it is a {B} . the others are {A}s .", True, False, False),
+        (f"the {B1}", False, False, False),
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "prompt", "response", "form", "correct", "complete"),
+    [(name, prompt, *case) for name, (prompt, cases) in JUDGED.items() for case in cases],
+)
+def test_the_judge_tells_form_facts_and_extent_apart(
+    world, family, prompt, response, form, correct, complete
+):
+    assert world.read_prompt(prompt)[0] == family
+    verdict = world.judge(prompt, response.format(**FOX))
+    assert verdict == Verdict(form, correct, complete)
+    assert verdict.grade == pytest.approx((form + correct + complete) / 3)
+
+
+def test_every_family_is_judged_by_hand_above():
+    assert set(JUDGED) == set(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    "response", ["", "   ", "hm", "(", "once upon a time", "\n" * 50, "é " * 200]
+)
+def test_a_response_that_fits_nothing_gets_nothing(world, response):
+    assert world.judge(f"describe a {HERO}", response).grade == 0
+
+
+@pytest.mark.parametrize("response", [None, 3, ["a fox"], b"a fox"])
+def test_a_response_that_is_no_text_is_refused(world, response):
+    with pytest.raises(TypeError, match="a response must be a text, but is"):
+        world.judge(f"describe a {HERO}", response)
+
+
+def test_a_prompt_that_no_family_asks_is_refused(world):
+    with pytest.raises(ValueError, match="no family of this world asks 'sing me a song'"):
+        world.judge("sing me a song", "la")
+
+
+def test_a_task_is_graded_by_its_world(task):
+    assert isinstance(task, Task)
+    assert all(task.grade(e.prompt, r) == 1 for e in task.test for r in e.references)
+
+
+# --- the grammar ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("words", [["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"]])
+def test_lists_are_joined_and_split_again(words):
+    assert split(join(words)) == words
+    assert split(" , ".join(words)) == words
+
+
+def test_a_pattern_reads_what_it_writes():
+    pattern = compile_pattern("keep the {kinds} : {LIST} ?")
+    match = pattern.fullmatch("keep the tools : saw , rope and brush ?")
+    assert match.groupdict() == {"kinds": "tools", "LIST": "saw , rope and brush"}
+    assert pattern.fullmatch("keep the old tools : saw ?") is None
+    assert pattern.fullmatch("keep the tools : saw .") is None
+
+
+def test_choices_follow_zipf():
+    rng = random.Random(0)
+    drawn = [zipf(rng, ["a", "b", "c"]) for _ in range(11000)]
+    expected = {"a": 6000, "b": 3000, "c": 2000}
+    assert all(abs(drawn.count(x) - n) < 200 for x, n in expected.items())
+    subset = zipf_subset(rng, list("abcdef"), 4)
+    assert len(set(subset)) == 4
