@@ -29,6 +29,18 @@ def check(name: str, function: Callable) -> None:
     print(f"{name}: {verdict(name, function).message}")
 
 
+def within(what: str, values, low: float, high: float) -> None:
+    """Say whether all of a measurement's values lie in [low, high]; AssertionError where they do not."""
+    values = torch.as_tensor(values, dtype=torch.float64).flatten()
+    least, most = float(values.min()), float(values.max())
+    measured = f"{least:.3g}" if len(values) == 1 else f"{least:.3g} to {most:.3g}"
+    inside = low <= least and most <= high
+    sentence = f"{what}: {measured}, expected {low:g} to {high:g}"
+    if not inside:
+        raise AssertionError(f"{sentence}: not reproduced here")
+    print(f"{sentence}: agrees")
+
+
 def verdict(name: str, function: Callable) -> Verdict:
     """Compare a function with the exercise's answer; ValueError for an exercise that does not exist."""
     if name not in EXERCISES:
@@ -154,4 +166,4 @@ def _same(a: list, b: list) -> bool:
 
 
 def _number(value: Tensor) -> str:
-    return ", ".join(f"{round(float(v), 6):.3g}" for v in value.flatten())
+    return ", ".join(f"{round(float(v), 6) + 0.0:.3g}" for v in value.flatten())

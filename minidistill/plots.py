@@ -21,6 +21,7 @@ try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
+    from PIL import Image
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(needs_extra(error.name, "course")) from None
 
@@ -72,8 +73,8 @@ ALIASES = {"kd": "kl", "gkd": "jsd", "p": "teacher", "q": "student", "reverse_kl
 SPARE = [
     Style(color, dash, marker, hatch)
     for color, dash, marker, hatch in zip(
-        (RED, BLUE, GREEN, PURPLE, GREY, ORANGE, SKY, BLACK),
-        ("-", DASHES, DASH_DOT, DOTS, LONG, "-", DASHES, DASH_DOT),
+        (GREY, PURPLE, SKY, RED, BLACK, GREEN, ORANGE, BLUE),
+        (LONG, DASH_DOT, "-", DOTS, DASHES, "-", DOTS, DASH_DOT),
         "hHd8Xp*P",
         ("--", "//", "\\\\", "xx", "..", "++", "||", "oo"),
         strict=True,
@@ -121,15 +122,15 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
 
 
 @rc_context(LIGHT)
-def axes(columns: int = 1, height: float = 2.9, width: float = 7.2, fast: bool = False, **subplots):
-    """One Axes, or an array of them side by side, on a figure that belongs to nobody's backend.
+def axes(columns: int = 1, height: float = 2.9, rows: int = 1, fast: bool = False, **subplots):
+    """One Axes, or an array of them (columns side by side), on a figure that no backend owns.
 
     `fast` gives margins that fit two panels instead of measuring all text, which halves the time.
     """
-    figure = Figure(figsize=(width, height), layout=None if fast else "constrained")
+    figure = Figure(figsize=(7.2, height), layout=None if fast else "constrained")
     if fast:
         figure.subplots_adjust(left=0.09, right=0.985, bottom=0.2, top=0.9, wspace=0.24)
-    return figure.subplots(1, columns, **subplots)
+    return figure.subplots(rows, columns, **subplots)
 
 
 @rc_context(LIGHT)
@@ -167,10 +168,11 @@ def densities(
     ax.legend(loc="upper right")
     if tail:
         first, last = tail
-        inset = ax.inset_axes([0.5, 0.14, 0.49, 0.36])
+        inset = ax.inset_axes([0.5, 0.33, 0.49, 0.27])
         _lines(x[first:last], {n: y[first:last] for n, y in distributions.items()}, inset)
         inset.tick_params(labelsize=7)
         inset.set_title("the tail, magnified", fontsize=8)
+        inset.ticklabel_format(axis="y", style="plain")
         inset.set_ylim(0, None)
     return ax
 
@@ -195,6 +197,24 @@ def curves(
             y = np.median(y, axis=0)
         every = max(1, len(y) // 8)
         ax.plot(_array(x), y, label=name, marker=style.marker, markevery=every, **style.line)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    ax.legend()
+    return ax
+
+
+@rc_context(LIGHT)
+def paths(
+    trajectories: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    ax: Axes | None = None,
+    xlabel: str = "",
+    ylabel: str = "",
+    title: str = "",
+) -> Axes:
+    """One line a name through points (x, y) that each have their own x, marked where it ends."""
+    ax = axes() if ax is None else ax
+    for name, style in styles(list(trajectories)).items():
+        x, y = map(_array, trajectories[name])
+        ax.plot(x, y, label=name, marker=style.marker, markevery=[len(x) - 1], **style.line)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     ax.legend()
     return ax
@@ -288,23 +308,13 @@ def point(x: float, y: float, name: str, ax: Axes) -> Axes:
 
 
 def png(picture: Figure | Axes, dpi: int = 96) -> bytes:
-    """The picture as PNG bytes, on white, without a time stamp."""
-    figure = picture.figure if isinstance(picture, Axes) else picture
-    buffer = BytesIO()
-    figure.set_dpi(dpi)
-    with rc_context(LIGHT):  # print_png draws once, where savefig draws twice
-        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+    """The picture as PNG bytes, on white."""
+    return _encode(_pixels(picture, dpi))
 
 
-def stacked(pictures: Sequence[Figure], dpi: int = 80) -> bytes:
+def stacked(pictures: Sequence[Figure | Axes], dpi: int = 96) -> bytes:
     """Pictures of one width, one under the other, as PNG bytes."""
-    from matplotlib.image import imread, imsave
-
-    pages = [imread(BytesIO(png(picture, dpi))) for picture in pictures]
-    buffer = BytesIO()
-    imsave(buffer, np.concatenate(pages), format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return _encode(np.concatenate([_pixels(picture, dpi) for picture in pictures]))
 
 
 def show(picture: Figure | Axes | np.ndarray | bytes, caption: str, alt: str) -> None:
@@ -313,13 +323,14 @@ def show(picture: Figure | Axes | np.ndarray | bytes, caption: str, alt: str) ->
     `picture` is a Figure, one of its Axes, an array of them, or PNG bytes.
     """
     try:
-        from IPython.display import Image, Markdown, display
+        from IPython.display import Image as Picture
+        from IPython.display import Markdown, display
     except ModuleNotFoundError:
         raise ModuleNotFoundError(needs_extra("IPython", "course")) from None
     if isinstance(picture, np.ndarray):
         picture = picture.flat[0]
     data = picture if isinstance(picture, bytes) else png(picture)
-    display(Image(data=data, format="png", alt=alt), Markdown(f"*{caption}*"))
+    display(Picture(data=data, format="png", alt=alt), Markdown(f"*{caption}*"))
     if not isinstance(picture, bytes):
         (picture.figure if isinstance(picture, Axes) else picture).clear()
 
@@ -332,10 +343,28 @@ def _lines(x, distributions, ax: Axes) -> None:
         ax.plot(_array(x), y, label=name, **style.line)
 
 
+def _pixels(picture: Figure | Axes, dpi: int) -> np.ndarray:
+    """Drawn once on a canvas of its own (savefig draws twice): (height, width, 3) bytes."""
+    figure = picture.figure if isinstance(picture, Axes) else picture
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    with rc_context(LIGHT):
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def _encode(pixels: np.ndarray, colors: int = 64) -> bytes:
+    """PNG with a palette: a line drawing needs few colours, and a notebook holds many drawings."""
+    buffer = BytesIO()
+    image = Image.fromarray(pixels).quantize(colors, method=Image.Quantize.FASTOCTREE)
+    image.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
 def log_axis(axis: Axis, subs: Sequence[int] = (1,)) -> None:
     """Log scale in plain numbers: 0.001 rather than a power of ten, and no minor ticks (slow to draw)."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_locator(LogLocator(subs=subs, numticks=6))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 

@@ -48,21 +48,39 @@ def descend(
     steps: int = 300,
     lr: float = 0.2,
     student: Callable[[Tensor], Tensor] = lambda logits: logits.log_softmax(-1),
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
 ) -> Tensor:
-    """Minimise divergence(log_p, student(parameters)) with Adam; log q before each step and at the end.
+    """Minimise divergence(log_p, student(parameters)); log q before each step and after the last.
 
     Rows are runs of their own: `start` (seeds, parameters) → (steps + 1, seeds, vocab).
     """
     parameters = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([parameters], lr=lr)
+    descent = optimizer([parameters], lr=lr)
     path = []
     for _ in range(steps):
         log_q = student(parameters)
         path.append(log_q.detach())
-        optimizer.zero_grad()
+        descent.zero_grad()
         divergence(log_p, log_q).sum().backward()
-        optimizer.step()
+        descent.step()
     return torch.stack([*path, student(parameters).detach()])
+
+
+def logit_gradient(divergence: Callable, p, q) -> Tensor:
+    """d/dz of a divergence on two tokens (this one, all else), where q = sigmoid(z)."""
+    p, q = torch.broadcast_tensors(torch.as_tensor(p), torch.as_tensor(q))
+    logit = torch.logit(q).requires_grad_()
+    log_q = torch.stack([logit, torch.zeros_like(logit)], -1).log_softmax(-1)
+    log_p = torch.stack([p, 1 - p], -1).log()
+    return torch.autograd.grad(divergence(log_p, log_q).sum(), logit)[0]
+
+
+def interval(differences: Tensor, draws: int = 4000) -> tuple[float, float]:
+    """Bootstrap 95 % interval of the mean of one difference a seed."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(differences), (draws, len(differences)), generator=generator)
+    low, high = differences[chosen].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
+    return low, high
 
 
 def _uniform(seed: int) -> Tensor:

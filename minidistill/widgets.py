@@ -50,11 +50,11 @@ def stills(callback: Callable, caption: str, alt: str, **sliders: tuple) -> None
     (moved, (low, high, default, *_)), *others = sliders.items()
     rest = {name: bounds[2] for name, bounds in others}
     pages = [callback(**{moved: value, **rest}) for value in (low, default, high)]
-    plots.show(plots.stacked(pages, DPI), caption, alt)
+    plots.show(plots.stacked(pages), caption, alt)
 
 
-TEACHER = torch.tensor([0.6, 0.3, 0.1, 1e-3]).log().log_softmax(-1)
-STUDENT = torch.tensor([0.2, 0.3, 0.1, 0.4]).log()
+TEACHER = torch.tensor([0.60, 0.30, 0.09, 0.01]).log()
+STUDENT = torch.tensor([0.20, 0.30, 0.10, 0.40]).log()
 TOKENS = ("the", "a", "one", "zebra")
 
 
@@ -91,7 +91,7 @@ def beta_explorer(beta: float = 0.5):
     right.set(ylim=(0, 2.4), xlim=(-0.05, 1.05))
     plots.point(0, float(D.kl(TEACHER, STUDENT)), "KL", right)
     plots.point(1, float(D.reverse_kl(TEACHER, STUDENT)), "RKL", right)
-    plots.point(beta, value, "here", right)
+    plots.point(beta, value, "", right)
     return left.figure
 
 
@@ -99,12 +99,12 @@ def skew_explorer(alpha: float = 0.1):
     """(2.2), (2.3) How hard one token's logit is pulled or pushed as its probability goes to 0."""
     left, right = plots.axes(2, **SMALL)
     small = torch.logspace(-6, -0.01, 60)
-    pull = {"KL": -logit_gradient(D.kl, 0.5, small)}
-    pull["SKL"] = -logit_gradient(lambda p, q: D.skew_kl(p, q, alpha), 0.5, small)
+    pull = {"KL": -toy.logit_gradient(D.kl, 0.5, small)}
+    pull["SKL"] = -toy.logit_gradient(lambda p, q: D.skew_kl(p, q, alpha), 0.5, small)
     title = f"(2.2) SKL, alpha = {alpha:.2f}, p = 0.5"
     plots.curves(small, pull, left, "student's q of the token", "pull on its logit", title)
-    push = {"RKL": logit_gradient(D.reverse_kl, small, 0.5)}
-    push["SRKL"] = logit_gradient(lambda p, q: D.skew_reverse_kl(p, q, alpha), small, 0.5)
+    push = {"RKL": toy.logit_gradient(D.reverse_kl, small, 0.5)}
+    push["SRKL"] = toy.logit_gradient(lambda p, q: D.skew_reverse_kl(p, q, alpha), small, 0.5)
     title = f"(2.3) SRKL, alpha = {alpha:.2f}, q = 0.5"
     plots.curves(small, push, right, "teacher's p of the token", "push on its logit", title)
     left.set_ylim(-0.55, 0.6)
@@ -112,15 +112,6 @@ def skew_explorer(alpha: float = 0.1):
     for ax in (left, right):
         plots.log_axis(ax.xaxis)
     return left.figure
-
-
-def logit_gradient(divergence: Callable, p, q) -> torch.Tensor:
-    """d/dz of a divergence on two tokens (this one, all else), where q = sigmoid(z)."""
-    p, q = torch.broadcast_tensors(torch.as_tensor(p), torch.as_tensor(q))
-    logit = torch.logit(q).requires_grad_()
-    log_q = torch.stack([logit, torch.zeros_like(logit)], -1).log_softmax(-1)
-    log_p = torch.stack([p, 1 - p], -1).log()
-    return torch.autograd.grad(divergence(log_p, log_q).sum(), logit)[0]
 
 
 def _slider(w, name: str, low, high, default, step=None):
