@@ -136,6 +136,19 @@ def prune(
     typer.echo(f"{out}: {millions[1]:.1f} M parameters, the teacher has {millions[0]:.1f} M")
 
 
+@app.command()
+def table(
+    readme: Annotated[Path, typer.Option(help="The file whose tables to make anew.")] = Path(
+        "README.md"
+    ),
+) -> None:
+    """Make the README's tables anew from the logs under data/."""
+    from minidistill.checkpoint import atomic_write
+    from minidistill.report import update_readme
+
+    atomic_write(readme, update_readme(readme.read_text(encoding="utf-8")).encode())
+
+
 def _load(task, prompts, teacher, student):
     from minidistill import load_pair, load_task
 

@@ -6,7 +6,6 @@ the other on a GPU. A finished run leaves a log; the same command takes up where
 
 import os
 import platform
-import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -21,25 +20,15 @@ from tqdm.auto import tqdm
 from minidistill.batching import encode_prompt, seeded
 from minidistill.checkpoint import atomic_write, read_log, write_log
 from minidistill.evaluation import Probe, evaluate, make_probe
-from minidistill.generation import sample
+from minidistill.generation import decode, sample
 from minidistill.models import load_pair, pick_device
 from minidistill.objectives import get_method
+from minidistill.report import METRICS, START, draw, table
 from minidistill.tasks import Task, load_task
 from minidistill.training import distill
 
-START = "sft"  # the shipped student, before any distillation
+WATCHED = 8  # held-out prompts whose greedy answers a log keeps, at every probe but the first
 MAIN_METHODS = ["kd", "gkd", "skl", "dpkd", "cald", "distillm2"]
-NAMES = {
-    "sft": "SFT (start)", "kd": "KD", "gkd": "GKD", "skl": "SKL", "dpkd": "DPKD", "cald": "CALD",
-    "distillm2": "DistiLLM-2",
-}  # fmt: skip
-SAMPLES = 12  # responses kept in a log, to be read side by side
-METRICS = {
-    "nll_teacher": "NLL on teacher responses",
-    "nll_student": "NLL on student responses",
-    "rouge_l": "ROUGE-L",
-    "accuracy": "accuracy",
-}
 
 
 @dataclass(frozen=True)
@@ -118,12 +107,19 @@ def _run(job: Job, folder: Path, news) -> None:
     pair, task = load_pair(protocol.task), load_task(protocol.task)
     task = Task(task.name, task.train[: protocol.prompts], task.test, task.grade)
     tgo, probe = _common_responses(job, folder, pair, task)
+    watched = [encode_prompt(pair.tokenizer, e.prompt) for e in task.test[:WATCHED]]
+    answers = []
+
+    def report(history) -> None:
+        answers.append(decode(pair, sample(pair.student, watched, pair, temperature=0)))
+        news.put(_headline(job, history.probes[-1]))
+
     probes, loss = [], []
     if job.method != START:
         history = distill(
             pair, task, job.method, epochs=protocol.epochs, seed=job.seed, lr=protocol.lr,
             batch_size=protocol.batch_size, temperature=protocol.temperature, tgo=tgo, probe=probe,
-            callback=lambda history: news.put(_headline(job, history.probes[-1])), progress=False,
+            callback=report, progress=False,
         )  # fmt: skip
         probes, loss = history.probes, [round(step["loss"], 5) for step in history.steps]
     drawn = {"draws": protocol.draws, "seed": seeded(job.seed, "draw")}
@@ -133,7 +129,7 @@ def _run(job: Job, folder: Path, news) -> None:
         "scores": {name: getattr(scores, name) for name in METRICS},
         "probes": probes,
         "loss": loss,
-        "samples": scores.responses[:SAMPLES],
+        "answers": answers,
         "seconds": round(time.monotonic() - started, 1),
         **machine(),
     }
@@ -165,60 +161,3 @@ def machine() -> dict:
 def _headline(job: Job, probe: dict) -> str:
     nlls = f"NLL on teacher {probe['nll_teacher']:.2f}, on student {probe['nll_student']:.2f}"
     return f"{job.method} seed {job.seed} step {probe['step']}: {nlls}"
-
-
-def table(logs: Sequence[dict]) -> str:
-    """Markdown: a row a method, each cell the mean over seeds ± the standard deviation."""
-    seeds = 1 + max(log["job"]["seed"] for log in logs)
-    lines = [
-        "| method | " + " | ".join(METRICS.values()) + " |",
-        "|---|" + "---|" * len(METRICS),
-    ]
-    for method, rows in by_method(logs).items():
-        cells = [_cell([row["scores"][name] for row in rows]) for name in METRICS]
-        lines.append(f"| {NAMES.get(method, method)} | " + " | ".join(cells) + " |")
-    protocol = logs[0]["job"]["protocol"]
-    lines.append("")
-    lines.append(
-        f"Mean ± standard deviation over {seeds} seeds. {protocol['prompts']} training prompts, "
-        f"{protocol['epochs']} epochs; NLL in nats per token; ROUGE-L and accuracy over "
-        f"{protocol['draws']} sampled responses a held-out prompt (T = {protocol['temperature']:g})."
-    )
-    return "\n".join(lines) + "\n"
-
-
-def by_method(logs: Sequence[dict]) -> dict[str, list[dict]]:
-    """Logs grouped by method, in the order in which methods first appear."""
-    groups: dict[str, list[dict]] = {}
-    for log in logs:
-        groups.setdefault(log["job"]["method"], []).append(log)
-    return groups
-
-
-def draw(logs: Sequence[dict], folder: Path) -> list[Path]:
-    """The NLL of every method by step (first seed), and at the end (all seeds)."""
-    from minidistill import plots
-
-    groups = by_method(logs)
-    histories = {m: rows[0]["probes"] for m, rows in groups.items() if rows[0]["probes"]}
-    left, right = plots.axes(columns=2)
-    plots.nll_curves(histories, "nll_teacher", left, log=True)
-    plots.nll_curves(histories, "nll_student", right, log=True)
-    ends = {
-        NAMES.get(m, m): {
-            name: [row["scores"][name] for row in rows] for name in ("nll_teacher", "nll_student")
-        }
-        for m, rows in groups.items()
-    }
-    pictures = {"nll_by_step.png": left, "nll_at_the_end.png": plots.nll_bars(ends, log=True)}
-    for name, picture in pictures.items():
-        atomic_write(folder / name, plots.png(picture, dpi=120))
-    return [folder / name for name in pictures]
-
-
-def _cell(values: list[float | None]) -> str:
-    known = [v for v in values if v is not None]
-    if not known:
-        return "–"
-    spread = f" ± {statistics.stdev(known):.3f}" if len(known) > 1 else ""
-    return f"{statistics.mean(known):.3f}{spread}"

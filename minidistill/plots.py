@@ -168,12 +168,14 @@ def densities(
     ax.legend(loc="upper right")
     if tail:
         first, last = tail
-        inset = ax.inset_axes([0.5, 0.33, 0.49, 0.27])
+        inset = ax.inset_axes([0.52, 0.36, 0.47, 0.27])
         _lines(x[first:last], {n: y[first:last] for n, y in distributions.items()}, inset)
+        inset.text(0.97, 0.94, "tail, magnified", transform=inset.transAxes, ha="right", va="top",
+                   fontsize=7.5)  # fmt: skip
         inset.tick_params(labelsize=7)
-        inset.set_title("the tail, magnified", fontsize=8)
         inset.ticklabel_format(axis="y", style="plain")
-        inset.set_ylim(0, None)
+        inset.locator_params(axis="y", nbins=3)
+        inset.set_ylim(0, 1.45 * inset.get_ylim()[1])
     return ax
 
 

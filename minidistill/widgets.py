@@ -64,7 +64,7 @@ def hill_explorer(mean: float = 50.0, width: float = 20.0):
     left, right = plots.axes(2, **SMALL)
     shown = {"teacher": log_p.exp(), "student": log_q.exp()}
     plots.densities(toy.LINE, shown, left, title=f"student: mean {mean:.0f}, width {width:.0f}")
-    left.set_ylim(0, 0.16)
+    left.set_ylim(0, 0.2)
     values = {
         "KL": float(D.kl(log_p, log_q)),
         "RKL": float(D.reverse_kl(log_p, log_q)),
