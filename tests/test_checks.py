@@ -1,0 +1,160 @@
+"""Each named mistake gets its own hint, a right answer passes, anything else is told what it is."""
+
+import itertools
+
+import pytest
+import torch
+
+from minidistill import checks
+from minidistill import divergences as D
+from minidistill.exercises import EXERCISES
+
+MISTAKES = [(name, hint) for name, e in EXERCISES.items() for hint in e.mistakes]
+
+
+def kl(log_p, log_q):
+    ratio = torch.where(log_p == float("-inf"), 0.0, log_p - log_q)
+    return (log_p.exp() * ratio).sum(-1)
+
+
+def jsd(log_p, log_q, beta):
+    log_m = (beta * log_p.exp() + (1 - beta) * log_q.exp()).log()
+    return beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m)
+
+
+def log_mixture(log_a, log_b, alpha):
+    weights = torch.tensor([alpha, 1 - alpha]).log()
+    return torch.stack([log_a + weights[0], log_b + weights[1]]).logsumexp(0)
+
+
+def skew_reverse_kl(log_p, log_q, alpha):
+    return (log_q.exp() * (log_q - log_mixture(log_q, log_p, alpha))).sum(-1)
+
+
+def skew_kl_gradient(log_p, log_q, alpha):
+    p, q = log_p.exp(), log_q.exp()
+    return (alpha - 1) * p / (alpha * p + (1 - alpha) * q)
+
+
+def masked_mean(per_token, mask):
+    return (per_token * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+
+
+def token_log_probs(logits, ids):
+    shifted = logits[:, :-1].log_softmax(-1)
+    return (shifted * torch.nn.functional.one_hot(ids[:, 1:], logits.shape[-1])).sum(-1)
+
+
+def cald(tgo, sgo, alpha):
+    pull = masked_mean(kl(tgo.log_p, log_mixture(tgo.log_p, tgo.log_q, alpha)), tgo.mask)
+    push = masked_mean(skew_reverse_kl(sgo.log_p, sgo.log_q, alpha), sgo.mask)
+    return (pull + push) / 2
+
+
+# Written from the equations, so that no answer is compared with itself.
+SOLUTIONS = {
+    "kl": kl,
+    "jsd": jsd,
+    "kl_gradient": lambda log_p, log_q: log_q.exp() - log_p.exp(),
+    "log_mixture": log_mixture,
+    "skew_reverse_kl": skew_reverse_kl,
+    "skew_kl_gradient": skew_kl_gradient,
+    "masked_mean": masked_mean,
+    "token_log_probs": token_log_probs,
+    "cald": cald,
+}
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_an_independent_right_answer_passes(name):
+    result = checks.verdict(name, SOLUTIONS[name])
+    assert result.passed, result.message
+    assert result.message.startswith("right")
+
+
+@pytest.mark.parametrize(("name", "hint"), MISTAKES)
+def test_every_named_mistake_gets_its_own_hint(name, hint):
+    result = checks.verdict(name, EXERCISES[name].mistakes[hint])
+    assert not result.passed
+    others = [h for h in EXERCISES[name].mistakes if h != hint]
+    said = [h for h in (hint, *others) if h in result.message]
+    # A mistake that changes the shape is told by its shape.
+    assert said == [hint] or (not said and "shape is (" in result.message)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_hints_are_distinct(name):
+    for a, b in itertools.combinations(EXERCISES[name].mistakes, 2):
+        assert a not in b
+
+
+def test_swapped_models_are_told_so():
+    swapped = lambda log_p, log_q: (log_q.exp() * (log_q - log_p)).sum(-1)  # noqa: E731
+    assert "swapped teacher and student" in checks.verdict("kl", swapped).message
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda p, q: 1.0, "a tensor is wanted, but your function returns float"),
+        (lambda p, q: None, "returns NoneType"),
+        (lambda p, q: kl(p, q).sum(), "the shape is (), but (3,) is wanted: reduce the last axis"),
+        (lambda p, q: p.exp() * (p - q), "the last axis is still there; sum over it"),
+        (lambda p, q: kl(p, q)[:2], "the shape is (2,), but (3,) is wanted"),
+        (lambda p, q: kl(p, q) * torch.nan, "NaN even on ordinary inputs"),
+        (lambda p, q: 2 * kl(p, q), "every value is 2 times what it should be"),
+        (lambda p, q: kl(p, q) + 1, "the values are not: for instance"),
+        (lambda p, q: kl(p, q.detach()), "no gradient reaches the student"),
+        (
+            lambda p, q: kl(p, q) + 0 * q.sum() + q[..., 0] - q[..., 0].detach(),
+            "its gradient is not",
+        ),
+        (lambda p, q: (p.exp() * (p - q)).sum(-1), "that the teacher never says (log p = −inf)"),
+        (lambda p: p, "your function raised TypeError"),
+        (lambda p, q: p.reshape(7, 7), "your function raised RuntimeError"),
+        (D.kl, "the library's own function"),
+    ],
+)
+def test_whatever_else_is_wrong_is_said_in_a_sentence(function, says):
+    result = checks.verdict("kl", function)
+    assert not result.passed
+    assert says in result.message
+
+
+def test_the_probability_space_mixture_fails_only_on_the_far_token():
+    naive = lambda a, b, alpha: (alpha * a.exp() + (1 - alpha) * b.exp()).log()  # noqa: E731
+    message = checks.verdict("log_mixture", naive).message
+    assert message.startswith("right on ordinary inputs, but for a token 120 nats below")
+
+
+def test_an_unsolved_stub_prints_the_first_step_and_the_notebook_goes_on(capsys):
+    def stub(log_p, log_q):
+        raise NotImplementedError
+
+    checks.check("kl", stub)
+    assert capsys.readouterr().out.startswith("kl: not solved yet. First step: ")
+
+
+def test_a_function_that_writes_into_its_inputs_spoils_nothing():
+    def vandal(log_p, log_q):
+        value = kl(log_p, log_q).clone()
+        log_p.data.zero_()
+        return value
+
+    assert checks.verdict("kl", vandal).passed
+    assert checks.verdict("kl", kl).passed
+
+
+def test_an_unknown_exercise_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'jsd'"):
+        checks.check("jsdd", kl)
+
+
+def test_within_says_agrees_or_raises(capsys):
+    checks.within("lead", torch.tensor([0.11, 0.14]), 0.1, 0.16)
+    assert capsys.readouterr().out == "lead: 0.11 to 0.14, expected 0.1 to 0.16: agrees\n"
+    checks.within("one number", 3, 2, 4)
+    with pytest.raises(AssertionError, match=r"lead: 0\.2, expected 0\.1 to 0\.16: not reproduced"):
+        checks.within("lead", 0.2, 0.1, 0.16)
+    with pytest.raises(AssertionError):
+        checks.within("lead", float("nan"), 0.1, 0.16)
