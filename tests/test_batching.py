@@ -82,8 +82,14 @@ def test_buckets_are_repeatable_differ_by_seed_and_hold_similar_lengths():
         for b in buckets(lengths, 8, 3)
     ]
     assert sum(spans) / len(spans) < 10  # by chance it would be above 30
-    means = [sum(map(lengths.__getitem__, b)) for b in buckets(lengths, 8, 3)]
-    assert means != sorted(means)
+
+
+def test_buckets_come_in_random_order_with_random_members():
+    lengths = [i // 2 for i in range(64)]
+    totals = [sum(lengths[i] for i in batch) for batch in buckets(lengths, 8, seed=3)]
+    assert totals != sorted(totals)
+    members = [{frozenset(batch) for batch in buckets([5] * 64, 8, seed)} for seed in (3, 4)]
+    assert members[0] != members[1]
 
 
 def test_a_seed_depends_on_every_part_and_is_the_same_in_every_process():

@@ -301,6 +301,24 @@ def test_8_1_without_alpha_nothing_depends_on_the_gaps(contrastive):
     )
 
 
+@pytest.mark.parametrize("name", ["distillm", "cald", "distillm2"])
+def test_3_7_5_1_8_1_the_gradient_flows_through_the_student_inside_both_mixtures(contrastive, name):
+    tgo, sgo = contrastive["tgo"], contrastive["sgo"]
+
+    def in_probabilities(y, reverse):
+        p, q = y.log_p.exp(), y.log_q.exp()
+        a, m = (q, 0.9 * p + 0.1 * q) if reverse else (p, 0.1 * p + 0.9 * q)
+        return y.mean((a * (a / m).log()).sum(-1)).sum()
+
+    scale = 0.25 if name == "distillm2" else 0.5  # beta is one half at the start
+    expected = scale * (in_probabilities(tgo, name == "distillm") + in_probabilities(sgo, True))
+    loss = get_method(name)(contrastive, Moment()).sum()
+    for y in (tgo, sgo):
+        (found,) = torch.autograd.grad(loss, y.log_q, retain_graph=True)
+        (wanted,) = torch.autograd.grad(expected, y.log_q, retain_graph=True)
+        torch.testing.assert_close(found[y.mask], wanted[y.mask])
+
+
 def test_8_1_at_the_start_distillm2_is_half_of_cald(contrastive):
     halves = get_method("distillm2")(contrastive, Moment())
     torch.testing.assert_close(2 * halves, get_method("cald")(contrastive, Moment()))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from minidistill.scoring import Scored, collate, masked_mean, masked_sum, response_log_probs
 
@@ -120,6 +121,24 @@ def test_a_batch_of_different_lengths_scores_each_response_as_if_alone(model, pr
     for row, prompt, response in zip(found, kept, responses, strict=True):
         torch.testing.assert_close(
             row[: len(response)], alone(model, prompt, response, vocab), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_left_padding_changes_nothing_for_a_model_with_absolute_positions():
+    # Rotary positions are relative and would hide a wrong position; learned ones do not.
+    config = GPT2Config(
+        vocab_size=60, n_positions=40, n_embd=16, n_layer=2, n_head=2, initializer_range=0.5,
+        bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(config).eval()
+    prompts, responses = [[3, 9, 4], [3, *range(10, 20), 4]], [[7, 8, 1], [5, 1]]
+    with torch.no_grad():
+        found = response_log_probs(model, collate(prompts, responses, 0), 60)
+    for row, prompt, response in zip(found, prompts, responses, strict=True):
+        torch.testing.assert_close(
+            row[: len(response)], alone(model, prompt, response, 60), rtol=1e-4, atol=1e-4
         )
 
 
