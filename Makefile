@@ -1,36 +1,48 @@
 # Two commands on a fresh machine with Python 3.10+ and make:  make run  and  make test.
 PYTHON ?= python3
 BIN := .venv/bin
-NOTEBOOKS := $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb)
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb))
 
-.PHONY: run test lab format lint notebooks figures table bench clean
+.PHONY: help run test lab format notebooks table bench clean
+
+help:                       ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/installed        ## the main job: distil the tiny pair with the main methods
 	$(BIN)/python -m minidistill run
 
+# Offline on purpose: what the course ships is all that its tests may need.
+test: export HF_HUB_OFFLINE = 1
 test: .venv/installed       ## every test, the notebooks and a browser among them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --nbval-lax tests notebooks
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 tests notebooks
 
 lab: .venv/installed        ## JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
-format: .venv/installed
+format: .venv/installed     ## let ruff repair and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 notebooks: .venv/installed  ## execute every notebook in place, ready to commit
 	$(BIN)/python tests/notebooks/execute.py $(NOTEBOOKS)
 
+table: .venv/installed      ## write the README's tables from the shipped logs
+	$(BIN)/python -m minidistill table
+
 bench: .venv/installed      ## speed and memory; printed, never asserted
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
 
-clean:
+clean:                      ## remove the environment and all output
 	rm -rf .venv out
 
 .venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	found=$$($(PYTHON) --version 2>&1) || found="not there"; \
+	echo "minidistill needs Python 3.10 or newer, but '$(PYTHON)' is $$found;" \
+	"name another: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[course,scale,test]'
-	touch $@
+	@touch $@

@@ -1,0 +1,210 @@
+"""A learner's first minute: open a lesson in JupyterLab, run it, move a slider, see another picture.
+
+What nbval cannot see: whether the widgets show in a browser at all, and whether they answer.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="pip install 'minidistill[test]'")
+
+ROOT = Path(__file__).parents[2]
+WITH_SLIDERS = [
+    path
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    if "explore(" in path.read_text(encoding="utf-8")
+]
+TOKEN = "lesson-test"  # a loopback server that lives for one test
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SETTINGS = {
+    # All cells in the page, not only those in view: the test looks at every one.
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "extensionmanager-extension/plugin": {"enabled": False},
+}
+RUN_MS = 120_000
+KERNEL_IDLE = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
+BROKEN_WIDGET = ".jupyter-widgets-error-widget"
+PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent)"
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """The address of a JupyterLab over a copy of the lessons without outputs, settings of its own."""
+    lessons = shutil.copytree(ROOT / "notebooks", tmp_path / "lessons")
+    for path in lessons.glob("*.ipynb"):
+        forget_outputs(path)
+    for name, values in SETTINGS.items():
+        file = tmp_path / f"settings/@jupyterlab/{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    port = free_port()
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}"]
+    command += [f"--ServerApp.root_dir={lessons}", f"--IdentityProvider.token={TOKEN}"]
+    log = tmp_path / "server.log"
+    with (
+        log.open("w") as file,
+        subprocess.Popen(command, stdout=file, stderr=file, env=environment(tmp_path)) as server,
+    ):
+        try:
+            wait_for_server(f"http://127.0.0.1:{port}/api/status?token={TOKEN}", server, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+@pytest.fixture
+def page(browser, lab):
+    """A page that remembers in `page.problems` what went wrong in it and what left the machine."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.set_default_timeout(60_000)
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda line: line.type == "error" and page.problems.append(line.text))
+    page.on("request", lambda request: at_home(request.url) or page.problems.append(request.url))
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("lesson", WITH_SLIDERS, ids=lambda path: path.stem)
+def test_a_lesson_runs_and_its_slider_moves_the_picture(lesson, lab, page):
+    open_lesson(page, lab, lesson.name)
+    try:
+        run_all_cells(page)
+        check_that_all_ran(page)
+        check_slider(page)
+        assert page.problems == []
+    finally:
+        save_screenshot(page, lesson.stem)
+
+
+def open_lesson(page, lab: str, name: str) -> None:
+    """Open the notebook and wait until its kernel is ready, by the server's word and the page's."""
+    page.goto(f"{lab}/lab/tree/{name}?token={TOKEN}")
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+    deadline = time.monotonic() + 60
+    while '"idle"' not in page.request.get(f"{lab}/api/sessions?token={TOKEN}").text():
+        assert time.monotonic() < deadline, "the kernel did not start"
+        page.wait_for_timeout(250)
+    page.locator(KERNEL_IDLE).wait_for()
+
+
+def run_all_cells(page) -> None:
+    """Run > Run All Cells, and wait until no prompt reads [*]."""
+    page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
+    page.wait_for_function(f"() => !/\\[ \\]/.test({PROMPTS}[0])")
+    page.wait_for_function(f"() => !{PROMPTS}.some(text => text.includes('*'))", timeout=RUN_MS)
+    page.locator(KERNEL_IDLE).wait_for()
+
+
+def check_that_all_ran(page) -> None:
+    errors = page.locator(f"[data-mime-type='application/vnd.jupyter.error'], {BROKEN_WIDGET}")
+    assert errors.all_inner_texts() == []
+    prompts = page.evaluate(PROMPTS)
+    assert prompts == [f"[{number}]:" for number in range(1, len(prompts) + 1)]
+
+
+def check_slider(page) -> None:
+    """Five steps with the arrow keys give another picture."""
+    box = page.locator(".widget-vbox:has([role=slider]):has(img)").first
+    slider, picture = box.locator("[role=slider]").first, box.locator("img").first
+    picture.scroll_into_view_if_needed()
+    readout = box.locator(".widget-readout").first
+    source, value = picture.get_attribute("src"), readout.inner_text()
+    slider.focus()
+    slider.press("ArrowRight")
+    towards = "ArrowRight" if readout.inner_text() != value else "ArrowLeft"  # it stood at its end
+    for _ in range(4):
+        slider.press(towards)
+    sync_api.expect(picture).not_to_have_attribute("src", source, timeout=10_000)
+    assert readout.inner_text() != value
+    page.locator(KERNEL_IDLE).wait_for()
+    page.wait_for_function(
+        "image => image.complete && image.naturalWidth > 100", arg=picture.element_handle()
+    )
+
+
+def save_screenshot(page, name: str) -> None:
+    """For a person to look at."""
+    (ROOT / "out").mkdir(exist_ok=True)
+    page.screenshot(path=ROOT / "out" / f"browser-{name}.png")
+
+
+def forget_outputs(path: Path) -> None:
+    """So that what the test sees is what it ran."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    notebook.metadata.pop("widgets", None)
+    nbformat.write(notebook, path)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """A home of its own for the server: a learner's settings must not decide what a test sees."""
+    own = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+    }
+    return {**os.environ, **{key: str(folder / name) for key, name in own.items()}}
+
+
+def at_home(address: str) -> bool:
+    return address.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))
+
+
+def wait_for_server(address: str, server: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+    """Until it answers; if it ends or never does, fail with what it wrote."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback: no proxy
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            opener.open(address, timeout=5)
+            return
+        except OSError:
+            time.sleep(0.3)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")

@@ -1,0 +1,106 @@
+"""Every equation is a function, a figure and a test, tied by one tag such as (2.1).
+
+A tag is born in a docstring of the package. Once its chapter has a notebook, it must also stand in
+that notebook's text, in the title of a figure and in the name of a test.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TAG = re.compile(r"\((?P<tag>[1-9]\d?\.\d{1,2})\)")  # from (1.1): (0.5) is a number
+LATEX_TAG = re.compile(r"\\tag\*?\{\(?(?P<tag>\d+\.\d+)\)?\}")
+MAGIC = re.compile(r"^[%!].*$", re.M)
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def find(pattern: re.Pattern, texts: Iterable[str]) -> set[str]:
+    return {match["tag"] for text in texts for match in pattern.finditer(text)}
+
+
+def sources(folder: str) -> list[str]:
+    return [path.read_text(encoding="utf-8") for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def docstring_tags() -> set[str]:
+    nodes = (node for source in sources("minidistill") for node in ast.walk(ast.parse(source)))
+    return find(TAG, (ast.get_docstring(n) or "" for n in nodes if isinstance(n, DOCUMENTED)))
+
+
+def tags_of_tests(names: Iterable[str] | None = None) -> set[str]:
+    """'test_2_2_2_3_skew' → {'2.2', '2.3'}."""
+    if names is None:
+        names = re.findall(r"def (test_\w+)", "\n".join(sources("tests")))
+    pairs = (pair for name in names for pair in re.findall(r"(?<=_)(\d+)_(\d+)(?=_|$)", name))
+    return {f"{chapter}.{number}" for chapter, number in pairs}
+
+
+def cells(chapter: str, kind: str) -> list[str]:
+    """The cells of a chapter's notebooks, empty while there is none."""
+    found = []
+    for path in sorted((ROOT / "notebooks").glob(f"{chapter}_*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        found += ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == kind]
+    return found
+
+
+def title_tags(chapter: str) -> set[str]:
+    """Tags in strings of the notebook's code, or of the functions that draw for it."""
+    drawing = ["plots.py", "widgets.py"]
+    library = [(ROOT / "minidistill" / name).read_text(encoding="utf-8") for name in drawing]
+    return find(TAG, strings([*cells(chapter, "code"), *library]))
+
+
+def strings(codes: Iterable[str]) -> list[str]:
+    """String constants, those inside f-strings too, but no docstrings and no comments."""
+    nodes = [node for code in codes for node in ast.walk(ast.parse(MAGIC.sub("", code)))]
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    constants = (n for n in nodes if isinstance(n, ast.Constant) and id(n) not in docstrings)
+    return [node.value for node in constants if isinstance(node.value, str)]
+
+
+def lacks(tag: str) -> list[str]:
+    """Which of its places a tag is missing from; none while its chapter has no notebook."""
+    chapter = f"{int(tag.split('.')[0]):02d}"
+    text = cells(chapter, "markdown")
+    if not text:
+        return []
+    places = {
+        f"the text of notebooks/{chapter}_*.ipynb": find(TAG, text) | find(LATEX_TAG, text),
+        "a figure's title (notebook code, plots.py or widgets.py)": title_tags(chapter),
+        f"the name of a test, test_{tag.replace('.', '_')}_…": tags_of_tests(),
+        "a docstring of minidistill": docstring_tags(),
+    }
+    return [place for place, tags in places.items() if tag not in tags]
+
+
+def by_number(tags: Iterable[str]) -> list[str]:
+    return sorted(tags, key=lambda tag: [int(part) for part in tag.split(".")])
+
+
+@pytest.mark.parametrize("tag", by_number(docstring_tags()))
+def test_an_equation_is_a_function_a_text_a_figure_and_a_test(tag):
+    missing = lacks(tag)
+    assert not missing, f"equation ({tag}) is not in: {'; '.join(missing)}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_an_equation_of_a_lesson_is_in_the_library(path):
+    unknown = find(LATEX_TAG, cells(path.stem[:2], "markdown")) - docstring_tags()
+    shown = ", ".join(f"({tag})" for tag in by_number(unknown))
+    assert not unknown, f"{path.name} derives {shown}, which no docstring of minidistill carries"
+
+
+def test_the_patterns_find_tags_and_nothing_else():
+    assert find(TAG, ["(2.1) α", "skew(0.5)", "(0.01, 1.5)", "as in (12.3)"]) == {"2.1", "12.3"}
+    assert find(LATEX_TAG, [r"x \tag{2.1}", r"y \tag*{(2.2)}"]) == {"2.1", "2.2"}
+    code = "%load_ext x\ndef f():\n    '(1.2)'\n    g(1.5, f'(1.3) at {b}, (1.4)')  # (1.6)"
+    assert find(TAG, strings([code])) == {"1.3", "1.4"}
+    assert tags_of_tests(["test_1_2_2_3_x", "test_4_1", "test_2000_responses"]) == {
+        "1.2", "2.3", "4.1",
+    }  # fmt: skip
