@@ -122,12 +122,19 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
 
 
 @rc_context(LIGHT)
-def axes(columns: int = 1, height: float = 2.9, rows: int = 1, fast: bool = False, **subplots):
+def axes(
+    columns: int = 1,
+    height: float = 2.9,
+    width: float = 7.2,
+    rows: int = 1,
+    fast: bool = False,
+    **subplots,
+):
     """One Axes, or an array of them (columns side by side), on a figure that no backend owns.
 
     `fast` gives margins that fit two panels instead of measuring all text, which halves the time.
     """
-    figure = Figure(figsize=(7.2, height), layout=None if fast else "constrained")
+    figure = Figure(figsize=(width, height), layout=None if fast else "constrained")
     if fast:
         figure.subplots_adjust(left=0.09, right=0.985, bottom=0.2, top=0.9, wspace=0.24)
     return figure.subplots(rows, columns, **subplots)
