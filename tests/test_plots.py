@@ -1,12 +1,14 @@
 """The plotted numbers and the fixed styles, never pixels."""
 
 import io
+import runpy
+import sys
 
 import pytest
 import torch
 from PIL import Image
 
-from minidistill import plots
+from minidistill import page, plots
 
 
 def lines(ax) -> dict:
@@ -143,3 +145,11 @@ def test_show_takes_a_grid_of_axes_and_ready_bytes(shown):
     plots.show(grid, "c", alt="a")
     plots.show(plots.png(plots.axes()), "c", alt="a")
     assert len(shown) == 4
+
+
+def test_without_matplotlib_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r'matplotlib: pip install "minidistill\[course\]"'
+    ):
+        runpy.run_path(page.__file__)

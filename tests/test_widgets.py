@@ -1,5 +1,8 @@
 """Explorers over their whole range, by the numbers they plot; sliders, errors and the static figure."""
 
+import sys
+import time
+
 import ipywidgets
 import pytest
 import torch
@@ -122,8 +125,6 @@ def test_stills_show_both_ends_and_the_default_with_alternative_text(monkeypatch
     "callback", [widgets.hill_explorer, widgets.beta_explorer, widgets.skew_explorer]
 )
 def test_a_redraw_takes_about_a_tenth_of_a_second(callback):
-    import time
-
     plots.png(callback())
     spent = []
     for _ in range(5):
@@ -131,3 +132,11 @@ def test_a_redraw_takes_about_a_tenth_of_a_second(callback):
         plots.png(callback(), widgets.DPI)
         spent.append(time.process_time() - started)
     assert min(spent) < 0.25  # of CPU; 0.1 alone on a laptop, more where the cores are shared
+
+
+def test_without_ipywidgets_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r'ipywidgets: pip install "minidistill\[course\]"'
+    ):
+        widgets.explore(widgets.skew_explorer, alpha=(0.0, 0.5, 0.1))
