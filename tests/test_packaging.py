@@ -1,0 +1,150 @@
+"""The package as others get it: light to import, whole when built, clear about what is missing."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+OPTIONAL = {"matplotlib", "ipywidgets", "datasets", "rouge_score", "peft", "accelerate", "gguf"}
+toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+PROJECT = toml.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "Makefile", "environment.yml")]
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run code in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+def pages() -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+
+
+def test_importing_the_package_loads_and_needs_no_optional_one():
+    loaded = python(f"import sys, minidistill; print(*{OPTIONAL} & sys.modules.keys())")
+    assert loaded.returncode == 0, loaded.stderr
+    assert set(loaded.stdout.split()) <= {"accelerate"}, "only transformers loads that by itself"
+    hidden = python(f"import sys; sys.modules |= dict.fromkeys({OPTIONAL})\nimport minidistill")
+    assert hidden.returncode == 0, hidden.stderr
+
+
+def test_the_names_that_the_course_imports_are_there():
+    from minidistill import curriculum, distill, divergences, evaluate, load_pair, load_task
+
+    assert all(map(callable, (divergences.kl, curriculum.linear_beta, load_pair, load_task)))
+    assert all(map(callable, (distill, evaluate)))
+
+
+# As a loader does that needs the package; README.md stands for a file that exists.
+LOAD_GGUF = f"""
+from minidistill import models
+models.AutoTokenizer.from_pretrained = lambda *_, **__: __import__("gguf")
+models.load_model({str(ROOT / "README.md")!r})
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "code", "extra"),
+    [
+        ("matplotlib", "import minidistill.plots", "course"),
+        ("ipywidgets", "from minidistill import widgets; widgets.explore(print)", "course"),
+        ("rouge_score", "from minidistill import evaluation as e; e.rouge_l([], [])", "course"),
+        ("gguf", LOAD_GGUF, "scale"),
+    ],
+)
+def test_a_missing_package_is_answered_with_the_extra_that_installs_it(package, code, extra):
+    ran = python(f"import sys; sys.modules[{package!r}] = None\n{code}")
+    assert f'pip install "minidistill[{extra}]"' in ran.stderr, ran.stderr[-500:]
+    assert extra in EXTRAS
+
+
+def test_every_requirement_is_pinned_to_a_plain_version():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    for pin in pins:
+        assert re.fullmatch(r"==[\w.]+", str(pin.specifier)), f"not a plain version: {pin}"
+    here = {canonicalize_name(p.name): p for p in pins if p.marker is None or p.marker.evaluate()}
+    wanted = map(Requirement, [*PROJECT["dependencies"], *sum(EXTRAS.values(), [])])
+    for requirement in wanted:
+        pin = here.get(canonicalize_name(requirement.name))
+        assert pin, f"constraints.txt does not pin {requirement.name}"
+        version = str(pin.specifier).removeprefix("==")
+        assert requirement.specifier.contains(version), f"{pin} does not satisfy {requirement}"
+
+
+def test_every_make_target_that_the_texts_name_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
+    named = set(re.findall(r"(?:`|^|    )make ([a-z]+)\b", pages(), re.M))
+    assert {"run", "test"} <= named <= targets
+
+
+def test_every_extra_that_the_texts_name_exists():
+    named = {e for found in re.findall(r"\.\[([a-z,]+)\]", pages()) for e in found.split(",")}
+    assert named == EXTRAS.keys()
+
+
+def test_every_command_that_the_texts_name_exists():
+    from typer.main import get_command
+
+    from minidistill.__main__ import app
+
+    commands = get_command(app).commands
+    lines = re.findall(r"python -m minidistill ([a-z]+)([^\n`#]*)", pages())
+    assert {"run", "distill"} <= {name for name, _ in lines}
+    for name, rest in lines:
+        assert name in commands, f"python -m minidistill {name}: no such command"
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        unknown = set(re.findall(r"--[a-z-]+", rest)) - options
+        assert not unknown, f"python -m minidistill {name} has no option {sorted(unknown)}"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder that an installer would make of the wheel."""
+    build = pytest.importorskip("hatchling.builders.wheel", reason="pip install '.[test]'")
+    folder = tmp_path_factory.mktemp("wheel")
+    (wheel,) = build.WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_holds_the_library_and_its_data_and_nothing_else(installed):
+    tracked = {str(p.relative_to(ROOT)) for p in (ROOT / "data").rglob("*") if p.is_file()}
+    packed = {str(p.relative_to(installed / "minidistill")) for p in installed.rglob("data/**/*")}
+    assert tracked <= packed
+    assert (installed / "minidistill" / "divergences.py").is_file()
+    assert {p.name.split("-")[0] for p in installed.iterdir()} == {"minidistill"}
+
+
+def test_an_installed_package_finds_its_data(installed, tmp_path):
+    code = "import os; os.chdir({!r})\nimport minidistill; from minidistill.tasks import data_dir\n"
+    code += "print(data_dir()); print(len(minidistill.load_task('instruct').test))"
+    ran = python(code.format(str(tmp_path)), PYTHONPATH=str(installed))
+    assert ran.returncode == 0, ran.stderr
+    folder, examples = ran.stdout.split()
+    assert Path(folder) == (installed / "minidistill" / "data").resolve()
+    assert int(examples) > 0
+
+
+def test_python_that_is_too_old_is_named():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    oldest = PROJECT["requires-python"].removeprefix(">=")
+    assert f"version_info < ({oldest.replace('.', ', ')})" in makefile
+    assert f"Python {oldest} or newer" in makefile
