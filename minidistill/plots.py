@@ -178,6 +178,7 @@ def value_bars(
     values: Mapping[str, float],
     ax: Axes | None = None,
     limits: tuple[float, float] | None = None,
+    xlabel: str = "nats",
     title: str = "",
 ) -> Axes:
     """One horizontal bar a name with its number beside it; log scale where `limits` are given."""
@@ -192,7 +193,7 @@ def value_bars(
     if limits:
         log_axis(ax.xaxis)
         ax.set_xlim(limits)
-    ax.set(xlabel="nats", title=title)
+    ax.set(xlabel=xlabel, title=title)
     return ax
 
 

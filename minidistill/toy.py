@@ -75,6 +75,17 @@ def logit_gradient(divergence: Callable, p, q) -> Tensor:
     return torch.autograd.grad(divergence(log_p, log_q).sum(), logit)[0]
 
 
+def gradient_noise(q: Tensor, drawn_from: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance of a one-sample gradient, and the squared length of its mean, exactly: (...) each.
+
+    A token y, drawn with probability `drawn_from`, contributes weight_y (e_y − q) in the logits.
+    """
+    mean = drawn_from * weight - q * (drawn_from * weight).sum(-1, keepdim=True)
+    signal = (mean**2).sum(-1)
+    length = 1 - 2 * q + (q**2).sum(-1, keepdim=True)  # |e_y − q|²
+    return (drawn_from * weight**2 * length).sum(-1) - signal, signal
+
+
 def interval(differences: Tensor, draws: int = 4000) -> tuple[float, float]:
     """Bootstrap 95 % interval of the mean of one difference a seed."""
     generator = torch.Generator().manual_seed(0)

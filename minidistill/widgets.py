@@ -72,7 +72,7 @@ def hill_explorer(mean: float = 50.0, width: float = 20.0):
         "TV": float(D.total_variation(log_p, log_q)),
     }
     title = "(1.1) KL, (1.2) RKL, (1.3) JSD, (1.4) TV"
-    plots.value_bars(values, right, limits=(0.1, 2000), title=title)
+    plots.value_bars(values, right, (0.1, 2000), "nats (TV: a probability)", title)
     return left.figure
 
 

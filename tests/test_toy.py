@@ -76,6 +76,18 @@ def test_2_3_the_skew_helps_the_reverse_direction_and_vanishes_for_the_far_token
     assert pull[0] < 1e-4 < 0.2 < pull[1]
 
 
+def test_gradient_noise_is_the_variance_of_sampled_gradients():
+    generator = torch.Generator().manual_seed(0)
+    q, drawn_from = torch.randn(2, 5, generator=generator).softmax(-1)
+    weight = torch.randn(5, generator=generator)
+    each = weight.unsqueeze(-1) * (torch.eye(5) - q)
+    mean = (drawn_from.unsqueeze(-1) * each).sum(0)
+    variance = (drawn_from * ((each - mean) ** 2).sum(-1)).sum()
+    torch.testing.assert_close(
+        toy.gradient_noise(q, drawn_from, weight), (variance, (mean**2).sum())
+    )
+
+
 def test_the_interval_holds_the_mean_and_says_so_for_no_effect():
     effect = 0.5 + 0.1 * torch.randn(20, generator=torch.Generator().manual_seed(0))
     low, high = toy.interval(effect)
