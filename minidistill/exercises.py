@@ -168,7 +168,7 @@ EXERCISES = {
             "the left side must be the student, not the teacher": lambda p, q, a: D.kl(
                 p, D.log_mixture(q, p, a)
             ),
-            "the student inside your mixture is detached: the right value, another gradient": lambda p, q, a: (
+            "the student inside your mixture is detached: right value, wrong gradient": lambda p, q, a: (
                 D.skew_reverse_kl(p, q, a, detach_mixture=True)
             ),
         },
