@@ -248,6 +248,7 @@ def test_a_gradient_that_is_not_a_number_stops_before_the_step(pair, few):
 
 # --- what a run leaves alone ------------------------------------------------------------------------
 def test_global_random_states_are_untouched(pair, few):
+    torch.manual_seed(12345)  # a state that no earlier run of this file can have left behind
     torch_state, python_state = torch.random.get_rng_state(), random.getstate()
     distill(pair, few, **QUICK)
     assert torch.equal(torch.random.get_rng_state(), torch_state)
@@ -266,6 +267,24 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tokenizer, fe
     assert other != steps
 
 
+def test_dropout_draws_anew_at_each_step_and_the_same_in_a_repeated_run(tokenizer, few):
+    drawn = []
+
+    @method
+    def dice(tgo):
+        """What a dropout layer would see of the generator."""
+        drawn.append(float(torch.rand(1)))
+        return tgo.mean(-tgo.token_log_q)
+
+    try:
+        for _ in range(2):
+            distill(build_pair(tokenizer), few, "dice", **{**QUICK, "batch_size": 2})
+    finally:
+        del METHODS["dice"]
+    assert len(set(drawn)) == 4
+    assert drawn[:4] == drawn[4:]
+
+
 # --- what the teacher costs ---------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "calls"),
@@ -279,10 +298,12 @@ def test_the_teacher_scores_its_own_responses_once_in_a_run(pair, task, name, ca
 
 
 def test_remembered_and_fresh_teacher_scores_train_alike(tokenizer, few, monkeypatch):
-    runs = []
+    runs, tgo = [], [list(range(9, 9 + length)) for length in range(8)]  # an empty one among them
     for limit in (2**30, 0):
         monkeypatch.setattr("minidistill.rollouts.TEACHER_CACHE_BYTES", limit)
-        runs.append(distill(build_pair(tokenizer), few, "kd", **{**QUICK, "batch_size": 3}))
+        runs.append(
+            distill(build_pair(tokenizer), few, "kd", tgo=tgo, **{**QUICK, "batch_size": 3})
+        )
     for a, b in zip(runs[0].steps, runs[1].steps, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 
@@ -298,7 +319,7 @@ def test_the_teachers_responses_are_sampled_once_and_the_students_each_epoch(
         asked.append(copy.deepcopy(self.responses))
 
     monkeypatch.setattr(training.Rollouts, "collect", spy)
-    distill(pair, few, "cald", **{**QUICK, "epochs": 2})
+    distill(pair, few, "cald", lr=1e-12, **{**QUICK, "epochs": 2})  # so only the seed differs
     assert asked[0]["tgo"] == asked[1]["tgo"]
     assert asked[0]["sgo"] != asked[1]["sgo"]
 
