@@ -38,6 +38,7 @@ def execute(path: Path) -> NotebookNode:
         timeout=600,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,  # where one print ends and the next begins is a matter of timing
         resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     return normalise(notebook, path.stem)
