@@ -21,10 +21,10 @@ Tokens = Annotated[int, typer.Option(help="Longest response.")]
 @app.command()
 def run(
     out: Out = Path("out"),
-    seeds: Annotated[int, typer.Option(help="How many seeds each method gets.", min=1)] = 3,
+    seeds: Annotated[int, typer.Option(help="How many seeds each method gets.", min=1)] = 2,
     methods: Annotated[str, typer.Option(help="Comma-separated; the main ones if empty.")] = "",
     prompts: Annotated[int, typer.Option(help="Training prompts.", min=1)] = 1000,
-    epochs: Annotated[int, typer.Option(min=1)] = 3,
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
 ) -> None:
     """The main job: distil the tiny pair with each method; prints a table, draws figures."""
     from minidistill import experiments
@@ -58,33 +58,26 @@ def distill(
     from minidistill.evaluation import evaluate, make_probe
     from minidistill.experiments import machine
     from minidistill.objectives import get_method
-    from minidistill.training import distill
+    from minidistill.training import Settings, distill
 
     hyper = dict(_setting(text) for text in setting or [])
-    get_method(method).check_settings(hyper)  # before anything is loaded
-    pair, work = _load(task, prompts, teacher, student)
+    get_method(method).check_settings(hyper)  # whatever is wrong, say so before loading anything
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    settings = Settings(method, epochs, seed, batch_size, accumulate, lr, **sampling)
+    pair, work = _load(task, prompts, teacher, student)
     start, probe = read_log(out / "start.json"), None
     if start is None:
         probe = make_probe(pair, work, seed=seed, **sampling)
         start = _scores(evaluate(pair, work, probe, max_new_tokens=max_new_tokens))
         write_log(out / "start.json", start)
-    history = distill(
-        pair, work, method, epochs=epochs, seed=seed, batch_size=batch_size, accumulate=accumulate,
-        lr=lr, out=out, probe=probe, **sampling, **hyper,
-    )  # fmt: skip
+    history = distill(pair, work, out=out, probe=probe, **asdict(settings), **hyper)
     end = _scores(evaluate(pair, work, history.probe, max_new_tokens=max_new_tokens))
     pair.student.save_pretrained(out / "student")
     pair.tokenizer.save_pretrained(out / "student")
-    write_log(
-        out / "result.json",
-        {
-            "method": method, "before": start, "after": end, "seconds": round(history.seconds),
-            "train_prompts": len(work.train), "test_prompts": len(work.test), "epochs": epochs,
-            "seed": seed, "lr": lr, "batch_size": batch_size, **sampling, **hyper, **machine(),
-            "probes": history.probes,
-        },
-    )  # fmt: skip
+    sizes = {"train_prompts": len(work.train), "test_prompts": len(work.test)}
+    scores = {"before": start, "after": end, "seconds": round(history.seconds)}
+    about = {**asdict(settings), **hyper, **sizes, **machine()}
+    write_log(out / "result.json", {**scores, **about, "probes": history.probes})
     _print_scores({"before": start, "after": end})
     typer.echo(f"student: {out / 'student'}")
 

@@ -20,15 +20,17 @@ KEEP = 2
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Write all of `content` to `path` or nothing; OSError says what failed and what is left."""
+    draft = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(path.name + ".tmp")
         with open(draft, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
     except OSError as error:
+        if draft.is_file():
+            draft.unlink()
         raise OSError(
             f"could not write {path}: {error.strerror or error}; what was saved before is untouched"
         ) from error

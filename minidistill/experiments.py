@@ -36,10 +36,10 @@ class Protocol:
     """What all runs of a table have in common."""
 
     task: str = "instruct"
-    prompts: int = 2000
-    epochs: int = 3
-    lr: float = 1e-3
-    batch_size: int = 32
+    prompts: int = 1000
+    epochs: int = 5
+    lr: float = 1.5e-3
+    batch_size: int = 8
     temperature: float = 1.0
     draws: int = 2
 

@@ -1,12 +1,17 @@
 """Responses: the teacher's (TGO), the student's (SGO), and drafts that the teacher corrects."""
 
+import inspect
 from collections.abc import Sequence
 
 import torch
+from transformers import LlamaForCausalLM
 
 from minidistill.models import Pair
 from minidistill.scoring import collate
 
+# transformers before 5.24 (Python 3.10 gets no newer one) calls the key–value cache past_key_values.
+FORWARD = inspect.signature(LlamaForCausalLM.forward).parameters
+CACHE = "cache" if "cache" in FORWARD else "past_key_values"
 CACHE_BYTES = 512 * 2**20
 
 
@@ -25,9 +30,9 @@ def sample(
     A response ends with its first stop token, which belongs to it, or after `max_new_tokens`.
     """
     check_sampling(temperature, top_p)
-    how = {"do_sample": False}
+    how = {"do_sample": False, "repetition_penalty": 1.0}  # some models declare another as default
     if temperature > 0:
-        how = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+        how |= {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     forbidden = list(range(pair.vocab, model.config.vocab_size)) or None
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     responses: list[list[int]] = [[]] * len(prompts)
@@ -87,9 +92,9 @@ def speculative_drafts(
             for k, model in enumerate((pair.student, pair.teacher)):
                 new = ids if caches[k] is None else ids[:, -1:]
                 positions = (seen.cumsum(-1) - 1).clamp(min=0)[:, -new.shape[1] :]
-                output = model(new, attention_mask=seen, position_ids=positions, cache=caches[k],
+                output = model(new, attention_mask=seen, position_ids=positions, **{CACHE: caches[k]},
                                use_cache=True, logits_to_keep=1)  # fmt: skip
-                caches[k] = output.cache
+                caches[k] = output[CACHE]
                 logits = check_logits(output.logits[:, -1, : pair.vocab].float(), part)
                 probs.append(nucleus(logits / (temperature or 1e-4), top_p))
             draft = torch.multinomial(probs[0], 1, generator=rng)

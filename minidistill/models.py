@@ -1,6 +1,7 @@
 """Teacher–student pairs: tiny presets, shipped ones, and any two Hugging Face causal LMs."""
 
 import copy
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def load_pair(name: str | None = None, *, teacher=None, student=None) -> Pair:
 def load_model(source: str | Path):
     """(model, tokenizer) in float32 from a folder, a hub name or a .gguf file; remote code stays off."""
     path, options = Path(source), {}
-    if not path.exists() and (path.suffix == ".gguf" or str(source).count("/") != 1):
+    if not path.exists() and (path.suffix == ".gguf" or str(source).count("/") > 1):
         raise FileNotFoundError(f"no model at {source}: give a folder, a .gguf file or a hub name")
     if path.suffix == ".gguf":
         source, options = path.parent, {"gguf_file": path.name}
@@ -90,7 +91,7 @@ def load_model(source: str | Path):
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
     except ImportError as error:
         raise ModuleNotFoundError(needs_extra("gguf and accelerate", "scale")) from error
-    except (OSError, ValueError) as error:  # ValueError: a folder without a tokenizer
+    except (OSError, ValueError, struct.error) as error:  # no tokenizer; a .gguf cut short
         first = str(error).splitlines()[0]
         raise OSError(
             f"cannot load a model from {source}: {first} (a hub name needs the network; a folder "

@@ -16,6 +16,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -64,11 +65,17 @@ class Method:
         return self.loss(**{name: sources[name] for name in self.reads}, **extra, **settings)
 
     def check_settings(self, settings: dict) -> None:
-        """Raise TypeError naming the unknown setting and the ones this method has."""
+        """TypeError for a setting this method does not have, ValueError for a value it refuses."""
         for name in settings:
             if name not in self.settings:
                 known = ", ".join(self.settings) or "none"
                 raise TypeError(f"method {self.name!r} has no setting {name!r}; it has: {known}")
+        # The function knows its own ranges: let it speak on one token, before anything is sampled.
+        even = torch.full((1, 1, 2), 0.5).log()
+        token = Scored(
+            torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1).bool(), even, even.clone
+        )
+        self(dict.fromkeys(self.reads, token), Moment(), **settings)
 
 
 def method(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:

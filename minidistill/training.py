@@ -132,6 +132,7 @@ class Run:
         self.batches_per_epoch = math.ceil(len(task.train) / settings.batch_size)
         self.total_steps = settings.epochs * self.batches_per_epoch
         self.started = self.saved_at = time.monotonic()
+        self.fingerprint = self._fingerprint(tgo) if out else ""
         self._restore()
         self.started -= self.history.seconds
 
@@ -230,9 +231,14 @@ class Run:
             self.bar.set_postfix(loss=f"{loss:.3f}", **{k: f"{v:.2f}" for k, v in nlls.items()})
 
     # --- checkpoints --------------------------------------------------------------------------------
-    def _fingerprint(self) -> str:
-        parts = [asdict(self.settings), self.hyper, self.rollouts.prompts]
-        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+    def _fingerprint(self, tgo) -> str:
+        """A hash of what decides the result: settings, prompts, references, where the student starts."""
+        references = [e.references for e in self.task.train]
+        parts = [asdict(self.settings), self.hyper, self.rollouts.prompts, references, tgo]
+        digest = hashlib.sha256(json.dumps(parts, default=str).encode())
+        for weight in self.pair.student.parameters():
+            digest.update(weight.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def _save(self) -> None:
         self.saved_at = time.monotonic()
@@ -243,7 +249,7 @@ class Run:
                 f"step {self.step}: a weight of the student is not finite; the last checkpoint stays"
             )
         state = {
-            "fingerprint": self._fingerprint(),
+            "fingerprint": self.fingerprint,
             "settings": {**asdict(self.settings), **{k: str(v) for k, v in self.hyper.items()}},
             "student": self.pair.student.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -263,10 +269,10 @@ class Run:
         state = checkpoint.load_latest(self.out / "checkpoints") if self.out else None
         if state is None:
             return
-        if state["fingerprint"] != self._fingerprint():
+        if state["fingerprint"] != self.fingerprint:
             raise ValueError(
-                f"{self.out} holds a run with other settings or prompts ({state['settings']}); "
-                "give another folder, or the same settings to resume it"
+                f"{self.out} holds a run of another student, other prompts or other settings "
+                f"({state['settings']}); give another folder, or the same ones to resume it"
             )
         self.pair.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -275,6 +281,6 @@ class Run:
         self.history = History(self.method.name, **state["history"], probe=Probe(**state["probe"]))
 
 
-def schedule(progress: float, warmup: float = 0.05) -> float:
-    """The learning rate's factor: up linearly over the first 5 %, then down along a cosine."""
-    return min(1.0, (progress + 1e-3) / warmup) * 0.5 * (1 + math.cos(math.pi * progress))
+def schedule(progress: float, warmup: float = 0.05, decay: float = 0.3) -> float:
+    """The learning rate's factor: up over the first 5 %, flat, down to 0 over the last 30 %."""
+    return min(1.0, (progress + 1e-3) / warmup, (1 - progress) / decay)

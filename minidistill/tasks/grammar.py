@@ -76,10 +76,13 @@ class World:
             raise TypeError(f"a response must be a text, but is {response!r}")
         name, asked = self.read_prompt(prompt)
         readings = self._read_response(name, response.strip())
-        verdicts = [
-            Verdict(True, *self.families[name].judge(asked, match.groupdict()))
-            for match in readings
-        ]
+        try:
+            verdicts = [
+                Verdict(True, *self.families[name].judge(asked, match.groupdict()))
+                for match in readings
+            ]
+        except KeyError as word:
+            raise ValueError(f"{prompt!r} asks about {word}, which this world lacks") from None
         return max(verdicts, key=lambda v: v.grade, default=Verdict(False, False, False))
 
     def _read_response(self, name: str, response: str):

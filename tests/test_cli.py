@@ -1,0 +1,109 @@
+"""The command line: what it prints, what it leaves, and one sentence for each mistake."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from minidistill.tasks import data_dir, write_examples, write_jsonl
+
+SHIPPED = data_dir() / "instruct"
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    write_jsonl(path, write_examples("instruct", 20, seed=5, held_out=False, references=2))
+    return path
+
+
+def call(*arguments, cwd=None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "minidistill", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def refused(*arguments) -> str:
+    """The one line on stderr of a command that must fail with status 2."""
+    done = call(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_distill_any_pair_then_the_same_command_finds_it_done(tmp_path, prompts):
+    pair = ("--teacher", SHIPPED / "teacher", "--student", SHIPPED / "student")
+    where = ("--prompts", prompts, "--out", tmp_path / "run")
+    arguments = ("distill", *pair, *where, "--method", "skl", "--set", "alpha=0.2", "--epochs", 1)
+    first = call(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert "nll_teacher" in first.stdout
+    assert "before" in first.stdout
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["alpha"] == 0.2
+    assert result["before"]["nll_teacher"] != result["after"]["nll_teacher"]
+    again = call(*arguments)
+    assert again.stdout == first.stdout
+    evaluated = call("evaluate", *pair[:2], "--student", tmp_path / "run" / "student", *where[:2])
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "rouge_l" in evaluated.stdout
+
+
+def test_prune_makes_a_student(tmp_path):
+    done = call("prune", "--teacher", SHIPPED / "teacher", "--keep", 2, "--out", tmp_path / "s")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "s" / "config.json").read_text())["num_hidden_layers"] == 2
+
+
+def test_a_misspelt_method_is_answered_with_the_nearest():
+    message = refused("distill", "--task", "instruct", "--method", "distilm2")
+    assert "did you mean 'distillm2'?" in message
+    assert "cald" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--task", "instrukt"], ["'instrukt'", "did you mean 'instruct'"]),
+        ([], ["--task NAME or --prompts FILE"]),
+        (["--task", "instruct", "--set", "lam=1", "--method", "kd"], ["'kd'", "'lam'", "none"]),
+        (["--task", "instruct", "--set", "alpha"], ["--set wants name=number", "'alpha'"]),
+        (["--task", "instruct", "--method", "skl", "--set", "alpha=2"], ["alpha", "[0, 1]", "2"]),
+        (["--task", "instruct", "--lr", "0"], ["lr", "positive"]),
+        (["--task", "instruct", "--top-p", "1.5"], ["top_p", "(0, 1]", "1.5"]),
+        (["--task", "instruct", "--temperature", "-1"], ["temperature", "-1"]),
+        (["--task", "instruct", "--epochs", "0"], ["epochs", "0"]),
+        (["--task", "instruct", "--student", "no/such/folder"], ["no/such/folder"]),
+        (["--prompts", "nowhere.jsonl"], ["nowhere.jsonl"]),
+    ],
+)
+def test_bad_input_ends_in_one_sentence_and_writes_nothing(tmp_path, arguments, words):
+    out = tmp_path / "out"
+    message = refused("distill", *arguments, "--out", out)
+    assert message.startswith("error: ")
+    for word in words:
+        assert word in message
+    assert not list(out.rglob("*.pt"))
+
+
+def test_a_malformed_line_is_named_and_nothing_is_written(tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"prompt": "a"}\n{"prompt": 3}\n')
+    message = refused("distill", "--prompts", bad, "--out", tmp_path / "out")
+    assert "bad.jsonl, line 2" in message
+    assert "'prompt'" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, prompts):
+    (tmp_path / "file").write_text("")
+    pair = ("--teacher", SHIPPED / "teacher", "--student", SHIPPED / "student")
+    message = refused("distill", *pair, "--prompts", prompts, "--out", tmp_path / "file" / "out")
+    assert "could not write" in message
+
+
+def test_help_speaks_of_every_command():
+    text = call("--help").stdout
+    for command in ("run", "distill", "evaluate", "teach", "prune", "table"):
+        assert command in text

@@ -1,0 +1,104 @@
+"""The main job and what becomes of its logs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from minidistill import report, teaching
+from minidistill.checkpoint import read_log
+from minidistill.experiments import Protocol, main_job
+from minidistill.tasks import load_task
+
+README = Path(__file__).parents[1] / "README.md"
+SMALL = Protocol(prompts=16, epochs=1, draws=1)
+
+
+def test_the_main_job_leaves_logs_table_and_figures_and_resumes(tmp_path, capsys):
+    main_job(tmp_path, ["kd"], 1, SMALL)
+    printed = capsys.readouterr().out
+    assert "| KD |" in printed
+    assert str(tmp_path / "table.md") in printed
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        "nll_by_step.png",
+        "nll_at_the_end.png",
+    }
+    kd, start = (tmp_path / "runs" / f"instruct-{m}-0.json" for m in ("kd", "sft"))
+    log = read_log(kd)
+    assert len(log["answers"]) == len(log["probes"]) - 1
+    assert {"torch", "device", "seconds", "loss"} <= set(log)
+    kept, content = start.stat().st_mtime_ns, json.loads(kd.read_text())
+    kd.write_text(kd.read_text().replace('"rouge_l": 0.', '"rouge_l": 0.9'))  # damaged by hand
+    with pytest.warns(UserWarning, match="damaged"):
+        main_job(tmp_path, ["kd"], 1, SMALL)
+    assert json.loads(kd.read_text())["scores"] == content["scores"]  # made again, the same
+    assert start.stat().st_mtime_ns == kept  # and the good one was not
+
+
+def test_an_unknown_method_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'cald'"):
+        main_job(tmp_path, ["kd", "calt"], 1, SMALL)
+    assert not list(tmp_path.iterdir())
+
+
+def log(method: str, seed: int, rouge: float) -> dict:
+    scores = {"nll_teacher": 1.0, "nll_student": 2.0, "rouge_l": rouge, "accuracy": None}
+    protocol = {"prompts": 10, "epochs": 1, "draws": 2, "temperature": 1.0}
+    return {"job": {"method": method, "seed": seed, "protocol": protocol}, "scores": scores}
+
+
+def test_a_table_cell_is_mean_and_standard_deviation_over_seeds():
+    text = report.table([log("sft", 0, 0.5), log("sft", 1, 0.7), log("cald", 0, 0.25)])
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert rows[1] == ["| SFT (start)", "1.000 ± 0.000", "2.000 ± 0.000", "0.600 ± 0.141", "– |"]
+    assert rows[2][3] == "0.250"
+    assert "over 2 seeds" in text
+
+
+def test_the_readme_holds_the_tables_that_the_logs_make():
+    text = README.read_text(encoding="utf-8")
+    assert report.update_readme(text) == text
+
+
+def test_the_shipped_table_says_what_the_course_says():
+    """DPKD leaves by 2 nats and says nothing right; the contrastive students pass the start."""
+    rows = report.by_method(report.shipped_logs("main"))
+
+    def values(method: str, name: str) -> list[float]:
+        return [run["scores"][name] for run in rows[method]]
+
+    def mean(method: str, name: str) -> float:
+        return sum(values(method, name)) / len(values(method, name))
+
+    assert len(rows["cald"]) >= 5
+    assert mean("dpkd", "nll_teacher") > mean("cald", "nll_teacher") + 2
+    assert mean("dpkd", "accuracy") < mean("cald", "accuracy") / 10
+    for method in ("cald", "distillm2"):
+        assert min(values(method, "rouge_l")) > max(values("sft", "rouge_l"))
+
+
+def test_teach_remakes_a_pair(tmp_path, monkeypatch):
+    small = teaching.Recipe(
+        train=12, test=6, teacher_examples=32, teacher_epochs=1, student_epochs=1
+    )
+    monkeypatch.setitem(teaching.RECIPES, "instruct", small)
+    teaching.teach("instruct", tmp_path)
+    folder = tmp_path / "instruct"
+    assert {p.name for p in folder.iterdir()} >= {
+        "train.jsonl",
+        "test.jsonl",
+        "teacher",
+        "student",
+        "README.md",
+    }
+    assert "| teacher | 87" in (folder / "README.md").read_text()
+
+
+def test_the_shipped_prompts_are_those_that_the_recipe_writes():
+    from minidistill.tasks import write_examples
+
+    task, recipe = load_task("instruct"), teaching.RECIPES["instruct"]
+    assert len(task.train) == recipe.train
+    assert task.test == write_examples(
+        "instruct", recipe.test, seed=2, held_out=True, references=recipe.references
+    )
