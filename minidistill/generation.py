@@ -130,6 +130,7 @@ def decode(pair: Pair, responses: Sequence[Sequence[int]]) -> list[str]:
 
 
 def check_sampling(temperature: float, top_p: float) -> None:
+    """ValueError naming the argument, its value and its range."""
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature must be 0 (greedy) or positive, but got {temperature}")
     if not 0 < top_p <= 1:

@@ -77,7 +77,7 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
         (
             f"# {name}: prompts, references, teacher, student\n\n"
             f"Remake: `python -m minidistill teach {name}`. Nothing here comes from another data set: a "
-            f"seeded grammar (`minidistill/tasks/{name}.py`) writes prompts and references.\n\n"
+            f"seeded grammar (`minidistill/tasks/{name}`) writes prompts and references.\n\n"
             f"- `train.jsonl`: {recipe.train} prompts (seed 1), up to {recipe.references} references each; "
             f"`test.jsonl`: {recipe.test} held-out prompts (seed 2). No prompt stands in both.\n"
             f"- `teacher/`: SFT on {recipe.teacher_examples:,} fresh examples (seed 3), "

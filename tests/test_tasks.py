@@ -17,7 +17,8 @@ from minidistill.tasks import (
     write_jsonl,
 )
 from minidistill.tasks.grammar import Verdict, compile_pattern, join, split, zipf, zipf_subset
-from minidistill.tasks.instruct import FACTS, FAMILIES, KINDS, SIZES
+from minidistill.tasks.instruct import FAMILIES
+from minidistill.tasks.instruct.facts import FACTS, KINDS, SIZES
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -115,6 +115,7 @@ def _read_utf8(path: Path) -> str:
 
 
 def write_jsonl(path: Path, examples: list[Example]) -> None:
+    """One JSON object a line, `prompt` and `references`: what `read_jsonl` reads."""
     lines = [json.dumps({"prompt": e.prompt, "references": e.references}) for e in examples]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
