@@ -54,31 +54,16 @@ def distill(
     ] = None,
 ) -> None:
     """Distil a pair, tiny or real; scores before and after. The same command resumes a stopped run."""
-    from minidistill.checkpoint import read_log, write_log
-    from minidistill.evaluation import evaluate, make_probe
-    from minidistill.experiments import machine
+    from minidistill.experiments import distil_and_score
     from minidistill.objectives import get_method
-    from minidistill.training import Settings, distill
+    from minidistill.training import Settings
 
     hyper = dict(_setting(text) for text in setting or [])
     get_method(method).check_settings(hyper)  # whatever is wrong, say so before loading anything
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     settings = Settings(method, epochs, seed, batch_size, accumulate, lr, **sampling)
     pair, work = _load(task, prompts, teacher, student)
-    start, probe = read_log(out / "start.json"), None
-    if start is None:
-        probe = make_probe(pair, work, seed=seed, **sampling)
-        start = _scores(evaluate(pair, work, probe, max_new_tokens=max_new_tokens))
-        write_log(out / "start.json", start)
-    history = distill(pair, work, out=out, probe=probe, **asdict(settings), **hyper)
-    end = _scores(evaluate(pair, work, history.probe, max_new_tokens=max_new_tokens))
-    pair.student.save_pretrained(out / "student")
-    pair.tokenizer.save_pretrained(out / "student")
-    sizes = {"train_prompts": len(work.train), "test_prompts": len(work.test)}
-    scores = {"before": start, "after": end, "seconds": round(history.seconds)}
-    about = {**asdict(settings), **hyper, **sizes, **machine()}
-    write_log(out / "result.json", {**scores, **about, "probes": history.probes})
-    _print_scores({"before": start, "after": end})
+    _print_scores(distil_and_score(pair, work, settings, hyper, out))
     typer.echo(f"student: {out / 'student'}")
 
 
@@ -97,8 +82,9 @@ def evaluate(
 
     pair, work = _load(task, prompts, teacher, student)
     sampling = {"temperature": temperature, "max_new_tokens": max_new_tokens}
-    scores = evaluate(pair, work, seed=seed, **sampling)
-    _print_scores({"student": _scores(scores)})
+    scores = asdict(evaluate(pair, work, seed=seed, **sampling))
+    del scores["responses"]
+    _print_scores({"student": scores})
 
 
 @app.command()
@@ -158,10 +144,6 @@ def _setting(text: str) -> tuple[str, object]:
         return name, json.loads(value.lower() if value in ("True", "False") else value)
     except json.JSONDecodeError:
         raise ValueError(f"--set wants name=number, but got {text!r}") from None
-
-
-def _scores(scores) -> dict:
-    return {name: value for name, value in asdict(scores).items() if name != "responses"}
 
 
 def _print_scores(rows: dict[str, dict]) -> None:

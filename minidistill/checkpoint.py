@@ -68,14 +68,20 @@ def read_log(path: Path) -> dict | None:
     """The object that `write_log` wrote, or None where there is none or only a damaged one (warned)."""
     if not path.exists():
         return None
+    content = _parsed(path.read_bytes())
+    if content is None or content.pop("sha256", None) != _digest(content):
+        warnings.warn(f"{path} is damaged (checksum differs); it will be made again", stacklevel=2)
+        return None
+    return content
+
+
+def _parsed(text: bytes) -> dict | None:
+    """The JSON object in `text`, or None: cut short, not UTF-8, not JSON or not an object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("sha256") == _digest(content):
-            return content
-    except (ValueError, KeyError, AttributeError):
-        pass
-    warnings.warn(f"{path} is damaged (checksum differs); it will be made again", stacklevel=2)
-    return None
+        content = json.loads(text)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _digest(content: dict) -> str:

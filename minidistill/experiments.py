@@ -19,13 +19,13 @@ from tqdm.auto import tqdm
 
 from minidistill.batching import encode_prompt, seeded
 from minidistill.checkpoint import atomic_write, read_log, write_log
-from minidistill.evaluation import Probe, evaluate, make_probe
+from minidistill.evaluation import Probe, Scores, evaluate, make_probe
 from minidistill.generation import decode, sample
 from minidistill.models import load_pair, pick_device
 from minidistill.objectives import get_method
 from minidistill.report import METRICS, START, draw, table
 from minidistill.tasks import Task, load_task
-from minidistill.training import distill
+from minidistill.training import Settings, check_same_run, distill, fingerprint
 
 WATCHED = 8  # held-out prompts whose greedy answers a log keeps, at every probe but the first
 MAIN_METHODS = ["kd", "gkd", "skl", "dpkd", "cald", "distillm2"]
@@ -126,7 +126,7 @@ def _run(job: Job, folder: Path, news) -> None:
     scores = evaluate(pair, task, probe, temperature=protocol.temperature, **drawn)
     content = {
         "job": asdict(job),
-        "scores": {name: getattr(scores, name) for name in METRICS},
+        "scores": _numbers(scores),
         "probes": probes,
         "loss": loss,
         "answers": answers,
@@ -149,6 +149,36 @@ def _common_responses(job: Job, folder: Path, pair, task: Task) -> tuple[list, P
         content = {"protocol": asdict(protocol), "tgo": tgo, "probe": asdict(probe)}
         write_log(path, content)
     return content["tgo"], Probe(**content["probe"])
+
+
+def distil_and_score(pair, task: Task, settings: Settings, hyper: dict, out: Path) -> dict:
+    """Scores before, training, scores after; leaves out/student and out/result.json, and resumes.
+
+    What was measured before training is kept with the responses it was measured on, so a run that
+    was stopped at any moment ends with the comparison of an unbroken one.
+    """
+    ours, about = fingerprint(pair, task, settings, hyper), {**asdict(settings), **hyper}
+    how = {"max_new_tokens": settings.max_new_tokens}
+    start = read_log(out / "start.json")
+    if start is None:
+        probe = make_probe(pair, task, seed=settings.seed, **settings.sampling)
+        scores = _numbers(evaluate(pair, task, probe, **how))
+        start = {"fingerprint": ours, "settings": about, "scores": scores, "probe": asdict(probe)}
+        write_log(out / "start.json", start)
+    check_same_run(out, start, ours)
+    probe = Probe(**start["probe"])
+    history = distill(pair, task, out=out, probe=probe, **asdict(settings), **hyper)
+    result = {"before": start["scores"], "after": _numbers(evaluate(pair, task, probe, **how))}
+    pair.student.save_pretrained(out / "student")
+    pair.tokenizer.save_pretrained(out / "student")
+    sizes = {"train_prompts": len(task.train), "test_prompts": len(task.test)}
+    cost = {"seconds": round(history.seconds), **machine(), "probes": history.probes}
+    write_log(out / "result.json", {**result, **about, **sizes, **cost})
+    return result
+
+
+def _numbers(scores: Scores) -> dict:
+    return {name: getattr(scores, name) for name in METRICS}
 
 
 def machine() -> dict:

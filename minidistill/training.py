@@ -132,7 +132,7 @@ class Run:
         self.batches_per_epoch = math.ceil(len(task.train) / settings.batch_size)
         self.total_steps = settings.epochs * self.batches_per_epoch
         self.started = self.saved_at = time.monotonic()
-        self.fingerprint = self._fingerprint(tgo) if out else ""
+        self.fingerprint = fingerprint(pair, task, settings, hyper, tgo) if out else ""
         self._restore()
         self.started -= self.history.seconds
 
@@ -231,15 +231,6 @@ class Run:
             self.bar.set_postfix(loss=f"{loss:.3f}", **{k: f"{v:.2f}" for k, v in nlls.items()})
 
     # --- checkpoints --------------------------------------------------------------------------------
-    def _fingerprint(self, tgo) -> str:
-        """A hash of what decides the result: settings, prompts, references, where the student starts."""
-        references = [e.references for e in self.task.train]
-        parts = [asdict(self.settings), self.hyper, self.rollouts.prompts, references, tgo]
-        digest = hashlib.sha256(json.dumps(parts, default=str).encode())
-        for weight in self.pair.student.parameters():
-            digest.update(weight.detach().float().cpu().numpy().tobytes())
-        return digest.hexdigest()
-
     def _save(self) -> None:
         self.saved_at = time.monotonic()
         if self.out is None:
@@ -269,16 +260,33 @@ class Run:
         state = checkpoint.load_latest(self.out / "checkpoints") if self.out else None
         if state is None:
             return
-        if state["fingerprint"] != self.fingerprint:
-            raise ValueError(
-                f"{self.out} holds a run of another student, other prompts or other settings "
-                f"({state['settings']}); give another folder, or the same ones to resume it"
-            )
+        check_same_run(self.out, state, self.fingerprint)
         self.pair.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.moment, self.step = Moment(**state["moment"]), state["step"]
         self.rollouts.responses = state["responses"]
         self.history = History(self.method.name, **state["history"], probe=Probe(**state["probe"]))
+
+
+def fingerprint(pair: Pair, task: Task, settings: Settings, hyper: dict, tgo=None) -> str:
+    """A hash of what decides a run's result: settings, prompts, references, both models' weights."""
+    examples = [(e.prompt, e.references) for e in (*task.train, *task.test)]
+    digest = hashlib.sha256(
+        json.dumps([asdict(settings), hyper, examples, tgo], default=str).encode()
+    )
+    for model in filter(None, (pair.teacher, pair.student)):
+        for weight in model.parameters():
+            digest.update(weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_same_run(out: Path, saved: dict, ours: str) -> None:
+    """ValueError where `saved`, which `out` holds, is not the run with the fingerprint `ours`."""
+    if saved["fingerprint"] != ours:
+        raise ValueError(
+            f"{out} holds a run of another student, other prompts or other settings "
+            f"({saved['settings']}); give another folder, or the same ones to resume it"
+        )
 
 
 def schedule(progress: float, warmup: float = 0.05, decay: float = 0.3) -> float:

@@ -1,15 +1,19 @@
 """The main job and what becomes of its logs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
+from unittest.mock import Mock
 
 import pytest
+import torch
 
-from minidistill import report, teaching
+from minidistill import load_pair, report, teaching
 from minidistill.checkpoint import read_log
-from minidistill.experiments import Protocol, main_job
-from minidistill.tasks import load_task
+from minidistill.experiments import Protocol, distil_and_score, main_job
+from minidistill.tasks import Task, load_task
+from minidistill.training import Settings
 
 README = Path(__file__).parents[1] / "README.md"
 SMALL = Protocol(prompts=16, epochs=1, draws=1)
@@ -34,6 +38,40 @@ def test_the_main_job_leaves_logs_table_and_figures_and_resumes(tmp_path, capsys
         main_job(tmp_path, ["kd"], 1, SMALL)
     assert json.loads(kd.read_text())["scores"] == content["scores"]  # made again, the same
     assert start.stat().st_mtime_ns == kept  # and the good one was not
+
+
+def fresh():
+    """The shipped pair on a handful of prompts."""
+    task = load_task("instruct")
+    return load_pair("instruct"), Task(task.name, task.train[:12], task.test[:6], task.grade)
+
+
+def test_stopped_before_the_first_checkpoint_the_comparison_is_that_of_an_unbroken_run(
+    tmp_path, monkeypatch
+):
+    settings = Settings("kd", epochs=1, batch_size=6, max_new_tokens=12)
+    unbroken = distil_and_score(*fresh(), settings, {}, tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr("minidistill.experiments.distill", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            distil_and_score(*fresh(), settings, {}, tmp_path / "b")
+    assert not (tmp_path / "b" / "checkpoints").exists()
+    assert distil_and_score(*fresh(), settings, {}, tmp_path / "b") == unbroken
+    first, second = (read_log(tmp_path / x / "result.json") for x in "ab")
+    assert first["probes"] == second["probes"]
+
+
+def test_a_folder_of_another_run_is_refused_and_kept(tmp_path):
+    settings = Settings("kd", epochs=1, batch_size=6, max_new_tokens=12)
+    distil_and_score(*fresh(), settings, {}, tmp_path)
+    kept = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    pair, task = fresh()
+    with torch.no_grad():
+        next(pair.student.parameters()).mul_(1.01)
+    for changed in ((pair, task, settings, {}), (*fresh(), replace(settings, lr=1e-4), {})):
+        with pytest.raises(ValueError, match="holds a run of another student"):
+            distil_and_score(*changed, tmp_path)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
 
 
 def test_an_unknown_method_is_refused_before_anything_runs(tmp_path):
