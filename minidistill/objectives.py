@@ -3,7 +3,8 @@
 The parameters are the description. Positional ones name the responses a method reads:
 
     reference    what the data set says            tgo   teacher-generated outputs
-    speculative  student drafts, teacher corrects  sgo   student-generated outputs
+    speculative  student drafts, teacher corrects  sgo   student-generated outputs, anew each epoch
+    first_sgo    what the student said before training
 
 and `at`, if there, is the moment of training (for schedules). Keyword-only ones are its settings.
 Each source is a `Scored` batch; the function returns one loss a sample, (batch,) nats.
@@ -25,7 +26,7 @@ from minidistill import divergences as D
 from minidistill.errors import nearest
 from minidistill.scoring import Scored
 
-SOURCES = ("reference", "tgo", "sgo", "speculative")
+SOURCES = ("reference", "tgo", "sgo", "first_sgo", "speculative")
 METHODS: dict[str, "Method"] = {}
 
 
@@ -70,12 +71,16 @@ class Method:
             if name not in self.settings:
                 known = ", ".join(self.settings) or "none"
                 raise TypeError(f"method {self.name!r} has no setting {name!r}; it has: {known}")
-        # The function knows its own ranges: let it speak on one token, before anything is sampled.
+        if settings:
+            self._try_out(settings)
+
+    def _try_out(self, settings: dict) -> None:
+        """The function knows its own ranges: let it speak on one token, before anything is sampled."""
         even = torch.full((1, 1, 2), 0.5).log()
-        token = Scored(
-            torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1).bool(), even, even.clone
-        )
-        self(dict.fromkeys(self.reads, token), Moment(), **settings)
+        label, mask = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
+        token = Scored(label, mask, even, even.clone)
+        with torch.random.fork_rng():
+            self(dict.fromkeys(self.reads, token), Moment(), **settings)
 
 
 def method(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -159,17 +164,18 @@ def speculative_kd(speculative: Scored) -> Tensor:
 
 
 @method
-def dpkd(tgo: Scored, sgo: Scored, *, lam: float = 0.1, per_token: bool = False) -> Tensor:
-    r"""(4.1) DPKD: −log σ(λ log[q(y_t)/p(y_t)] − λ log[q(y_s)/p(y_s)]), DPO with the teacher as judge.
+def dpkd(tgo: Scored, first_sgo: Scored, *, lam: float = 0.1, per_token: bool = False) -> Tensor:
+    r"""(4.1) DPKD: −log σ(λ log[q(y_t)/p(y_t)] − λ log[q(y_s)/p(y_s)]): DPO with the teacher as judge.
 
-    Nothing bounds log q(y_s) from below, so it runs away: this is the course's wrong turn.
+    The pairs are made once, before training, as preference data is. Nothing bounds log q(y_s) from
+    below, so it runs away: this is the course's wrong turn.
     Sequence log-probs as in the paper; `per_token=True` takes means as its released code does.
     """
     if not lam > 0:
         raise ValueError(f"lam must be positive, but got {lam}")
     reduce = Scored.mean if per_token else Scored.sum
     winner = reduce(tgo, tgo.token_log_q - tgo.token_log_p)
-    loser = reduce(sgo, sgo.token_log_q - sgo.token_log_p)
+    loser = reduce(first_sgo, first_sgo.token_log_q - first_sgo.token_log_p)
     return -F.logsigmoid(lam * (winner - loser))
 
 

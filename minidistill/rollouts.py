@@ -1,7 +1,8 @@
 """An epoch's responses and how teacher and student score them.
 
 "Batched on-policy": before an epoch the student answers all prompts at once; within the epoch those
-answers stay. The teacher's answers are sampled once, and so are its log-probs on them.
+answers stay. The teacher's answers, and the student's first, are sampled once; on those the teacher's
+log-probs are computed once too.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from minidistill.models import Pair
 from minidistill.scoring import Batch, Scored, collate, response_log_probs
 from minidistill.tasks import Example
 
+FIXED = ("tgo", "first_sgo")
 TEACHER_CACHE_BYTES = 512 * 2**20
 
 
@@ -25,21 +27,23 @@ class Rollouts:
         self.pair, self.examples, self.reads, self.settings = pair, examples, reads, settings
         self.prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in examples]
         self.responses: dict[str, list[list[int]]] = {} if tgo is None else {"tgo": tgo}
-        self._teacher_cache: list[torch.Tensor] | None = None
+        self._teacher_cache: dict[str, list[torch.Tensor]] = {}
 
     def collect(self, epoch: int) -> None:
-        """The teacher's responses once, the student's and the corrected drafts anew."""
+        """Those in FIXED once, the student's and the corrected drafts anew."""
         how = {**self.settings.sampling, "seed": seeded(self.settings.seed, "sample", epoch)}
         pair = self.pair
         for source in self.reads:
+            if source in FIXED and source in self.responses:
+                continue
             if source == "reference":
-                self.responses[source] = encode_references(pair.tokenizer, self.examples, epoch)
-            elif source == "sgo":
-                self.responses[source] = sample(pair.student, self.prompts, pair, **how)
+                new = encode_references(pair.tokenizer, self.examples, epoch)
             elif source == "speculative":
-                self.responses[source] = speculative_drafts(self.prompts, pair, **how)
-            elif source not in self.responses:
-                self.responses[source] = sample(pair.teacher, self.prompts, pair, **how)
+                new = speculative_drafts(self.prompts, pair, **how)
+            else:
+                writer = pair.teacher if source == "tgo" else pair.student
+                new = sample(writer, self.prompts, pair, **how)
+            self.responses[source] = new
 
     def batches(self, epoch: int) -> list[list[int]]:
         """This epoch's mini-batches of prompt indices, similar lengths together."""
@@ -67,25 +71,28 @@ class Rollouts:
         return collate(prompts, responses, self.pair.pad_id, self.pair.device)
 
     def _teacher_on(self, source: str, indices, batch: Batch) -> Callable[[], torch.Tensor]:
-        """Fresh on fresh responses; on the teacher's own remembered, if all of them fit."""
+        """Fresh on fresh responses; on fixed ones remembered, if all of them fit."""
         tokens = sum(map(len, self.responses[source]))
-        if source != "tgo" or 4 * tokens * self.pair.vocab > TEACHER_CACHE_BYTES:
+        if source not in FIXED or 4 * tokens * self.pair.vocab > TEACHER_CACHE_BYTES:
             return lambda: response_log_probs(self.pair.teacher, batch, self.pair.vocab)
 
         def remembered() -> torch.Tensor:
-            self._teacher_cache = self._teacher_cache or self._remember_teacher()
-            return pad_sequence([self._teacher_cache[i] for i in indices], batch_first=True)
+            if source not in self._teacher_cache:
+                self._teacher_cache[source] = self._remember_teacher(source)
+            rows = [self._teacher_cache[source][i] for i in indices]
+            return pad_sequence(rows, batch_first=True)
 
         return remembered
 
-    def _remember_teacher(self) -> list[torch.Tensor]:
-        tgo = self.responses["tgo"]
-        order = sorted(range(len(tgo)), key=lambda i: len(tgo[i]))
-        cache: list[torch.Tensor] = [torch.empty(0)] * len(tgo)
+    def _remember_teacher(self, source: str) -> list[torch.Tensor]:
+        """The teacher's log-probs on each response of `source`, in big batches: [(tokens, vocab)]."""
+        responses = self.responses[source]
+        order = sorted(range(len(responses)), key=lambda i: len(responses[i]))
+        cache: list[torch.Tensor] = [torch.empty(0)] * len(responses)
         for start in range(0, len(order), 128):
             part = order[start : start + 128]
-            batch = self._collate("tgo", part)
+            batch = self._collate(source, part)
             log_p = response_log_probs(self.pair.teacher, batch, self.pair.vocab)
             for i, row in zip(part, log_p, strict=True):
-                cache[i] = row[: len(tgo[i])].clone()
+                cache[i] = row[: len(responses[i])].clone()
         return cache

@@ -38,6 +38,7 @@ def source(seed, lengths=(4, 2, 1), vocab=5, sharpness=2.0):
 @pytest.fixture
 def sources():
     lengths = {"reference": (3, 3, 2), "tgo": (4, 2, 1), "sgo": (1, 3, 5), "speculative": (2, 4, 1)}
+    lengths["first_sgo"] = (2, 1, 4)
     return {name: source(i, each) for i, (name, each) in enumerate(lengths.items())}
 
 
@@ -79,7 +80,7 @@ def kl_of(y):
 
 def dpkd_of(s, lam, reduce):
     ratio = lambda p, q, token: np.log(q[token] / p[token])  # noqa: E731
-    delta = per_response(s["tgo"], ratio, reduce) - per_response(s["sgo"], ratio, reduce)
+    delta = per_response(s["tgo"], ratio, reduce) - per_response(s["first_sgo"], ratio, reduce)
     return -np.log(1 / (1 + np.exp(-lam * delta)))
 
 
@@ -165,7 +166,9 @@ def test_the_teacher_receives_no_gradient(name):
         y._teacher = lambda: weights[key].log_softmax(-1)
         return y
 
-    sources = {k: with_teacher(k, i) for i, k in enumerate(("tgo", "sgo", "speculative"))}
+    sources = {
+        k: with_teacher(k, i) for i, k in enumerate(("tgo", "sgo", "first_sgo", "speculative"))
+    }
     get_method(name)(sources, Moment()).sum().backward()
     assert all(w.grad is None for w in weights.values())
     assert any(y.logits_q.grad is not None for y in sources.values())
@@ -174,7 +177,7 @@ def test_the_teacher_receives_no_gradient(name):
 # --- DPKD ---------------------------------------------------------------------------------------------
 def test_4_1_dpkd_gradient_is_the_sigmoid_weight_times_the_difference(sources):
     # −λ σ(−λΔ) (∇ log q(y_t) − ∇ log q(y_s)): the teacher enters through the weight alone.
-    lam, (tgo, sgo) = 0.5, (sources["tgo"], sources["sgo"])
+    lam, (tgo, sgo) = 0.5, (sources["tgo"], sources["first_sgo"])
     loss = get_method("dpkd")(sources, Moment(), lam=lam)
     found = torch.autograd.grad(loss.sum(), [tgo.logits_q, sgo.logits_q], retain_graph=True)
     ratios = [y.sum(y.token_log_q - y.token_log_p) for y in (tgo, sgo)]
@@ -185,13 +188,13 @@ def test_4_1_dpkd_gradient_is_the_sigmoid_weight_times_the_difference(sources):
 
 
 def test_4_1_dpkd_gains_without_end_by_lowering_the_students_own_responses(sources):
-    sgo = sources["sgo"]
+    sgo = sources["first_sgo"]
     losses = []
     for shift in (0.0, 50.0, 500.0):
         lower = sgo.log_q.detach().clone()
         lower.scatter_add_(-1, sgo.labels.unsqueeze(-1), torch.full_like(lower[..., :1], -shift))
         moved = Scored(sgo.labels, sgo.mask, lower, lambda: sgo.log_p)
-        losses.append(get_method("dpkd")({**sources, "sgo": moved}, Moment()).mean().item())
+        losses.append(get_method("dpkd")({**sources, "first_sgo": moved}, Moment()).mean().item())
     assert losses[0] > losses[1] > losses[2] >= 0
 
 

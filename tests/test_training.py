@@ -288,7 +288,7 @@ def test_dropout_draws_anew_at_each_step_and_the_same_in_a_repeated_run(tokenize
 # --- what the teacher costs ---------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "calls"),
-    [("sft", 0), ("seqkd", 0), ("kd", 1), ("imitkd", 6), ("cald", 1 + 6)],
+    [("sft", 0), ("seqkd", 0), ("kd", 1), ("imitkd", 6), ("cald", 1 + 6), ("dpkd", 1 + 1)],
 )
 def test_the_teacher_scores_its_own_responses_once_in_a_run(pair, task, name, calls):
     probe, tgo, count = make_probe(pair, task, max_new_tokens=3), [[9, 8, 1]] * 48, []
@@ -322,6 +322,25 @@ def test_the_teachers_responses_are_sampled_once_and_the_students_each_epoch(
     distill(pair, few, "cald", lr=1e-12, **{**QUICK, "epochs": 2})  # so only the seed differs
     assert asked[0]["tgo"] == asked[1]["tgo"]
     assert asked[0]["sgo"] != asked[1]["sgo"]
+
+
+def test_the_students_first_responses_are_those_of_the_student_before_training(
+    pair, few, monkeypatch
+):
+    asked = []
+    real = training.Rollouts.collect
+
+    def spy(self, epoch):
+        real(self, epoch)
+        asked.append(copy.deepcopy(self.responses["first_sgo"]))
+        fresh = training.Rollouts(pair, few.train, ("sgo",), self.settings)
+        real(fresh, 0)
+        asked.append(fresh.responses["sgo"])
+
+    monkeypatch.setattr(training.Rollouts, "collect", spy)
+    distill(pair, few, "dpkd", lr=1e-2, **{**QUICK, "epochs": 2})
+    first, start, second, trained = asked
+    assert first == start == second != trained
 
 
 # --- the record ---------------------------------------------------------------------------------------
