@@ -35,7 +35,8 @@ def explore(callback: Callable, **sliders: tuple):
         try:
             figure = callback(**{name: control.value for name, control in controls.items()})
             picture.value = plots.png(figure, DPI)
-            message.value = escape(" · ".join(ax.get_title(loc="left") for ax in figure.axes))
+            titles = (ax.get_title(loc="left") for ax in figure.axes)
+            message.value = escape(" · ".join(filter(None, titles)))
         except Exception as error:  # a traceback in a callback would vanish without a trace
             message.value = f"<b>No picture for these values:</b> {escape(str(error))}"
 
