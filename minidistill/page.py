@@ -190,5 +190,5 @@ def _encode(pixels: np.ndarray, colors: int = 64) -> bytes:
     """PNG with a palette: a line drawing needs few colours, and a notebook holds many drawings."""
     buffer = BytesIO()
     image = Image.fromarray(pixels).quantize(colors, method=Image.Quantize.FASTOCTREE)
-    image.save(buffer, format="png", optimize=True)
+    image.save(buffer, format="png")
     return buffer.getvalue()

@@ -18,7 +18,7 @@ def step_explorer(logs: Sequence[dict], seed: int = 0) -> Callable:
     probes = {method: run["probes"] for method, run in runs.items()}
 
     def picture(probe: int = 0, prompt: int = 0):
-        curves, words = plots.axes(columns=2, height=3.6, width=9.5)
+        curves, words = plots.axes(columns=2, height=3.6, width=9.5, fast=True)
         plots.nll_curves(probes, "nll_teacher", curves, log=True)
         step = next(iter(probes.values()))[probe]["step"]
         curves.axvline(step, color=plots.BLACK, linewidth=0.8)
@@ -36,5 +36,5 @@ def _write(ax, prompt: str, answers: dict[str, str]) -> None:
     ax.set_axis_off()
     lines = [f"asked:  {prompt}", ""]
     for name, answer in answers.items():
-        lines += textwrap.wrap(f"{name}:  {answer or '(still the SFT student)'}", 62)[:3]
+        lines += textwrap.wrap(f"{name}:  {answer or '(still the SFT student)'}", 58)[:3]
     ax.text(0, 1, "\n".join(lines), va="top", fontsize=8.5, transform=ax.transAxes)
