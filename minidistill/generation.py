@@ -1,17 +1,14 @@
 """Responses: the teacher's (TGO), the student's (SGO), and drafts that the teacher corrects."""
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from transformers import LlamaForCausalLM
 
+from minidistill.batching import seeded
+from minidistill.divergences import check_unit_interval
 from minidistill.models import Pair
-from minidistill.scoring import collate
+from minidistill.scoring import collate, response_log_probs
 
-# transformers before 5.24 (Python 3.10 gets no newer one) calls the key–value cache past_key_values.
-FORWARD = inspect.signature(LlamaForCausalLM.forward).parameters
-CACHE = "cache" if "cache" in FORWARD else "past_key_values"
 CACHE_BYTES = 512 * 2**20
 
 
@@ -66,52 +63,92 @@ def cut_at_stop(ids: list[int], stop_ids: set[int]) -> list[int]:
     return ids[: end + 1]
 
 
+Accept = Callable[[torch.Tensor], torch.Tensor]  # teacher's probabilities → which tokens may stay
+
+
+def in_top_k(k: int) -> Accept:
+    """Speculative KD's rule: a drafted token stays if it is among the teacher's k likeliest.
+
+    25 of some 32,000 tokens in the paper (arXiv 2410.11325); a tiny vocabulary wants less.
+    """
+
+    def accept(p: torch.Tensor) -> torch.Tensor:
+        likeliest = p.topk(min(k, p.shape[-1])).indices
+        return torch.zeros_like(p, dtype=torch.bool).scatter(-1, likeliest, True)
+
+    return accept
+
+
+def typical(epsilon: float) -> Accept:
+    r"""(6.1) Typical acceptance: a drafted token v stays if p(v) > min(ε², ε·exp(−H(p))).
+
+    p is the teacher and H its entropy, as in Medusa (arXiv 2401.10774), which DistiLLM-2 follows for
+    its Fig 2. ε = 0 keeps all that the teacher does not forbid: the student's own response, exactly.
+    ε = 1 keeps what is likelier than exp(−H); that is *not* the teacher's distribution, see (6.2).
+    Raises ValueError for ε outside [0, 1].
+    """
+    check_unit_interval("epsilon", epsilon)
+
+    def accept(p: torch.Tensor) -> torch.Tensor:
+        entropy = torch.special.entr(p).sum(-1, keepdim=True)
+        return p > (epsilon * (-entropy).exp()).clamp(max=epsilon**2)
+
+    return accept
+
+
+def corrected(p: torch.Tensor, q: torch.Tensor, accept: Accept) -> torch.Tensor:
+    r"""(6.2) What a corrected draft says next: π(v) = q(v)·1[v ∈ A] + (1 − q(A))·p(v), A what is accepted.
+
+    (..., vocab) probabilities twice → (..., vocab). q where everything is accepted, p where nothing is.
+    """
+    kept = torch.where(accept(p), q, 0.0)
+    return kept + (1 - kept.sum(-1, keepdim=True)) * p
+
+
 @torch.no_grad()
 def speculative_drafts(
-    prompts: Sequence[Sequence[int]], pair: Pair, *, max_new_tokens=48, temperature=1.0, top_p=1.0,
-    seed=0, top_k: int = 5,
+    prompts: Sequence[Sequence[int]], pair: Pair, accept: Accept, *, draft: int = 4,
+    max_new_tokens: int = 48, temperature: float = 1.0, top_p: float = 1.0, seed: int = 0,
 ) -> list[list[int]]:  # fmt: skip
-    """Speculative KD: the student drafts; a token outside the teacher's top K is the teacher's to redo.
+    """Student and teacher write together; each token has the distribution (6.2), whatever `draft` is.
 
-    Decided token by token, which in distribution is the same as checking drafts of several tokens.
-    `top_k` is 25 of some 32,000 tokens in the paper (arXiv 2410.11325); a tiny vocabulary wants less.
+    The student drafts `draft` tokens, the teacher reads them all in one pass, the accepted ones up to
+    the first rejected stay, and that one the teacher draws itself. `accept` sees the teacher at the
+    sampling temperature, without the nucleus. Response by response finished ones leave the batch.
     """
     check_sampling(temperature, top_p)
+    how = {"temperature": temperature, "top_p": top_p}
     responses: list[list[int]] = [[] for _ in prompts]
-    was_training = pair.student.training
-    pair.student.eval()
-    rows = _rows(pair.teacher, max(map(len, prompts), default=0) + max_new_tokens)
-    rng = torch.Generator(device=pair.device).manual_seed(seed)
-    for start in range(0, len(prompts), rows):
-        part = range(start, min(start + rows, len(prompts)))
-        batch = collate([prompts[i] for i in part], [[]] * len(part), pair.pad_id, pair.device)
-        ids, seen = batch.input_ids, batch.attention_mask
-        caches, written = [None, None], []
-        for _ in range(max_new_tokens):
-            probs = []
-            for k, model in enumerate((pair.student, pair.teacher)):
-                new = ids if caches[k] is None else ids[:, -1:]
-                positions = (seen.cumsum(-1) - 1).clamp(min=0)[:, -new.shape[1] :]
-                output = model(new, attention_mask=seen, position_ids=positions, **{CACHE: caches[k]},
-                               use_cache=True, logits_to_keep=1)  # fmt: skip
-                caches[k] = output[CACHE]
-                logits = check_logits(output.logits[:, -1, : pair.vocab].float(), part)
-                probs.append(nucleus(logits / (temperature or 1e-4), top_p))
-            draft = torch.multinomial(probs[0], 1, generator=rng)
-            redo = torch.multinomial(probs[1], 1, generator=rng)
-            accepted = (probs[1].topk(min(top_k, pair.vocab)).indices == draft).any(
-                -1, keepdim=True
-            )
-            ids = torch.cat([ids, torch.where(accepted, draft, redo)], dim=1)
-            seen = torch.cat([seen, torch.ones_like(draft)], dim=1)
-            written.append(ids[:, -1].tolist())
-            stopped = [any(t in pair.stop_ids for t in row) for row in zip(*written, strict=True)]
-            if all(stopped):
-                break
-        for i, row in zip(part, zip(*written, strict=True), strict=True):
-            responses[i] = cut_at_stop(list(row), pair.stop_ids)
-    pair.student.train(was_training)
+    rng = torch.Generator(device=pair.device).manual_seed(seeded(seed, "teacher"))
+    unfinished, rounds = list(range(len(prompts))), 0
+    while unfinished:
+        seen = [[*prompts[i], *responses[i]] for i in unfinished]
+        drafts = sample(pair.student, seen, pair, max_new_tokens=draft, **how,
+                        seed=seeded(seed, "student", rounds))  # fmt: skip
+        rows = min(_rows(pair.teacher, max(map(len, seen)) + draft), 2**27 // (draft * pair.vocab))
+        for start in range(0, len(unfinished), max(1, rows)):
+            part = slice(start, start + max(1, rows))
+            checked = _check(seen[part], drafts[part], unfinished[part], pair, accept, how, rng)
+            for i, tokens in zip(unfinished[part], checked, strict=True):
+                responses[i] = [*responses[i], *tokens][:max_new_tokens]
+        open_ended = lambda y: len(y) < max_new_tokens and y[-1] not in pair.stop_ids  # noqa: E731
+        unfinished, rounds = [i for i in unfinished if open_ended(responses[i])], rounds + 1
     return responses
+
+
+def _check(seen, drafts, names, pair: Pair, accept: Accept, how: dict, rng) -> list[list[int]]:
+    """Each draft up to its first rejected token, which the teacher replaces by one of its own."""
+    batch = collate(seen, drafts, pair.pad_id, pair.device)
+    log_p = response_log_probs(pair.teacher, batch, pair.vocab)
+    check_logits(log_p.flatten(1), names)
+    logits = log_p / (how["temperature"] or 1e-4)
+    kept = accept(logits.softmax(-1)).gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)
+    lengths = (kept & batch.mask).int().cumprod(-1).sum(-1)
+    first_rejected = lengths.clamp(max=batch.labels.shape[1] - 1)
+    own = nucleus(logits[torch.arange(len(seen), device=pair.device), first_rejected], how["top_p"])
+    redone = torch.multinomial(own, 1, generator=rng).squeeze(-1)
+    rows = zip(drafts, lengths.tolist(), redone.tolist(), strict=True)
+    return [y if n == len(y) else [*y[:n], token] for y, n, token in rows]
 
 
 def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:

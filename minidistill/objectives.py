@@ -1,12 +1,8 @@
 """Every distillation method as one short function: what it reads, what it minimises.
 
-The parameters are the description. Positional ones name the responses a method reads:
-
-    reference    what the data set says            tgo   teacher-generated outputs
-    speculative  student drafts, teacher corrects  sgo   student-generated outputs, anew each epoch
-    first_sgo    what the student said before training
-
-and `at`, if there, is the moment of training (for schedules). Keyword-only ones are its settings.
+The parameters are the description. Positional ones name the responses a method reads, by their
+source (`sources.py`): tgo, what the teacher wrote; sgo, what the student wrote; reference; … `at`,
+if there, is the moment of training (for schedules). Keyword-only ones are its settings.
 Each source is a `Scored` batch; the function returns one loss a sample, (batch,) nats.
 To add a method, write such a function under `@method`; `distill(..., method="its_name")` finds it.
 
@@ -25,8 +21,8 @@ from minidistill import curriculum as C
 from minidistill import divergences as D
 from minidistill.errors import nearest
 from minidistill.scoring import Scored
+from minidistill.sources import SOURCES
 
-SOURCES = ("reference", "tgo", "sgo", "first_sgo", "speculative")
 METHODS: dict[str, "Method"] = {}
 
 
@@ -148,13 +144,9 @@ def srkl(tgo: Scored, *, alpha: float = 0.1) -> Tensor:
 
 
 @method
-def distillm(tgo: Scored, sgo: Scored, *, alpha: float = 0.1) -> Tensor:
-    """(3.7) DistiLLM: SRKL_α on both kinds of responses, whoever wrote them.
-
-    Its loss; the student's responses are sampled once an epoch as for every method here, not drawn
-    from DistiLLM's adaptive replay buffer.
-    """
-    return sum(y.mean(D.skew_reverse_kl(y.log_p, y.log_q, alpha)) for y in (tgo, sgo)) / 2
+def distillm(tgo: Scored, replay: Scored, *, alpha: float = 0.1) -> Tensor:
+    """(3.7) DistiLLM: SRKL_α on the teacher's responses and on what its adaptive sampler (3.9) serves."""
+    return sum(y.mean(D.skew_reverse_kl(y.log_p, y.log_q, alpha)) for y in (tgo, replay)) / 2
 
 
 @method
@@ -180,11 +172,15 @@ def dpkd(tgo: Scored, first_sgo: Scored, *, lam: float = 0.1, per_token: bool = 
 
 
 @method
-def cald(tgo: Scored, sgo: Scored, *, alpha: float = 0.1) -> Tensor:
-    r"""(5.1) CALD: ½ [SKL_α(x, y_t) + SRKL_α(x, y_s)]: pull up the teacher's, push down the student's."""
+def cald(tgo: Scored, sgo: Scored, *, alpha: float = 0.1, beta: float = 0.5) -> Tensor:
+    r"""(5.1) CALD: ½ [SKL_α(x, y_t) + SRKL_α(x, y_s)]: pull up the teacher's, push down the student's.
+
+    `beta` other than ½ weighs the two: (1−β) SKL + β SRKL.
+    """
+    D.check_unit_interval("beta", beta)
     pull_up = tgo.mean(D.skew_kl(tgo.log_p, tgo.log_q, alpha))
     push_down = sgo.mean(D.skew_reverse_kl(sgo.log_p, sgo.log_q, alpha))
-    return (pull_up + push_down) / 2
+    return (1 - beta) * pull_up + beta * push_down
 
 
 @method

@@ -1,97 +1,134 @@
-"""An epoch's responses and how teacher and student score them.
+"""A run's responses and how teacher and student score them.
 
 "Batched on-policy": before an epoch the student answers all prompts at once; within the epoch those
-answers stay. The teacher's answers, and the student's first, are sampled once; on those the teacher's
-log-probs are computed once too.
+answers stay, and so do the teacher's log-probs on them, made in big batches. What is written once
+stays for the whole run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import asdict
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from minidistill.batching import buckets, encode_prompt, encode_references, seeded
-from minidistill.generation import sample, speculative_drafts
+from minidistill.batching import buckets, encode_prompt, seeded
 from minidistill.models import Pair
 from minidistill.scoring import Batch, Scored, collate, response_log_probs
-from minidistill.tasks import Example
+from minidistill.sources import SOURCES, Replay, Request
+from minidistill.tasks import Task
 
-FIXED = ("tgo", "first_sgo")
 TEACHER_CACHE_BYTES = 512 * 2**20
 
 
 class Rollouts:
-    """The responses of the sources in `reads`, one a prompt, as token ids; and their scores."""
+    """The responses to a task's training prompts as token ids, source by source; and their scores.
 
-    def __init__(self, pair: Pair, examples: Sequence[Example], reads, settings, tgo=None):
-        self.pair, self.examples, self.reads, self.settings = pair, examples, reads, settings
-        self.prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in examples]
+    `slots` says which source each slot of the method reads, e.g. {"tgo": "tgo", "sgo": "first_sgo"}.
+    """
+
+    def __init__(self, pair: Pair, task: Task, slots: dict[str, str], settings, tgo=None):
+        self.pair, self.task, self.slots, self.settings = pair, task, slots, settings
+        self.names = sorted({*slots.values()} | ({"tgo"} if "replay" in slots.values() else set()))
+        self.prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.train]
         self.responses: dict[str, list[list[int]]] = {} if tgo is None else {"tgo": tgo}
+        self.replay = Replay()
+        self._now: dict[str, dict[int, tuple[int, list[int]]]] = {}
         self._teacher_cache: dict[str, list[torch.Tensor]] = {}
 
     def collect(self, epoch: int) -> None:
-        """Those in FIXED once, the student's and the corrected drafts anew."""
-        how = {**self.settings.sampling, "seed": seeded(self.settings.seed, "sample", epoch)}
-        pair = self.pair
-        for source in self.reads:
-            if source in FIXED and source in self.responses:
+        """Before an epoch: what is written once, if it is not there; what is written every epoch, anew."""
+        everyone = list(range(len(self.prompts)))
+        for name in self.names:
+            when = SOURCES[name].when
+            if when == "epoch" or (when == "once" and name not in self.responses):
+                self._teacher_cache.pop(name, None)
+                self.responses[name] = SOURCES[name].write(
+                    self._request(everyone, epoch, "sample", epoch)
+                )
+
+    def prepare(self, epoch: int, step: int, indices: list[int], progress: float) -> None:
+        """Before a step: what is written for one mini-batch."""
+        for name in self.names:
+            if SOURCES[name].when != "step":
                 continue
-            if source == "reference":
-                new = encode_references(pair.tokenizer, self.examples, epoch)
-            elif source == "speculative":
-                new = speculative_drafts(self.prompts, pair, **how)
+            ask = self._request(indices, epoch, "step", step)
+            if name == "replay":
+                rows = self.replay.serve(ask, self.responses["tgo"], progress)
             else:
-                writer = pair.teacher if source == "tgo" else pair.student
-                new = sample(writer, self.prompts, pair, **how)
-            self.responses[source] = new
+                rows = list(zip(indices, SOURCES[name].write(ask), strict=True))
+            self._now[name] = dict(zip(indices, rows, strict=True))
+
+    def _request(self, indices: list[int], epoch: int, *moment) -> Request:
+        prompts = [self.prompts[i] for i in indices]
+        seed = seeded(self.settings.seed, *moment)
+        return Request(self.pair, self.task, prompts, indices, self.settings, epoch, seed)
 
     def batches(self, epoch: int) -> list[list[int]]:
         """This epoch's mini-batches of prompt indices, similar lengths together."""
-        lengths = [
-            len(prompt) + sum(len(self.responses[source][i]) for source in self.reads)
-            for i, prompt in enumerate(self.prompts)
-        ]
+        known = [self.responses[n] for n in self.slots.values() if n in self.responses]
+        lengths = [len(x) + sum(len(ys[i]) for ys in known) for i, x in enumerate(self.prompts)]
         return buckets(
             lengths, self.settings.batch_size, seeded(self.settings.seed, "order", epoch)
         )
 
     def score(self, indices: list[int]) -> dict[str, Scored]:
-        """Student (with gradient) and, once a method asks, teacher on each source."""
-        scored = {}
-        for source in self.reads:
-            batch = self._collate(source, indices)
-            log_q = response_log_probs(self.pair.student, batch, self.pair.vocab)
-            teacher = self._teacher_on(source, indices, batch)
-            scored[source] = Scored(batch.labels, batch.mask, log_q, teacher)
-        return scored
+        """Each slot as the student (with gradient) and, once a method asks, the teacher see it.
 
-    def _collate(self, source: str, indices: list[int]) -> Batch:
-        prompts = [self.prompts[i] for i in indices]
-        responses = [self.responses[source][i] for i in indices]
+        The student reads all sources in one pass. Two slots fed from one source share a `Scored`.
+        """
+        names, size = list(dict.fromkeys(self.slots.values())), len(indices)
+        batch = self._collate([self._row(name, i) for name in names for i in indices])
+        log_q = response_log_probs(self.pair.student, batch, self.pair.vocab)
+        scored = {}
+        for start, name in zip(range(0, size * len(names), size), names, strict=True):
+            part = slice(start, start + size)
+            tokens = int(batch.mask[part].sum(-1).max())
+            labels, mask = batch.labels[part, :tokens], batch.mask[part, :tokens]
+            scored[name] = Scored(
+                labels, mask, log_q[part, :tokens], self._teacher_on(name, indices)
+            )
+        return {slot: scored[name] for slot, name in self.slots.items()}
+
+    def state(self) -> dict:
+        """What a checkpoint must keep."""
+        return {"responses": self.responses, "replay": asdict(self.replay)}
+
+    def restore(self, state: dict) -> None:
+        self.responses, self.replay = state["responses"], Replay(**state["replay"])
+
+    def _row(self, name: str, index: int) -> tuple[int, list[int]]:
+        """What source `name` has for a place in the mini-batch: whose prompt, which response."""
+        if SOURCES[name].when == "step":
+            return self._now[name][index]
+        return index, self.responses[name][index]
+
+    def _collate(self, rows: list[tuple[int, list[int]]]) -> Batch:
+        prompts, responses = [self.prompts[i] for i, _ in rows], [y for _, y in rows]
         return collate(prompts, responses, self.pair.pad_id, self.pair.device)
 
-    def _teacher_on(self, source: str, indices, batch: Batch) -> Callable[[], torch.Tensor]:
-        """Fresh on fresh responses; on fixed ones remembered, if all of them fit."""
-        tokens = sum(map(len, self.responses[source]))
-        if source not in FIXED or 4 * tokens * self.pair.vocab > TEACHER_CACHE_BYTES:
-            return lambda: response_log_probs(self.pair.teacher, batch, self.pair.vocab)
+    def _teacher_on(self, name: str, indices: list[int]) -> Callable[[], torch.Tensor]:
+        """The teacher on all responses of a source at once and remembered, if they fit; else on these."""
+        rows = [self._row(name, i) for i in indices]
 
-        def remembered() -> torch.Tensor:
-            if source not in self._teacher_cache:
-                self._teacher_cache[source] = self._remember_teacher(source)
-            rows = [self._teacher_cache[source][i] for i in indices]
-            return pad_sequence(rows, batch_first=True)
+        def teacher() -> torch.Tensor:
+            tokens = sum(map(len, self.responses.get(name, ())))
+            if SOURCES[name].when == "step" or 4 * tokens * self.pair.vocab > TEACHER_CACHE_BYTES:
+                batch = self._collate(rows)
+                return response_log_probs(self.pair.teacher, batch, self.pair.vocab)
+            if name not in self._teacher_cache:
+                self._teacher_cache[name] = self._remember_teacher(name)
+            return pad_sequence([self._teacher_cache[name][i] for i in indices], batch_first=True)
 
-        return remembered
+        return teacher
 
-    def _remember_teacher(self, source: str) -> list[torch.Tensor]:
-        """The teacher's log-probs on each response of `source`, in big batches: [(tokens, vocab)]."""
-        responses = self.responses[source]
+    def _remember_teacher(self, name: str) -> list[torch.Tensor]:
+        """The teacher's log-probs on each response of `name`, in big batches: [(tokens, vocab)]."""
+        responses = self.responses[name]
         order = sorted(range(len(responses)), key=lambda i: len(responses[i]))
         cache: list[torch.Tensor] = [torch.empty(0)] * len(responses)
         for start in range(0, len(order), 128):
             part = order[start : start + 128]
-            batch = self._collate(source, part)
+            batch = self._collate([(i, responses[i]) for i in part])
             log_p = response_log_probs(self.pair.teacher, batch, self.pair.vocab)
             for i, row in zip(part, log_p, strict=True):
                 cache[i] = row[: len(responses[i])].clone()

@@ -20,10 +20,12 @@ from tqdm.auto import tqdm
 
 from minidistill import checkpoint
 from minidistill.batching import seeded
+from minidistill.divergences import check_unit_interval
 from minidistill.evaluation import Probe, make_probe, nll
 from minidistill.models import Pair
 from minidistill.objectives import Method, Moment, get_method
 from minidistill.rollouts import Rollouts
+from minidistill.sources import feeds
 from minidistill.tasks import Task
 
 SAVE_EVERY_SECONDS = 300
@@ -56,6 +58,8 @@ class Settings:
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 48
+    epsilon: float = 0.5
+    feed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "accumulate", "max_new_tokens"):
@@ -69,6 +73,8 @@ class Settings:
             raise ValueError(f"temperature must be positive, but got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], but got {self.top_p}")
+        check_unit_interval("epsilon", self.epsilon)
+        feeds(get_method(self.method).reads, self.feed)
 
     @property
     def sampling(self) -> dict:
@@ -89,6 +95,8 @@ def distill(
     temperature: float = 1.0,
     top_p: float = 1.0,
     max_new_tokens: int = 48,
+    epsilon: float = 0.5,
+    feed: dict[str, str] | None = None,
     out: str | Path | None = None,
     tgo: list[list[int]] | None = None,
     probe: Probe | None = None,
@@ -99,6 +107,8 @@ def distill(
 ) -> History:
     """Train `pair.student` in place with a method of `objectives.METHODS`.
 
+    `feed` hands a method other responses than its slots are named after, {"tgo": "reference"} or
+    {"sgo": "first_sgo"}: any of `sources.SOURCES`. `epsilon` is for the source `mixed`.
     `out`: a folder for checkpoints; the same call resumes from there. `tgo`: the teacher's responses
     to task.train as token ids, sampled here if None. `callback(history)` runs after every probe (each
     `probe_every` steps, by default four times an epoch); returning True stops. `hyper`: the method's
@@ -107,8 +117,9 @@ def distill(
     gradient stops being a number.
     """
     settings = Settings(
-        method, epochs, seed, batch_size, accumulate, lr, temperature, top_p, max_new_tokens
-    )
+        method, epochs, seed, batch_size, accumulate, lr, temperature, top_p, max_new_tokens,
+        epsilon, feed or {},
+    )  # fmt: skip
     run = Run(pair, task, settings, hyper, Path(out) if out else None, tgo, probe)
     with torch.random.fork_rng():
         run.train(probe_every, callback, progress)
@@ -123,7 +134,7 @@ class Run:
         self.method: Method = get_method(settings.method)
         self.method.check_settings(hyper)
         self.hyper = hyper
-        self.rollouts = Rollouts(pair, task.train, self.method.reads, settings, tgo)
+        self.rollouts = Rollouts(pair, task, feeds(self.method.reads, settings.feed), settings, tgo)
         self.optimizer = torch.optim.AdamW(
             pair.student.parameters(), lr=settings.lr, weight_decay=0.0
         )
@@ -143,6 +154,7 @@ class Run:
             for epoch, indices in self._pending():
                 loss = self._optimise(epoch, indices)
                 self.bar.update()
+                self._validate()
                 if self.step % probe_every == 0 or self.step == self.total_steps:
                     self._probe(loss)
                     if callback is not None and callback(self.history):
@@ -177,6 +189,7 @@ class Run:
         self.pair.student.train()
         self.moment.epoch, self.moment.progress = epoch, self.step / self.total_steps
         self.optimizer.zero_grad()
+        self.rollouts.prepare(epoch, self.step, indices, self.moment.progress)
         size = math.ceil(len(indices) / self.settings.accumulate)
         total = 0.0
         for start in range(0, len(indices), size):
@@ -210,12 +223,21 @@ class Run:
                 f"{losses[bad[0]].item()} ({example.prompt[:80]!r}); the last checkpoint stays"
             )
 
+    def _validate(self) -> None:
+        """Twenty times a run, for DistiLLM's sampler alone: the NLL on the held-out teacher responses."""
+        if "replay" in self.rollouts.names and self.step % max(1, self.total_steps // 20) == 0:
+            probe = self.history.probe
+            loss = nll(self.pair.student, self.pair, probe.prompts, probe.tgo)
+            self.rollouts.replay.validate(loss)
+            self.moment.log["phi"] = self.rollouts.replay.phi
+
     def _first_probe(self) -> None:
         if self.history.probe is None:
             seed = seeded(self.settings.seed, "probe")
             sampling = {**self.settings.sampling, "seed": seed}
             self.history.probe = make_probe(self.pair, self.task, **sampling)
         if not self.history.probes:
+            self._validate()
             self._probe()
 
     def _probe(self, loss: float = math.nan) -> None:
@@ -251,7 +273,7 @@ class Run:
                 "seconds": self.history.seconds,
             },
             "probe": asdict(self.history.probe),
-            "responses": self.rollouts.responses,
+            "rollouts": self.rollouts.state(),
             "step": self.step,
         }
         checkpoint.save(self.out / "checkpoints", self.step, state)
@@ -264,7 +286,7 @@ class Run:
         self.pair.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.moment, self.step = Moment(**state["moment"]), state["step"]
-        self.rollouts.responses = state["responses"]
+        self.rollouts.restore(state["rollouts"])
         self.history = History(self.method.name, **state["history"], probe=Probe(**state["probe"]))
 
 

@@ -6,7 +6,16 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from minidistill.generation import cut_at_stop, decode, nucleus, sample, speculative_drafts
+from minidistill.generation import (
+    corrected,
+    cut_at_stop,
+    decode,
+    in_top_k,
+    nucleus,
+    sample,
+    speculative_drafts,
+    typical,
+)
 from minidistill.models import Pair, make_pair, tiny_model, word_tokenizer
 from tests.conftest import build_pair, sharpen
 
@@ -106,7 +115,7 @@ def test_tokens_beyond_the_shared_vocabulary_are_never_sampled(shared_pair, prom
         for model in (narrow.teacher, narrow.student):
             found = sample(model, prompts, narrow, temperature=temperature, max_new_tokens=8)
             assert max(t for r in found for t in r) < 40
-    drafts = speculative_drafts(prompts, narrow, max_new_tokens=4)
+    drafts = speculative_drafts(prompts, narrow, in_top_k(5), max_new_tokens=4)
     assert max(t for r in drafts for t in r) < 40
 
 
@@ -118,7 +127,7 @@ def test_a_model_in_training_mode_samples_as_in_evaluation_and_stays_in_its_mode
     hook = pair.student.register_forward_pre_hook(lambda m, _: drop() if m.training else None)
     pair.student.train()
     assert sample(pair.student, prompts[:3], pair, max_new_tokens=3) == quiet
-    speculative_drafts(prompts[:3], pair, max_new_tokens=3)
+    speculative_drafts(prompts[:3], pair, in_top_k(5), max_new_tokens=3)
     hook.remove()
     assert pair.student.training
     assert not pair.teacher.training
@@ -126,7 +135,7 @@ def test_a_model_in_training_mode_samples_as_in_evaluation_and_stays_in_its_mode
 
 @pytest.mark.parametrize("draw", [
     lambda pair, prompts, **how: sample(pair.student, prompts, pair, **how),
-    lambda pair, prompts, **how: speculative_drafts(prompts, pair, **how),
+    lambda pair, prompts, **how: speculative_drafts(prompts, pair, in_top_k(5), **how),
 ])  # fmt: skip
 def test_no_prompts_give_no_responses_and_bad_settings_a_sentence(draw, shared_pair, prompts):
     assert draw(shared_pair, []) == []
@@ -184,7 +193,7 @@ def test_a_whole_nucleus_is_the_softmax():
 def test_3_8_a_teacher_that_accepts_all_leaves_the_students_distribution(small_pair):
     prompt, n = [3, 6, 7, 4], 3000
     found = speculative_drafts(
-        [prompt] * n, small_pair, max_new_tokens=1, top_k=small_pair.vocab, seed=1
+        [prompt] * n, small_pair, in_top_k(small_pair.vocab), max_new_tokens=1, seed=1
     )
     assert_counts(found, next_token(small_pair.student, prompt), n)
 
@@ -198,19 +207,21 @@ def test_3_8_a_rejected_draft_is_drawn_again_by_the_teacher(small_pair, top_k):
     inside[p.topk(top_k).indices] = 1
     expected = q * inside + (q * (1 - inside)).sum() * p
     assert 0.05 < float((q * inside).sum()) < 0.95
-    found = speculative_drafts([prompt] * n, small_pair, max_new_tokens=1, top_k=top_k, seed=2)
+    found = speculative_drafts([prompt] * n, small_pair, in_top_k(top_k), max_new_tokens=1, seed=2)
     assert_counts(found, expected, n)
 
 
 def test_3_8_greedy_drafts_with_top_1_are_the_teachers_greedy_responses(shared_pair, prompts):
-    found = speculative_drafts(prompts[:8], shared_pair, max_new_tokens=6, temperature=0, top_k=1)
+    found = speculative_drafts(
+        prompts[:8], shared_pair, in_top_k(1), max_new_tokens=6, temperature=0
+    )
     stops = shared_pair.stop_ids
     assert found == [greedy_by_hand(shared_pair.teacher, x, stops, 6) for x in prompts[:8]]
 
 
 def test_3_8_greedy_drafts_that_all_pass_are_the_students_greedy_responses(shared_pair, prompts):
     found = speculative_drafts(
-        prompts[:8], shared_pair, max_new_tokens=6, temperature=0, top_k=shared_pair.vocab
+        prompts[:8], shared_pair, in_top_k(shared_pair.vocab), max_new_tokens=6, temperature=0
     )
     stops = shared_pair.stop_ids
     assert found == [greedy_by_hand(shared_pair.student, x, stops, 6) for x in prompts[:8]]
@@ -219,12 +230,81 @@ def test_3_8_greedy_drafts_that_all_pass_are_the_students_greedy_responses(share
 def test_3_8_drafts_repeat_by_seed_stop_and_leave_the_global_generator_alone(small_pair):
     prompts = [[3, 6, 4]] * 50
     before = torch.random.get_rng_state()
-    first = speculative_drafts(prompts, small_pair, max_new_tokens=8, seed=3)
+    first = speculative_drafts(prompts, small_pair, in_top_k(5), max_new_tokens=8, seed=3)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert speculative_drafts(prompts, small_pair, max_new_tokens=8, seed=3) == first
-    assert speculative_drafts(prompts, small_pair, max_new_tokens=8, seed=4) != first
+    assert speculative_drafts(prompts, small_pair, in_top_k(5), max_new_tokens=8, seed=3) == first
+    assert speculative_drafts(prompts, small_pair, in_top_k(5), max_new_tokens=8, seed=4) != first
     assert any(len(r) < 8 for r in first)
     assert all(1 not in r[:-1] for r in first)
+
+
+# --- typical acceptance ------------------------------------------------------------------------------
+def test_6_1_typical_acceptance_by_its_definition():
+    p = torch.tensor([[0.7, 0.2, 0.1, 0.0], [0.25, 0.25, 0.25, 0.25], [0.97, 0.01, 0.01, 0.01]])
+    for epsilon in (0.0, 0.3, 0.5, 0.7, 1.0):
+        for row, kept in zip(p, typical(epsilon)(p), strict=True):
+            entropy = -sum(x * math.log(x) for x in row.tolist() if x)
+            threshold = min(epsilon**2, epsilon * math.exp(-entropy))
+            near = [abs(x - threshold) < 1e-6 for x in row.tolist()]  # exp(−H) of the uniform one
+            wanted = [x > threshold for x in row.tolist()]
+            assert all(k == w or n for k, w, n in zip(kept.tolist(), wanted, near, strict=True))
+    assert typical(0.0)(p).tolist() == (p > 0).tolist()  # all but the forbidden
+    assert typical(1.0)(p)[0].tolist() == [True, False, False, False]  # the likeliest always passes
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, math.nan])
+def test_an_epsilon_out_of_range_is_refused(bad):
+    with pytest.raises(ValueError, match="epsilon"):
+        typical(bad)
+
+
+def every_response(pair, prompt, accept, length):
+    """P(response) of all responses up to `length` tokens, from (6.2) token by token."""
+    found, unfinished = {}, {(): 1.0}
+    for _ in range(length):
+        longer = {}
+        for written, chance in unfinished.items():
+            p, q = (next_token(m, [*prompt, *written]) for m in (pair.teacher, pair.student))
+            for token, share in enumerate(corrected(p, q, accept).tolist()):
+                key = (*written, token)
+                (found if token in pair.stop_ids else longer)[key] = chance * share
+        unfinished = longer
+    return found | unfinished
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("draft", [1, 2, 3])
+def test_6_2_whole_responses_are_distributed_as_the_enumeration_says(small_pair, epsilon, draft):
+    prompt, n, accept = [3, 6, 7, 4], 3000, typical(epsilon)
+    chances = every_response(small_pair, prompt, accept, 3)
+    assert sum(chances.values()) == pytest.approx(1.0, abs=1e-5)
+    found = speculative_drafts(
+        [prompt] * n, small_pair, accept, draft=draft, max_new_tokens=3, seed=5
+    )
+    assert len(found) == n
+    likely = [y for y, chance in chances.items() if chance * n >= 5]
+    counts = [sum(tuple(y) == known for y in found) for known in likely]
+    expected = [chances[y] * n for y in likely]
+    rest = n - sum(expected)
+    assert chisquare([*counts, n - sum(counts)], [*expected, rest]).pvalue > 1e-3
+
+
+def test_6_2_the_ends_of_epsilon_the_student_exactly_and_not_quite_the_teacher(small_pair):
+    p, q = (next_token(m, [3, 6, 7, 4]) for m in (small_pair.teacher, small_pair.student))
+    torch.testing.assert_close(corrected(p, q, typical(0.0)), q)
+    at_one = corrected(p, q, typical(1.0))
+    assert 0.5 * (at_one - p).abs().sum() > 0.01
+    torch.testing.assert_close(corrected(p, q, lambda p: torch.zeros_like(p).bool()), p)
+
+
+def test_drafts_of_different_lengths_in_one_batch_are_those_of_single_prompts(small_pair):
+    prompts = [[3, 6, 4], [3, 6, 7, 8, 9, 4]]
+    greedy = {"max_new_tokens": 8, "temperature": 0}
+    both = speculative_drafts(prompts, small_pair, typical(0.5), draft=3, **greedy)
+    alone = [
+        speculative_drafts([x], small_pair, typical(0.5), draft=3, **greedy)[0] for x in prompts
+    ]
+    assert both == alone
 
 
 def test_a_model_that_is_not_a_number_stops_the_sampling(tokenizer, prompts):
@@ -234,7 +314,7 @@ def test_a_model_that_is_not_a_number_stops_the_sampling(tokenizer, prompts):
     for draw in (
         lambda: sample(broken.student, prompts[:2], broken, max_new_tokens=2),
         lambda: sample(broken.student, prompts[:2], broken, max_new_tokens=2, temperature=0),
-        lambda: speculative_drafts(prompts[:2], broken, max_new_tokens=2),
+        lambda: speculative_drafts(prompts[:2], broken, in_top_k(5), max_new_tokens=2),
     ):
         with pytest.raises(FloatingPointError, match="logits after prompt [01] are not finite"):
             draw()

@@ -1,0 +1,171 @@
+"""Where responses come from: one small function a source, and how often it is asked.
+
+    once    tgo  teacher-generated outputs          first_sgo  the student's, before training
+            best_tgo  the best graded of several of the teacher's
+    epoch   sgo  student-generated outputs, anew ("batched on-policy")
+            reference  what the data set says       speculative, mixed  student drafts, teacher corrects
+    step    fresh_sgo  the student's for this mini-batch alone (on-policy)
+            replay  what DistiLLM's adaptive sampler serves
+
+A method reads some of them (the names of its parameters); `feed` hands it others in their place.
+Sources of the sources: DistiLLM (arXiv 2402.03898) for `replay`, Speculative KD (2410.11325),
+DistiLLM-2 (2503.07067, Fig 2 and T12) for the rest.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from minidistill.batching import encode_references, seeded
+from minidistill.errors import nearest
+from minidistill.generation import decode, in_top_k, sample, speculative_drafts, typical
+from minidistill.models import Pair
+from minidistill.tasks import Task
+
+BEST_OF = 8
+SOURCES: dict[str, "Source"] = {}
+
+
+@dataclass
+class Request:
+    """Who asks: the prompts as token ids, which of the task's they are, and the moment's own seed."""
+
+    pair: Pair
+    task: Task
+    prompts: Sequence[list[int]]
+    indices: Sequence[int]
+    settings: object
+    epoch: int
+    seed: int
+
+    def answers(self, model, seed: int | None = None) -> list[list[int]]:
+        how = {**self.settings.sampling, "seed": self.seed if seed is None else seed}
+        return sample(model, self.prompts, self.pair, **how)
+
+
+@dataclass(frozen=True)
+class Source:
+    """`write` answers a request, one response (token ids) a prompt; `when` is once, epoch or step."""
+
+    write: Callable[[Request], list[list[int]]]
+    when: str
+
+
+def source(when: str) -> Callable:
+    """Register a function as the source of its own name, asked once, every epoch or every step."""
+
+    def register(write: Callable) -> Callable:
+        SOURCES[write.__name__] = Source(write, when)
+        return write
+
+    return register
+
+
+def feeds(reads: Sequence[str], feed: dict[str, str] | None) -> dict[str, str]:
+    """Slot → source for what a method reads; ValueError for a slot or a source that is not there."""
+    for slot, name in (feed or {}).items():
+        if slot not in reads:
+            raise ValueError(f"the method has no slot {slot!r}; it reads: {', '.join(reads)}")
+        if name not in SOURCES:
+            raise ValueError(nearest("source", name, SOURCES))
+    return {slot: (feed or {}).get(slot, slot) for slot in reads}
+
+
+@source("once")
+def tgo(ask: Request) -> list[list[int]]:
+    return ask.answers(ask.pair.teacher)
+
+
+@source("once")
+def first_sgo(ask: Request) -> list[list[int]]:
+    return ask.answers(ask.pair.student)
+
+
+@source("once")
+def best_tgo(ask: Request) -> list[list[int]]:
+    """Of BEST_OF teacher responses a prompt the best graded, the first of equals."""
+    if ask.task.grade is None:
+        raise ValueError(f"best_tgo needs a grader, and task {ask.task.name!r} has none")
+    draws = [ask.answers(ask.pair.teacher, seeded(ask.seed, "best", i)) for i in range(BEST_OF)]
+    texts = [decode(ask.pair, draw) for draw in draws]
+    best = []
+    for row, index in enumerate(ask.indices):
+        prompt = ask.task.train[index].prompt
+        grades = [ask.task.grade(prompt, text[row]) for text in texts]
+        best.append(draws[grades.index(max(grades))][row])
+    return best
+
+
+@source("epoch")
+def sgo(ask: Request) -> list[list[int]]:
+    return ask.answers(ask.pair.student)
+
+
+@source("epoch")
+def reference(ask: Request) -> list[list[int]]:
+    examples = [ask.task.train[i] for i in ask.indices]
+    return encode_references(ask.pair.tokenizer, examples, ask.epoch)
+
+
+@source("epoch")
+def speculative(ask: Request) -> list[list[int]]:
+    how = {**ask.settings.sampling, "seed": ask.seed}
+    return speculative_drafts(ask.prompts, ask.pair, in_top_k(5), **how)
+
+
+@source("epoch")
+def mixed(ask: Request) -> list[list[int]]:
+    """Speculative mixing at the settings' epsilon: the student's own at 0, nearly the teacher's at 1."""
+    how = {**ask.settings.sampling, "seed": ask.seed}
+    return speculative_drafts(ask.prompts, ask.pair, typical(ask.settings.epsilon), **how)
+
+
+@source("step")
+def fresh_sgo(ask: Request) -> list[list[int]]:
+    return ask.answers(ask.pair.student)
+
+
+@source("step")
+def replay(ask: Request) -> list[list[int]]:
+    """See `Replay`, which holds the memory that this source needs."""
+    raise NotImplementedError("replay is served by sources.Replay")
+
+
+@dataclass
+class Replay:
+    r"""(3.9) DistiLLM's adaptive off-policy sampling: fresh with probability φ(1−t), else replayed with φ.
+
+    t is the share of training done. A fresh mini-batch is stored; the buffer holds `capacity`
+    responses, and until it is full every draw below φ is a fresh one. Above φ the fixed data serve
+    (here the teacher's responses). φ starts at 0 and rises by 0.1 whenever the validation loss does:
+    the worse the student gets on fixed data, the more of its own it sees. (The released code waits
+    for a rise of 0.1 nats.)
+    """
+
+    capacity: int = 1000
+    phi: float = 0.0
+    loss: float = float("inf")
+    buffer: list[tuple[int, list[int]]] = field(default_factory=list)
+    served: dict[str, int] = field(default_factory=dict)
+
+    def validate(self, loss: float) -> None:
+        """Tell the validation loss; the first call only remembers it."""
+        if loss > self.loss:
+            self.phi = min(1.0, self.phi + 0.1)
+        self.loss = loss
+
+    def serve(self, ask: Request, fixed: list[list[int]], progress: float) -> list:
+        """One (prompt index, response) for each prompt asked, of one kind for the whole mini-batch."""
+        rng = random.Random(seeded(ask.seed, "replay"))
+        draw = rng.random()
+        if draw >= self.phi:
+            return self._count("fixed", [(i, fixed[i]) for i in ask.indices])
+        if draw < self.phi * (1 - progress) or len(self.buffer) < self.capacity:
+            fresh = list(zip(ask.indices, ask.answers(ask.pair.student), strict=True))
+            self.buffer = (self.buffer + fresh)[-self.capacity :]
+            return self._count("fresh", fresh)
+        return self._count("replayed", rng.choices(self.buffer, k=len(ask.indices)))
+
+    def _count(self, kind: str, rows: list) -> list:
+        self.served[kind] = self.served.get(kind, 0) + 1
+        return rows
