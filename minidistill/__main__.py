@@ -52,6 +52,11 @@ def distill(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="The method's own, e.g. --set alpha=0.2")
     ] = None,
+    feed: Annotated[
+        list[str] | None,
+        typer.Option(help="Other responses for a slot, e.g. --feed tgo=reference"),
+    ] = None,
+    epsilon: Annotated[float, typer.Option(help="Of the source 'mixed'.")] = 0.5,
 ) -> None:
     """Distil a pair, tiny or real; scores before and after. The same command resumes a stopped run."""
     from minidistill.experiments import distil_and_score
@@ -61,10 +66,52 @@ def distill(
     hyper = dict(_setting(text) for text in setting or [])
     get_method(method).check_settings(hyper)  # whatever is wrong, say so before loading anything
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
-    settings = Settings(method, epochs, seed, batch_size, accumulate, lr, **sampling)
+    fed = dict(_pair(text, "--feed slot=source") for text in feed or [])
+    settings = Settings(
+        method, epochs, seed, batch_size, accumulate, lr, epsilon=epsilon, feed=fed, **sampling
+    )
     pair, work = _load(task, prompts, teacher, student)
     _print_scores(distil_and_score(pair, work, settings, hyper, out))
     typer.echo(f"student: {out / 'student'}")
+
+
+claims_app = typer.Typer(no_args_is_help=True, help="The paper's claims, tested in miniature.")
+app.add_typer(claims_app, name="claims")
+Logs = Annotated[Path | None, typer.Option(help="Where the logs stand; the shipped ones if empty.")]
+
+
+@claims_app.command("run")
+def claims_run(
+    names: Annotated[list[str] | None, typer.Argument(help="C1, C2 …; all if none.")] = None,
+    seeds: Annotated[int, typer.Option(min=2)] = 5,
+    out: Logs = None,
+) -> None:
+    """Run what these claims need and what has no log yet; the same command resumes."""
+    from minidistill import claims
+    from minidistill.ledger import claim_report
+    from minidistill.tasks import data_dir
+
+    chosen = names or list(claims.CLAIMS)
+    folder = out or data_dir() / "runs"
+    claims.run(chosen, folder, seeds)
+    for name in chosen:
+        typer.echo(claim_report(name, folder))
+
+
+@claims_app.command("table")
+def claims_table(out: Logs = None) -> None:
+    """All verdicts with their deciding contrast, interval, seeds, device and seconds."""
+    from minidistill import ledger
+
+    typer.echo(ledger.claims_table(out))
+
+
+@claims_app.command("show")
+def claims_show(name: str, out: Logs = None) -> None:
+    """One claim: the paper's figures and every contrast."""
+    from minidistill import ledger
+
+    typer.echo(ledger.claim_report(name, out))
 
 
 @app.command()
@@ -123,7 +170,7 @@ def table(
 ) -> None:
     """Make the README's tables anew from the logs under data/."""
     from minidistill.checkpoint import atomic_write
-    from minidistill.report import update_readme
+    from minidistill.ledger import update_readme
 
     atomic_write(readme, update_readme(readme.read_text(encoding="utf-8")).encode())
 
@@ -139,11 +186,19 @@ def _load(task, prompts, teacher, student):
 
 def _setting(text: str) -> tuple[str, object]:
     """'alpha=0.2' → ('alpha', 0.2)."""
-    name, equals, value = text.partition("=")
+    name, value = _pair(text, "--set name=number")
     try:
         return name, json.loads(value.lower() if value in ("True", "False") else value)
     except json.JSONDecodeError:
         raise ValueError(f"--set wants name=number, but got {text!r}") from None
+
+
+def _pair(text: str, wanted: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        option, form = wanted.split()
+        raise ValueError(f"{option} wants {form}, but got {text!r}")
+    return name, value
 
 
 def _print_scores(rows: dict[str, dict]) -> None:

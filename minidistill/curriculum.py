@@ -63,7 +63,7 @@ def linear_beta(progress: float, start: float = 0.5, end: float = 0.75, ramp: fl
     return start + (end - start) * (min(1.0, progress / ramp) if ramp > 0 else 1.0)
 
 
-def paper_beta(epoch: int, epochs: int, step: int, steps: int, start: float = 0.5) -> float:
+def paper_beta(epoch: int, epochs: int, step: float, steps: float, start: float = 0.5) -> float:
     r"""(7.4) β = clip(e/E + τ/T, β₀, 1), the paper's Algorithm 1 read literally.
 
     e of E epochs, τ of T steps in this one, both counted from 1. It reaches 1 (no pull up at all)

@@ -1,15 +1,15 @@
-"""The main job: each method, several seeds, one table and two figures.
+"""Grids of runs: an arm (what is done) times a seed, each leaving a log. The main job is one of them.
 
-A grid of runs on all cores (one thread each: these models are too small to share one), or one after
-the other on a GPU. A finished run leaves a log; the same command takes up where it was stopped.
+Runs go on all cores (one thread each: these models are too small to share one), or one after the
+other on a GPU. A finished run leaves a log; the same command takes up where it was stopped.
 """
 
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from minidistill.batching import encode_prompt, seeded
 from minidistill.checkpoint import atomic_write, read_log, write_log
-from minidistill.evaluation import Probe, Scores, evaluate, make_probe
+from minidistill.evaluation import Probe, Scores, evaluate, make_probe, rouge_l
 from minidistill.generation import decode, sample
 from minidistill.models import load_pair, pick_device
 from minidistill.objectives import get_method
@@ -27,7 +27,8 @@ from minidistill.report import METRICS, START, draw, table
 from minidistill.tasks import Task, load_task
 from minidistill.training import Settings, check_same_run, distill, fingerprint
 
-WATCHED = 8  # held-out prompts whose greedy answers a log keeps, at every probe but the first
+WATCHED = 8  # held-out prompts whose greedy answers a log keeps
+CURVE = 4  # every how many probes ROUGE-L is measured
 MAIN_METHODS = ["kd", "gkd", "skl", "dpkd", "cald", "distillm2"]
 
 
@@ -45,23 +46,41 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Arm:
+    """One kind of run: a method, what feeds its slots, its own settings, where it leaves the protocol."""
+
+    method: str
+    feed: dict = field(default_factory=dict)
+    hyper: dict = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        get_method(self.method).check_settings(self.hyper)
+        Settings(self.method, feed=self.feed, **self.settings)
+
+
+@dataclass(frozen=True)
 class Job:
-    """One run: a protocol, a method, a seed."""
+    """One run: a protocol, an arm and its name, a seed."""
 
     protocol: Protocol
-    method: str
+    name: str
+    arm: Arm
     seed: int
 
     def path(self, folder: Path) -> Path:
-        return folder / f"{self.protocol.task}-{self.method}-{self.seed}.json"
+        return folder / f"{self.protocol.task}-{self.name}-{self.seed}.json"
+
+    def settings(self) -> dict:
+        """What `distill` is told: the protocol, and what the arm changes in it."""
+        same = ("epochs", "lr", "batch_size", "temperature")
+        return {name: getattr(self.protocol, name) for name in same} | self.arm.settings
 
 
 def main_job(out: Path, methods: Sequence[str], seeds: int, protocol: Protocol) -> None:
     """Run what is not there yet, then write out/table.md and out/figures, and print both places."""
-    for name in methods:
-        get_method(name)
-    rows = [START, *(m for m in methods if m != START)]
-    jobs = [Job(protocol, method, seed) for seed in range(seeds) for method in rows]
+    rows = {name: Arm(name) for name in [START, *methods]}
+    jobs = [Job(protocol, name, arm, seed) for seed in range(seeds) for name, arm in rows.items()]
     started = time.monotonic()
     logs = run_grid(jobs, out / "runs")
     text = table(logs)
@@ -102,38 +121,65 @@ def _finished(job: Job, folder: Path) -> dict | None:
 
 
 def _run(job: Job, folder: Path, news) -> None:
-    """One job in a process of its own: same teacher responses and probe for all methods of a seed."""
+    """One job in a process of its own: same teacher responses and probe for all arms of a seed."""
     started, protocol = time.monotonic(), job.protocol
     pair, task = load_pair(protocol.task), load_task(protocol.task)
     task = Task(task.name, task.train[: protocol.prompts], task.test, task.grade)
     tgo, probe = _common_responses(job, folder, pair, task)
-    watched = [encode_prompt(pair.tokenizer, e.prompt) for e in task.test[:WATCHED]]
-    answers = []
-
-    def report(history) -> None:
-        answers.append(decode(pair, sample(pair.student, watched, pair, temperature=0)))
-        news.put(_headline(job, history.probes[-1]))
-
-    probes, loss = [], []
-    if job.method != START:
+    watch = Watch(pair, task, job, lambda probe: news.put(_headline(job, probe)))
+    if job.name != START:
         history = distill(
-            pair, task, job.method, epochs=protocol.epochs, seed=job.seed, lr=protocol.lr,
-            batch_size=protocol.batch_size, temperature=protocol.temperature, tgo=tgo, probe=probe,
-            callback=report, progress=False,
+            pair, task, job.arm.method, seed=job.seed, tgo=tgo, probe=probe, feed=job.arm.feed,
+            callback=watch, progress=False, **job.settings(), **job.arm.hyper,
         )  # fmt: skip
-        probes, loss = history.probes, [round(step["loss"], 5) for step in history.steps]
+        watch.trained(history)
     drawn = {"draws": protocol.draws, "seed": seeded(job.seed, "draw")}
     scores = evaluate(pair, task, probe, temperature=protocol.temperature, **drawn)
-    content = {
-        "job": asdict(job),
-        "scores": _numbers(scores),
-        "probes": probes,
-        "loss": loss,
-        "answers": answers,
-        "seconds": round(time.monotonic() - started, 1),
-        **machine(),
-    }
-    write_log(job.path(folder), content)
+    content = {"job": asdict(job), "scores": _numbers(scores), **watch.log}
+    content["seconds"] = round(time.monotonic() - started, 1)
+    write_log(job.path(folder), {**content, **machine()})
+
+
+class Watch:
+    """What a log keeps of a run while it goes: `distill`'s callback.
+
+    probes: the two NLLs and what the method logged (alpha, beta, phi); answers: greedy ones to the
+    first held-out prompts; curve: ROUGE-L of one sampled response a held-out prompt, every few probes.
+    """
+
+    def __init__(self, pair, task: Task, job: Job, say: Callable[[dict], None]):
+        self.pair, self.task, self.job, self.say = pair, task, job, say
+        self.prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.test]
+        self.log = {"probes": [], "answers": [], "curve": []}
+        self.seconds = 0.0
+
+    def __call__(self, history) -> None:
+        started = time.monotonic()
+        logged = {k: v for k, v in history.steps[-1].items() if k not in ("step", "epoch", "lr")}
+        history.probes[-1].update(logged)
+        self.say(history.probes[-1])
+        watched = self.prompts[:WATCHED]
+        self.log["answers"].append(self._answers(watched, temperature=0))
+        if (len(history.probes) - 1) % CURVE == 0:
+            seed = seeded(self.job.seed, "curve")
+            answers = self._answers(
+                self.prompts, temperature=self.job.protocol.temperature, seed=seed
+            )
+            overlap = rouge_l(self.task.test, answers)
+            self.log["curve"].append({"step": history.probes[-1]["step"], "rouge_l": overlap})
+        self.seconds += time.monotonic() - started
+
+    def trained(self, history) -> None:
+        """The probes, and the seconds of training without those of this watch."""
+        self.log |= {
+            "probes": history.probes,
+            "train_seconds": round(history.seconds - self.seconds, 1),
+        }
+        if self.job.name not in MAIN_METHODS:  # nobody replays the others
+            self.log["answers"] = self.log["answers"][-1:]
+
+    def _answers(self, prompts, **how) -> list[str]:
+        return decode(self.pair, sample(self.pair.student, prompts, self.pair, **how))
 
 
 def _common_responses(job: Job, folder: Path, pair, task: Task) -> tuple[list, Probe]:
@@ -190,4 +236,4 @@ def machine() -> dict:
 
 def _headline(job: Job, probe: dict) -> str:
     nlls = f"NLL on teacher {probe['nll_teacher']:.2f}, on student {probe['nll_student']:.2f}"
-    return f"{job.method} seed {job.seed} step {probe['step']}: {nlls}"
+    return f"{job.name} seed {job.seed} step {probe['step']}: {nlls}"

@@ -31,6 +31,7 @@ class Moment:
     """Where training stands. `gaps` keeps (sum, count) of the first epoch's gaps: m is their mean."""
 
     epoch: int = 0
+    epochs: int = 1
     progress: float = 0.0
     gaps: dict[str, list[float]] = field(default_factory=dict)
     log: dict[str, float] = field(default_factory=dict)
@@ -190,6 +191,12 @@ def cald_kl(tgo: Scored, sgo: Scored) -> Tensor:
 
 
 @method
+def cald_by_epoch(tgo: Scored, sgo: Scored, at: Moment, *, alphas=(0.1, 0.1, 0.01)) -> Tensor:
+    """CALD with an α for each epoch, the last one from then on: how the paper's Table 1 is made."""
+    return cald(tgo, sgo, alpha=alphas[min(at.epoch, len(alphas) - 1)])
+
+
+@method
 def distillm2(tgo: Scored, sgo: Scored, at: Moment, *, alpha0: float = 0.1, beta0: float = 0.5):
     r"""(8.1) DistiLLM-2: ½ [(1−β) SKL_{α_t}(x, y_t) + β SRKL_{α_s}(x, y_s)].
 
@@ -206,6 +213,15 @@ def distillm2_no_alpha(tgo: Scored, sgo: Scored, at: Moment, *, alpha0=0.1, beta
     """Ablation: DistiLLM-2 with α fixed at α₀; only β moves."""
     _check_weights(alpha0=alpha0, beta0=beta0)
     return _contrast(tgo, sgo, at, alpha0, alpha0, C.linear_beta(at.progress, start=beta0))
+
+
+@method
+def distillm2_paper_beta(tgo: Scored, sgo: Scored, at: Moment, *, alpha0=0.1, beta0: float = 0.5):
+    """DistiLLM-2 with α fixed and β by the paper's formula (7.4) read literally."""
+    _check_weights(alpha0=alpha0, beta0=beta0)
+    within = min(1.0, at.progress * at.epochs - at.epoch)
+    beta = C.paper_beta(at.epoch + 1, at.epochs, within, 1, start=beta0)
+    return _contrast(tgo, sgo, at, alpha0, alpha0, beta)
 
 
 @method

@@ -49,7 +49,7 @@ def by_method(logs: Sequence[dict]) -> dict[str, list[dict]]:
     """Logs grouped by method, in the order in which methods first appear."""
     groups: dict[str, list[dict]] = {}
     for log in logs:
-        groups.setdefault(log["job"]["method"], []).append(log)
+        groups.setdefault(log["job"]["name"], []).append(log)
     return groups
 
 
@@ -74,14 +74,16 @@ def draw(logs: Sequence[dict], folder: Path) -> list[Path]:
     return [folder / name for name in pictures]
 
 
-def shipped_logs(name: str = "main") -> list[dict]:
-    """The logs under data/NAME/runs, in the order of the table; FileNotFoundError if there are none."""
-    folder = data_dir() / name / "runs"
-    logs = [log for log in map(read_log, sorted(folder.glob("*.json"))) if log and "scores" in log]
-    if not logs:
-        raise FileNotFoundError(f"no logs in {folder}")
-    order = list(NAMES)
-    return sorted(logs, key=lambda log: (order.index(log["job"]["method"]), log["job"]["seed"]))
+def shipped_logs(names: Sequence[str] = tuple(NAMES)) -> list[dict]:
+    """The logs of these arms under data/runs, arm by arm, seed by seed; FileNotFoundError lacks one."""
+    logs, folder = [], data_dir() / "runs"
+    for name in names:
+        files = [p for p in folder.glob(f"*-{name}-*.json") if p.stem.split("-")[1:-1] == [name]]
+        found = sorted(filter(None, map(read_log, files)), key=lambda log: log["job"]["seed"])
+        if not found:
+            raise FileNotFoundError(f"no logs of {name} in {folder}")
+        logs += found
+    return logs
 
 
 def real_table(results: Sequence[dict]) -> str:
@@ -105,21 +107,6 @@ def real_table(results: Sequence[dict]) -> str:
         f"{r['transformers']}.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def readme_tables() -> dict[str, str]:
-    """The generated parts of the README, by the name in their marker."""
-    results = [read_log(data_dir() / "smollm2" / f"{m}.json") for m in ("kd", "distillm2")]
-    return {"main": table(shipped_logs("main")), "smollm2": real_table(results)}
-
-
-def update_readme(text: str) -> str:
-    """`text` with what stands between `<!-- table:NAME -->` and `<!-- end -->` made anew."""
-    for name, body in readme_tables().items():
-        start, end = f"<!-- table:{name} -->\n", "<!-- end -->"
-        before, rest = text.split(start)
-        text = before + start + body + end + rest.split(end, 1)[1]
-    return text
 
 
 def _cell(values: list[float | None]) -> str:

@@ -90,7 +90,9 @@ def interval(differences: Tensor, draws: int = 4000) -> tuple[float, float]:
     """Bootstrap 95 % interval of the mean of one difference a seed."""
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randint(len(differences), (draws, len(differences)), generator=generator)
-    low, high = differences[chosen].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
+    low, high = (
+        differences[chosen].mean(1).quantile(differences.new_tensor([0.025, 0.975])).tolist()
+    )
     return low, high
 
 

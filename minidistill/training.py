@@ -138,7 +138,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             pair.student.parameters(), lr=settings.lr, weight_decay=0.0
         )
-        self.moment, self.step = Moment(), 0
+        self.moment, self.step = Moment(epochs=settings.epochs), 0
         self.history = History(settings.method, probe=probe)
         self.batches_per_epoch = math.ceil(len(task.train) / settings.batch_size)
         self.total_steps = settings.epochs * self.batches_per_epoch

@@ -1,0 +1,81 @@
+"""The claims ledger in words: its table, one claim in full, and the tables of the README."""
+
+import textwrap
+from pathlib import Path
+
+from minidistill import claims
+from minidistill.checkpoint import read_log
+from minidistill.report import real_table, shipped_logs, table
+from minidistill.tasks import data_dir
+
+
+def claims_table(folder: Path | None = None) -> str:
+    """Markdown: a row a claim, its weakest contrast with interval, seeds, device, seconds, verdict."""
+    lines = [
+        "| | claim | paper | weakest contrast | difference [95 %] | seeds | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    folder = folder or data_dir() / "runs"
+    for name, claim in claims.CLAIMS.items():
+        results = [claims.judge(contrast, folder) for contrast in claim.contrasts]
+        weakest = claims.weakest(results)
+        lines.append(
+            f"| {name} | {claim.says} | {claim.where} | {weakest.contrast.says} | "
+            f"{difference(weakest)} | {len(weakest.values)} | **{claims.verdict(results)}** |"
+        )
+    runs, seconds, machines = _cost(folder)
+    lines += ["", f"{runs} runs, {seconds / 60:.0f} minutes of one core in all. {machines}."]
+    return "\n".join(lines) + "\n"
+
+
+def claim_report(name: str, folder: Path | None = None) -> str:
+    """Text: what the paper says, every contrast with its interval and seeds, the verdict, and why."""
+    claim, folder = claims.get_claim(name), folder or data_dir() / "runs"
+    results = [claims.judge(contrast, folder) for contrast in claim.contrasts]
+    lines = [
+        f"{name.upper()}  {claim.says}",
+        f"paper: {claim.where}. {claim.figures}",
+        f"seeds: {len(results[0].values)}",
+        "",
+    ]
+    width = max(len(r.contrast.says) for r in results)
+    for r in results:
+        metric = claims.METRIC_NAMES[r.contrast.metric]
+        lines.append(f"{r.contrast.says:{width}}  {difference(r)}  {r.verdict:12}  ({metric})")
+    lines += ["", f"verdict: {claims.verdict(results)}"]
+    return "\n".join([*lines, *textwrap.wrap(claim.why, 100)]) + "\n"
+
+
+def difference(result) -> str:
+    """'+0.012 [+0.004, +0.021]', and the margin where it is not zero."""
+    margin = f" (margin {result.contrast.margin:+.3f})" if result.contrast.margin else ""
+    return f"{result.mean:+.3f} [{result.low:+.3f}, {result.high:+.3f}]{margin}"
+
+
+def _cost(folder: Path) -> tuple[int, float, str]:
+    """How many logs, their seconds, and where they were made."""
+    logs = [log for log in map(read_log, sorted(folder.glob("*.json"))) if log and "scores" in log]
+    machines = {
+        f"{g['device']}, {g['cores']} cores, torch {g['torch']}, transformers {g['transformers']}"
+        for g in logs
+    }
+    return len(logs), sum(log["seconds"] for log in logs), "; ".join(sorted(machines))
+
+
+def readme_tables() -> dict[str, str]:
+    """The generated parts of the README, by the name in their marker."""
+    results = [read_log(data_dir() / "smollm2" / f"{m}.json") for m in ("kd", "distillm2")]
+    return {
+        "main": table(shipped_logs()),
+        "claims": claims_table(),
+        "smollm2": real_table(results),
+    }
+
+
+def update_readme(text: str) -> str:
+    """`text` with what stands between `<!-- table:NAME -->` and `<!-- end -->` made anew."""
+    for name, body in readme_tables().items():
+        start, end = f"<!-- table:{name} -->\n", "<!-- end -->"
+        before, rest = text.split(start)
+        text = before + start + body + end + rest.split(end, 1)[1]
+    return text
