@@ -98,6 +98,17 @@ def claims_run(
         typer.echo(claim_report(name, folder))
 
 
+@claims_app.command("grid")
+def claims_grid(out: Logs = None) -> None:
+    """The grid of alpha and beta and DPKD's map: what the sliders of lessons 04 to 08 show."""
+    from minidistill import claims
+    from minidistill.tasks import data_dir
+
+    folder = out or data_dir() / "runs"
+    claims.run_arms(list(claims.GRID), folder, seeds=2)
+    claims.run_arms(list(claims.MAP), folder, seeds=1)
+
+
 @claims_app.command("table")
 def claims_table(out: Logs = None) -> None:
     """All verdicts with their deciding contrast, interval, seeds, device and seconds."""
@@ -168,10 +179,13 @@ def table(
         "README.md"
     ),
 ) -> None:
-    """Make the README's tables anew from the logs under data/."""
+    """Make the README's tables and figures anew from the logs under data/."""
     from minidistill.checkpoint import atomic_write
     from minidistill.ledger import update_readme
+    from minidistill.report import draw, shipped_logs
+    from minidistill.tasks import data_dir
 
+    draw(shipped_logs(), data_dir() / "figures")
     atomic_write(readme, update_readme(readme.read_text(encoding="utf-8")).encode())
 
 

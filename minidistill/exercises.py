@@ -70,6 +70,15 @@ def _scored(seed: int) -> scoring.Scored:
     return scoring.Scored(labels, _mask(3, 2, width=3), draw[0], lambda: draw[1])
 
 
+def _logsigmoid(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.logsigmoid(x)
+
+
+def _dpkd_margin(tgo: scoring.Scored, sgo: scoring.Scored) -> torch.Tensor:
+    winner, loser = (y.sum(y.token_log_q - y.token_log_p) for y in (tgo, sgo))
+    return winner - loser
+
+
 def _prob_mixture(log_a, log_b, alpha):
     return alpha * log_a.exp() + (1 - alpha) * log_b.exp()
 
@@ -253,6 +262,75 @@ EXERCISES = {
                 objectives.cald_kl(tgo, sgo)
             ),
             "the factor ½ is missing": lambda tgo, sgo, a: 2 * objectives.cald(tgo, sgo, alpha=a),
+        },
+        gradient=False,
+    ),
+    "first_stop": Exercise(
+        answer=lambda ids, stop: ((ids == stop).cumsum(-1) - (ids == stop).long() == 0).sum(-1),
+        first_step="a token counts if no stop token stands before it: think of a running count.",
+        cases=(
+            (torch.tensor([[5, 6, 1, 1, 1], [5, 1, 6, 7, 1], [4, 5, 6, 7, 8]]), 1),
+            (torch.tensor([[3, 9, 4, 9, 2, 9], [9, 9, 9, 9, 9, 9]]), 9),
+        ),
+        mistakes={
+            "the stop token itself is left out: it belongs to the response, or nobody learns to stop": (
+                lambda ids, stop: ((ids == stop).cumsum(-1) == 0).sum(-1)
+            ),
+            "you count every token that is not the stop token: cut by position, not by value": (
+                lambda ids, stop: (ids != stop).sum(-1)
+            ),
+            "you cut at the last stop token: what follows the first one is padding or chatter": (
+                lambda ids, stop: torch.where(
+                    (ids == stop).any(-1),
+                    ids.shape[-1] - (ids == stop).flip(-1).int().argmax(-1),
+                    ids.shape[-1],
+                )
+            ),
+            "a response without a stop token keeps all its tokens; in yours argmax says 0 there": (
+                lambda ids, stop: (ids == stop).int().argmax(-1) + 1
+            ),
+        },
+        gradient=False,
+    ),
+    "dpkd": Exercise(
+        answer=lambda tgo, sgo, lam: objectives.dpkd(tgo, sgo, lam=lam),
+        first_step="sum log q − log p over each response; λ times the difference; −logsigmoid.",
+        cases=tuple((_scored(seed), _scored(seed + 1), 0.5) for seed in (3, 5)),
+        mistakes={
+            "Δ has the wrong sign: the responses are swapped (the teacher's wins), or log p − log q": (
+                lambda tgo, sgo, lam: objectives.dpkd(sgo, tgo, lam=lam)
+            ),
+            "the minus in front is missing: a loss is minimised": lambda tgo, sgo, lam: (
+                -objectives.dpkd(tgo, sgo, lam=lam)
+            ),
+            "these are means over the tokens, as in the released code; sums are asked for": (
+                lambda tgo, sgo, lam: objectives.dpkd(tgo, sgo, lam=lam, per_token=True)
+            ),
+            "lambda is missing": lambda tgo, sgo, lam: objectives.dpkd(tgo, sgo, lam=1.0),
+            "the teacher is missing: log q alone, with no log p beside it": lambda tgo, sgo, lam: (
+                -_logsigmoid(lam * (tgo.sum(tgo.token_log_q) - sgo.sum(sgo.token_log_q)))
+            ),
+            "the sigmoid is missing: this is −λΔ, without even a floor for the loss": (
+                lambda tgo, sgo, lam: -lam * _dpkd_margin(tgo, sgo)
+            ),
+        },
+        gradient=False,
+    ),
+    "pair_weight": Exercise(
+        answer=lambda margin, lam: lam * torch.sigmoid(-lam * margin),
+        first_step="differentiate −log σ(λΔ) by Δ; the derivative of log σ(x) is σ(−x).",
+        cases=((torch.tensor([-4.0, -0.5, 0.3, 2.0]), 0.5), (torch.tensor([1.0, -3.0]), 0.1)),
+        mistakes={
+            "the sign inside the sigmoid is flipped: pairs already won must weigh less": (
+                lambda margin, lam: lam * torch.sigmoid(lam * margin)
+            ),
+            "the inner derivative λ in front is missing": lambda margin, lam: torch.sigmoid(
+                -lam * margin
+            ),
+            "λ inside the sigmoid is missing": lambda margin, lam: lam * torch.sigmoid(-margin),
+            "this is the loss itself; its slope is asked for": lambda margin, lam: (
+                -_logsigmoid(lam * margin)
+            ),
         },
         gradient=False,
     ),

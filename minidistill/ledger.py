@@ -5,6 +5,7 @@ from pathlib import Path
 
 from minidistill import claims
 from minidistill.checkpoint import read_log
+from minidistill.paper import CLAIMS, METRIC_NAMES
 from minidistill.report import real_table, shipped_logs, table
 from minidistill.tasks import data_dir
 
@@ -16,7 +17,7 @@ def claims_table(folder: Path | None = None) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     folder = folder or data_dir() / "runs"
-    for name, claim in claims.CLAIMS.items():
+    for name, claim in CLAIMS.items():
         results = [claims.judge(contrast, folder) for contrast in claim.contrasts]
         weakest = claims.weakest(results)
         lines.append(
@@ -40,7 +41,7 @@ def claim_report(name: str, folder: Path | None = None) -> str:
     ]
     width = max(len(r.contrast.says) for r in results)
     for r in results:
-        metric = claims.METRIC_NAMES[r.contrast.metric]
+        metric = METRIC_NAMES[r.contrast.metric]
         lines.append(f"{r.contrast.says:{width}}  {difference(r)}  {r.verdict:12}  ({metric})")
     lines += ["", f"verdict: {claims.verdict(results)}"]
     return "\n".join([*lines, *textwrap.wrap(claim.why, 100)]) + "\n"

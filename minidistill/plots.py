@@ -28,7 +28,7 @@ from matplotlib.axes import Axes
 
 __all__ = [
     "BLACK", "METHODS", "ROLES", "axes", "curves", "densities", "log_axis", "nll_bars", "nll_curves",
-    "paths", "png", "point", "show", "stacked", "styles", "token_bars", "value_bars",
+    "paths", "png", "point", "seed_points", "show", "stacked", "styles", "token_bars", "value_bars",
 ]  # fmt: skip
 
 
@@ -206,6 +206,22 @@ def point(x: float, y: float, name: str, ax: Axes) -> Axes:
         {"xytext": (-8, 0), "ha": "right"} if x > 0.7 * ax.get_xlim()[1] else {"xytext": (8, 0)}
     )
     ax.annotate(name, (x, y), textcoords="offset points", va="center", fontsize=8.5, **beside)
+    return ax
+
+
+@rc_context(LIGHT)
+def seed_points(
+    values: Mapping[str, Sequence[float]], ax: Axes | None = None, xlabel: str = "", title: str = ""
+) -> Axes:
+    """A row a name: one point a seed, and a bar at their mean."""
+    ax = axes() if ax is None else ax
+    for i, (name, style) in enumerate(styles(list(values)).items()):
+        points = _array(values[name])
+        ax.plot(points, [i] * len(points), linestyle="none", marker=style.marker, color=style.color)
+        ax.plot([points.mean()] * 2, [i - 0.32, i + 0.32], color=BLACK, linewidth=1.5)
+    ax.set_yticks(range(len(values)), list(values))
+    ax.grid(axis="y", visible=False)
+    ax.set(xlabel=xlabel, title=title, ylim=(len(values) - 0.4, -0.6))  # first name on top
     return ax
 
 

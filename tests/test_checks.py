@@ -51,6 +51,16 @@ def cald(tgo, sgo, alpha):
     return (pull + push) / 2
 
 
+def first_stop(ids, stop):
+    rows = [row.tolist() for row in ids]
+    return torch.tensor([row.index(stop) + 1 if stop in row else len(row) for row in rows])
+
+
+def dpkd(tgo, sgo, lam):
+    ratios = [((y.token_log_q - y.token_log_p) * y.mask).sum(-1) for y in (tgo, sgo)]
+    return (1 + (-lam * (ratios[0] - ratios[1])).exp()).log()
+
+
 # Written from the equations, so that no answer is compared with itself.
 SOLUTIONS = {
     "kl": kl,
@@ -62,6 +72,9 @@ SOLUTIONS = {
     "masked_mean": masked_mean,
     "token_log_probs": token_log_probs,
     "cald": cald,
+    "first_stop": first_stop,
+    "dpkd": dpkd,
+    "pair_weight": lambda margin, lam: lam / (1 + (lam * margin).exp()),
 }
 
 

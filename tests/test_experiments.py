@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from minidistill import load_pair, report, teaching
+from minidistill import ledger, load_pair, report, teaching
 from minidistill.checkpoint import read_log
 from minidistill.experiments import Protocol, distil_and_score, main_job
 from minidistill.tasks import Task, load_task
@@ -31,7 +31,7 @@ def test_the_main_job_leaves_logs_table_and_figures_and_resumes(tmp_path, capsys
     kd, start = (tmp_path / "runs" / f"instruct-{m}-0.json" for m in ("kd", "sft"))
     log = read_log(kd)
     assert len(log["answers"]) == len(log["probes"]) - 1
-    assert {"torch", "device", "seconds", "loss"} <= set(log)
+    assert {"torch", "device", "seconds", "train_seconds", "curve"} <= set(log)
     kept, content = start.stat().st_mtime_ns, json.loads(kd.read_text())
     kd.write_text(kd.read_text().replace('"rouge_l": 0.', '"rouge_l": 0.9'))  # damaged by hand
     with pytest.warns(UserWarning, match="damaged"):
@@ -83,7 +83,7 @@ def test_an_unknown_method_is_refused_before_anything_runs(tmp_path):
 def log(method: str, seed: int, rouge: float) -> dict:
     scores = {"nll_teacher": 1.0, "nll_student": 2.0, "rouge_l": rouge, "accuracy": None}
     protocol = {"prompts": 10, "epochs": 1, "draws": 2, "temperature": 1.0}
-    return {"job": {"method": method, "seed": seed, "protocol": protocol}, "scores": scores}
+    return {"job": {"name": method, "seed": seed, "protocol": protocol}, "scores": scores}
 
 
 def test_a_table_cell_is_mean_and_standard_deviation_over_seeds():
@@ -96,12 +96,12 @@ def test_a_table_cell_is_mean_and_standard_deviation_over_seeds():
 
 def test_the_readme_holds_the_tables_that_the_logs_make():
     text = README.read_text(encoding="utf-8")
-    assert report.update_readme(text) == text
+    assert ledger.update_readme(text) == text
 
 
 def test_the_shipped_table_says_what_the_course_says():
     """DPKD leaves by 2 nats and says nothing right; the contrastive students pass the start."""
-    rows = report.by_method(report.shipped_logs("main"))
+    rows = report.by_method(report.shipped_logs())
 
     def values(method: str, name: str) -> list[float]:
         return [run["scores"][name] for run in rows[method]]

@@ -153,3 +153,18 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch):
         ModuleNotFoundError, match=r'matplotlib: pip install "minidistill\[course\]"'
     ):
         runpy.run_path(page.__file__)
+
+
+def test_seed_points_are_all_drawn_with_a_bar_at_their_mean_and_the_first_name_on_top():
+    values = {"kd": [0.5, 0.7], "cald": [0.6, 0.9, 0.9]}
+    ax = plots.seed_points(values, xlabel="ROUGE-L", title="title")
+    drawn = [list(line.get_xdata()) for line in ax.lines]
+    assert drawn == [
+        [0.5, 0.7],
+        pytest.approx([0.6, 0.6]),
+        [0.6, 0.9, 0.9],
+        pytest.approx([0.8, 0.8]),
+    ]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["kd", "cald"]
+    bottom, top = ax.get_ylim()
+    assert bottom > top

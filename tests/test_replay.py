@@ -8,7 +8,7 @@ from minidistill.report import NAMES, START, by_method
 
 @pytest.fixture(scope="module")
 def logs():
-    return report.shipped_logs("main")
+    return report.shipped_logs()
 
 
 @pytest.mark.parametrize("prompt", [0, 6, 7])
@@ -41,5 +41,5 @@ def test_logs_come_in_the_order_of_the_table(logs):
 
 def test_no_logs_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "data_dir", lambda: tmp_path)
-    with pytest.raises(FileNotFoundError, match="no logs in"):
-        report.shipped_logs("main")
+    with pytest.raises(FileNotFoundError, match="no logs of sft in"):
+        report.shipped_logs()

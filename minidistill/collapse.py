@@ -1,0 +1,188 @@
+"""Why DPKD runs away: its pair weight, the smallest student that collapses, what a run's pairs are worth.
+
+For lesson 04. DPKD is arXiv 2406.19774; that preference losses can lower both responses of a pair through
+what the two share is known from DPO (arXiv 2402.13228, 2410.05779). The three-token student is ours.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minidistill import divergences as D
+from minidistill import plots, toy
+from minidistill.batching import encode_prompt
+from minidistill.evaluation import nll
+from minidistill.generation import decode, sample
+from minidistill.models import Pair
+from minidistill.paper import MAP
+from minidistill.rollouts import Rollouts
+from minidistill.tasks import Task
+from minidistill.tokens import log_ratios
+from minidistill.training import Settings
+
+TEACHER = torch.tensor([0.70, 0.25, 0.05]).log()  # teacher's word, student's word, nobody's word
+LAMBDAS, RATES = (0.03, 0.1, 0.3, 1.0), (1.5e-4, 5e-4, 1.5e-3)
+STEPS, OVERLAPS = 400, 21
+
+
+def pair_weight(margin: Tensor, lam: float) -> Tensor:
+    r"""(4.2) λ σ(−λΔ), what DPKD's gradient weighs a pair with: ∇L = −weight (∇log q(y_t) − ∇log q(y_s)).
+
+    Δ = log[q(y_t)/p(y_t)] − log[q(y_s)/p(y_s)] in nats, any shape. The teacher is in the weight only.
+    """
+    return lam * torch.sigmoid(-lam * margin)
+
+
+def margin(log_q: Tensor, log_p: Tensor) -> Tensor:
+    r"""(4.3) Δ = log[q(y_t)/p(y_t)] − log[q(y_s)/p(y_s)], for one-token responses y_t = 0, y_s = 1.
+
+    λΔ is DPKD's implicit reward margin. (..., vocab) log-probabilities → (...) nats.
+    """
+    ratio = log_q - log_p
+    return ratio[..., 0] - ratio[..., 1]
+
+
+def words_with(overlap: float | Tensor) -> Tensor:
+    """Output embeddings of three words, (..., 3 words, 2): what word 3 shares with *not being* word 2.
+
+    The student's only parameters are h, with logits W h. Word 1 = (1, 0), word 2 = (1, 1), word 3 =
+    (0, −2 overlap): lowering word 2 along the second axis lifts word 3, the more so the larger the overlap.
+    """
+    overlap = torch.as_tensor(overlap)
+    zero, one = torch.zeros_like(overlap), torch.ones_like(overlap)
+    rows = [(one, zero), (one, one), (zero, -2 * overlap)]
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def flow(loss: Callable, overlap: Tensor, steps: int = STEPS, lr: float = 0.5) -> Tensor:
+    """Gradient descent of h from (1, 0.7): log q by step, (steps + 1, runs, 3); a run an overlap."""
+    words = words_with(overlap)
+    start = torch.tensor([1.0, 0.7]).expand(len(overlap), 2)
+    student = lambda h: (words @ h.unsqueeze(-1)).squeeze(-1).log_softmax(-1)  # noqa: E731
+    return toy.descend(
+        loss, TEACHER.expand(len(overlap), 3), start, steps, lr, student, torch.optim.SGD
+    )
+
+
+def flow_explorer() -> Callable:
+    """A callback `(lam, overlap) → Figure`: log q of the pair under DPKD and under CALD, by step."""
+    overlap = torch.linspace(0, 1, OVERLAPS)
+    lams = torch.tensor(LAMBDAS)
+    both = overlap.repeat(len(lams))
+    weight = lams.repeat_interleave(OVERLAPS)
+    runaway = flow(lambda p, q: -F.logsigmoid(weight * margin(q, p)), both)
+    runaway = runaway.unflatten(1, (len(lams), OVERLAPS))
+    steady = flow(lambda p, q: (D.skew_kl(p, q) + D.skew_reverse_kl(p, q)) / 2, overlap)
+
+    def picture(lam: int = 3, overlap: float = 0.5):
+        column = round(overlap * (OVERLAPS - 1))
+        left, right = plots.axes(2, height=2.7, fast=True, sharey=True)
+        title = f"(4.1) DPKD, lambda = {LAMBDAS[lam]:g}, overlap {overlap:.2f}"
+        _draw_flow(left, runaway[:, lam, column], title)
+        _draw_flow(right, steady[:, column], "(5.1) CALD, from the same start")
+        left.legend_.remove()
+        return left.figure
+
+    return picture
+
+
+def _draw_flow(ax, path: Tensor, title: str) -> None:
+    names = ("y_t (teacher wrote it)", "y_s (student wrote it)", "nobody's word")
+    lines = dict(zip(names, path.T, strict=True))
+    plots.curves(torch.arange(len(path)), lines, ax, "step", "log q (nats)", title)
+    ax.set_ylim(-9, 0.6)
+    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 0.08))
+
+
+def first_losers(pair: Pair, task: Task, seed: int) -> list[list[int]]:
+    """What `first_sgo` will be in a `distill` run of this seed at the usual settings: the trained losers."""
+    rollouts = Rollouts(pair, task, {"first_sgo": "first_sgo"}, Settings("dpkd", seed=seed))
+    rollouts.collect(epoch=0)
+    return rollouts.responses["first_sgo"]
+
+
+def pair_margins(pair: Pair, prompts, winners, losers) -> Tensor:
+    """(4.3) Δ of each pair as the student stands: sequence sums, as in the paper; (pairs,) nats."""
+    better, worse = (log_ratios(pair, prompts, ys) for ys in (winners, losers))
+    return torch.stack([w.sum() - b.sum() for b, w in zip(better, worse, strict=True)])
+
+
+class Diary:
+    """`distill`'s callback for lesson 04: at each probe the margin of some trained pairs, and answers.
+
+    rows: step, margin (mean Δ over the pairs), NLL on their two sides (nats per token), answers.
+    """
+
+    def __init__(
+        self, pair: Pair, task: Task, tgo, first_sgo, asked: Sequence[str], size: int = 64
+    ):
+        self.pair, self.winners, self.losers = pair, tgo[:size], first_sgo[:size]
+        self.prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.train[:size]]
+        self.asked = [encode_prompt(pair.tokenizer, text) for text in asked]
+        self.rows: list[dict] = []
+        self.write(0)
+
+    def __call__(self, history) -> None:
+        self.write(history.probes[-1]["step"])
+
+    def write(self, step: int) -> None:
+        deltas = pair_margins(self.pair, self.prompts, self.winners, self.losers)
+        answers = decode(self.pair, sample(self.pair.student, self.asked, self.pair, temperature=0))
+        sides = {"nll_teacher": self.winners, "nll_student": self.losers}
+        nlls = {k: nll(self.pair.student, self.pair, self.prompts, ys) for k, ys in sides.items()}
+        row = {"step": step, "margin": float(deltas.mean()), "answers": answers}
+        self.rows.append({**row, **nlls})
+
+
+def collapse_step(probes: Sequence[dict], nats: float = 1.0) -> int | None:
+    """The first probed step whose NLL on teacher responses exceeds the start by `nats`; None if none."""
+    limit = probes[0]["nll_teacher"] + nats
+    return next((p["step"] for p in probes if p["nll_teacher"] > limit), None)
+
+
+def arm(form: str, lam: float, lr: float) -> str:
+    """The name in `paper.MAP`; KeyError where the map has no such place."""
+    name = f"dpkd_{form}_lam{lam:g}_lr{lr:g}"
+    MAP[name]
+    return name
+
+
+def draw_map(ax, runs: dict[str, Sequence[dict]], form: str, mark=None, title: str = ""):
+    """λ × learning rate: the NLL on teacher responses at the end, and when it had risen by a nat."""
+    ends = [[runs[arm(form, lam, lr)][-1]["nll_teacher"] for lam in LAMBDAS] for lr in RATES]
+    ax.imshow(ends, cmap="Greys", vmin=0, vmax=8, aspect="auto", origin="lower")
+    for row, lr in enumerate(RATES):
+        for column, lam in enumerate(LAMBDAS):
+            when = collapse_step(runs[arm(form, lam, lr)])
+            note = f"{ends[row][column]:.2f}\n" + (f"step {when}" if when else "under a nat")
+            ink = "white" if ends[row][column] > 4.5 else "black"
+            ax.text(column, row, note, ha="center", va="center", fontsize=8, color=ink)
+    if mark:
+        x, y = LAMBDAS.index(mark[0]), RATES.index(mark[1])
+        ax.plot([x - .48, x + .48, x + .48, x - .48, x - .48], [y - .46, y - .46, y + .46, y + .46, y - .46],
+                color=plots.METHODS["skl"].color, linewidth=2.5)  # fmt: skip
+    ax.set_xticks(range(len(LAMBDAS)), [f"{lam:g}" for lam in LAMBDAS])
+    ax.set_yticks(range(len(RATES)), [f"{lr:g}" for lr in RATES])
+    ax.grid(visible=False)
+    ax.set(xlabel="lambda", ylabel="learning rate")
+    ax.set_title(title, loc="left", fontsize=10.5)
+    return ax
+
+
+def map_explorer(logs: Sequence[dict]) -> Callable:
+    """A callback `(lam, rate) → Figure` over the logs of `paper.MAP`, places counted from 0."""
+    runs = {log["job"]["name"]: log["probes"] for log in logs}
+
+    def picture(lam: int = 1, rate: int = 2):
+        left, right = plots.axes(2, height=2.9, width=9.0, fast=True)
+        place = LAMBDAS[lam], RATES[rate]
+        draw_map(left, runs, "sequence", place, "(4.1) sums over the sequence: final NLL")
+        shown = {f"{form} form": runs[arm(form, *place)] for form in ("sequence", "token")}
+        plots.nll_curves(shown, "nll_teacher", right, log=True)
+        right.set_title(f"lambda = {place[0]:g}, learning rate = {place[1]:g}", loc="left")
+        right.set_ylim(0.4, 12)
+        return left.figure
+
+    return picture

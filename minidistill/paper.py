@@ -1,0 +1,215 @@
+"""What the DistiLLM-2 paper (arXiv 2503.07067) claims, as data: arms, contrasts, figures.
+
+An arm is one kind of run. A contrast is a weighted sum of one metric over arms, written so that the
+paper expects it above zero: {"cald": 1, "skl": -1} is CALD minus SKL. `claims.py` runs and judges.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from minidistill.experiments import Arm
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Σ weight · metric over arms, above `margin` if the paper is right (nats, or shares of 1)."""
+
+    says: str
+    weights: dict[str, float]
+    metric: str = "rouge_l"
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, where, with which figures; the contrasts that test it here."""
+
+    says: str
+    where: str
+    figures: str
+    contrasts: tuple[Contrast, ...]
+    why: str = ""
+    arms: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self):
+        names = [name for c in self.contrasts for name in c.weights]
+        object.__setattr__(self, "arms", tuple(dict.fromkeys(names)))
+
+
+def over(winner: str, rivals: Sequence[str], metric="rouge_l", **more) -> tuple[Contrast, ...]:
+    """`winner` above each of `rivals`."""
+    says = "{} over {}" + ("" if metric == "rouge_l" else f", {METRIC_NAMES[metric]}")
+    return tuple(
+        Contrast(says.format(winner, rival), {winner: 1, rival: -1}, metric, **more)
+        for rival in rivals
+    )
+
+
+METRIC_NAMES = {
+    "rouge_l": "ROUGE-L", "accuracy": "accuracy", "nll_teacher": "NLL on teacher responses",
+    "separation": "NLL on student minus on teacher responses", "early": "ROUGE-L on the way",
+    "log_seconds": "log seconds", "head": "mass in the head", "tail": "mass in the tail",
+}  # fmt: skip
+
+
+def _by_epoch(*alphas: float) -> Arm:
+    return Arm("cald_by_epoch", hyper={"alphas": list(alphas)}, settings={"epochs": len(alphas)})
+
+
+EPSILONS = (0.3, 1.0)
+ALPHAS, BETAS = (0.0, 0.01, 0.1, 0.3), (0.1, 0.3, 0.5, 0.7, 0.9)
+ARMS: dict[str, Arm] = {
+    **{name: Arm(name) for name in ("sft", "kd", "rkl", "skl", "srkl", "gkd", "dpkd", "distillm")},
+    **{name: Arm(name) for name in ("cald", "cald_kl", "distillm2", "distillm2_no_alpha")},
+    **{name: Arm(name) for name in ("distillm2_no_beta", "distillm2_paper_beta")},
+    # C4: who wrote the responses × which direction
+    "skl_on_sgo": Arm("skl", {"tgo": "sgo"}),
+    "srkl_on_sgo": Arm("srkl", {"tgo": "sgo"}),
+    "cald_swapped": Arm("cald", {"tgo": "sgo", "sgo": "tgo"}),
+    "cald_all_tgo": Arm("cald", {"sgo": "tgo"}),
+    "cald_all_sgo": Arm("cald", {"tgo": "sgo"}),
+    # C5, C6: other responses in one slot
+    **{
+        f"cald_{slot}_mixed_{epsilon:g}": Arm(
+            "cald", {slot: "mixed"}, settings={"epsilon": epsilon}
+        )
+        for slot in ("tgo", "sgo")
+        for epsilon in EPSILONS
+    },
+    "cald_references": Arm("cald", {"tgo": "reference"}),
+    "cald_best_tgo": Arm("cald", {"tgo": "best_tgo"}),
+    # C7: alpha in the last of one, two, three epochs
+    **{f"alpha_e1_{a:g}": _by_epoch(a) for a in (0.3, 0.1, 0.01)},
+    **{f"alpha_e2_{a:g}": _by_epoch(0.1, a) for a in (0.3, 0.1, 0.01)},
+    **{f"alpha_e3_{a:g}": _by_epoch(0.1, 0.1, a) for a in (0.3, 0.1, 0.01)},
+    # C16: how old the student's responses are
+    "distillm2_on_policy": Arm("distillm2", {"sgo": "fresh_sgo"}),
+    "distillm2_off_policy": Arm("distillm2", {"sgo": "first_sgo"}),
+}
+GRID = {
+    f"cald_a{a:g}_b{b:g}": Arm("cald", hyper={"alpha": a, "beta": b}) for a in ALPHAS for b in BETAS
+}
+MAP = {
+    f"dpkd_{form}_lam{lam:g}_lr{lr:g}": Arm(
+        "dpkd", hyper={"lam": lam, "per_token": form == "token"}, settings={"lr": lr}
+    )
+    for form in ("sequence", "token")
+    for lam in (0.03, 0.1, 0.3, 1.0)
+    for lr in (1.5e-4, 5e-4, 1.5e-3)
+}
+
+CLAIMS: dict[str, Claim] = {
+    "C1": Claim(
+        "KL pulls up where the teacher is high, RKL pushes down where it is low",
+        "Fig 1(a)",
+        "80 tokens, curves after 1, 5, 10 steps",
+        (
+            Contrast("KL's head over RKL's", {"toy_kl": 1, "toy_rkl": -1}, "head"),
+            Contrast("RKL's tail under KL's", {"toy_kl": 1, "toy_rkl": -1}, "tail"),
+        ),
+    ),
+    "C2": Claim(
+        "DPKD collapses; CALD separates teacher's and student's responses",
+        "Fig 1(b)",
+        "NLL on teacher/student responses: DPKD 20.29/91.25, CALD 2.06/2.18, KL 2.50/1.61",
+        (
+            Contrast("DPKD 2 nats above CALD", {"dpkd": 1, "cald": -1}, "nll_teacher", 2.0),
+            *over("cald", ("kd", "skl", "srkl"), "separation"),
+        ),
+    ),
+    "C3": Claim(
+        "CALD beats KL, RKL, SKL, SRKL and CALD without the skew, and is faster",
+        "Fig 1(c)",
+        "ROUGE-L by step: CALD(SKL) highest throughout",
+        over("cald", ("kd", "rkl", "skl", "srkl", "cald_kl"))
+        + over("cald", ("kd", "rkl", "skl", "srkl", "cald_kl"), "early"),
+    ),
+    "C4": Claim(
+        "The pairing matters: SKL on the teacher's responses, SRKL on the student's",
+        "Sec 3.1",
+        "no table; the paper's central argument",
+        (
+            *over("cald", ("cald_swapped", "cald_all_tgo", "cald_all_sgo")),
+            Contrast(
+                "each direction on its own source over on the other",
+                {"skl": 0.5, "srkl_on_sgo": 0.5, "skl_on_sgo": -0.5, "srkl": -0.5},
+            ),
+        ),
+        why="A contrast of two sources beats one source alone. Which direction meets which source matters "
+        "less: at α = 0.1 both directions are half way to each other, and a small world has few tokens on "
+        "which teacher and student disagree.",
+    ),
+    "C5": Claim(
+        "Responses written by both models hurt, in either slot",
+        "Fig 2(a)",
+        "SKL best at ε = 1 (the teacher's own), SRKL best at ε = 0 (the student's own)",
+        over("cald", [f"cald_{slot}_mixed_{e:g}" for slot in ("tgo", "sgo") for e in EPSILONS]),
+        why="The student has been fine-tuned on the same world, so most of what it drafts is typical for "
+        "the teacher already and few tokens change. The differences are a thousandth of ROUGE-L, whatever "
+        "their sign. The paper's students and teachers are further apart.",
+    ),
+    "C6": Claim(
+        "Better responses than the teacher's do not make a better student",
+        "Fig 2(b)",
+        "y_t from stronger models: below the teacher's own",
+        over("cald", ("cald_references", "cald_best_tgo"))
+        + over("cald", ("cald_references", "cald_best_tgo"), "accuracy"),
+        why="ROUGE-L is measured against references, so training on references has the measure on its side; "
+        "accuracy is not biased so. The teacher is right 95 times in 100, which leaves little to be better "
+        "at, and a response by another writer costs the student little when the world has one style.",
+    ),
+    "C7": Claim(
+        "The best α falls from epoch to epoch",
+        "Table 1",
+        "Mistral, Evol: epoch 1 .3/.1/.01 76.2/79.8/76.4; epoch 3 .1/.01 82.9/84.7",
+        tuple(
+            Contrast(
+                f"α = {small:g} gains on {large:g} from epoch 1 to 3",
+                {
+                    f"alpha_e3_{small:g}": 1,
+                    f"alpha_e3_{large:g}": -1,
+                    f"alpha_e1_{small:g}": -1,
+                    f"alpha_e1_{large:g}": 1,
+                },
+            )
+            for small, large in ((0.01, 0.1), (0.1, 0.3))
+        ),
+        why="The differences between values of α are as small as those between seeds, in every epoch. The "
+        "paper's own steps are two points of win rate, from one run each.",
+    ),
+    "C8": Claim(
+        "Each component of DistiLLM-2 adds: contrast, β, α",
+        "Table 5",
+        "v1 41.55, contrastive 43.61, + β 44.80, + α 45.22, all 46.50",
+        (
+            *over("cald", ("distillm",)),
+            *over("distillm2_no_alpha", ("cald",)),
+            *over("distillm2_no_beta", ("cald",)),
+            *over("distillm2", ("distillm2_no_alpha", "distillm2_no_beta")),
+        ),
+        why="The contrast and the replay buffer are about equally good here. β above ½ takes weight off "
+        "the pull-up, which this student needs most; the adaptive α is 0.01 for many samples, nearly CALD "
+        "without the skew, and C3 says that the skew is worth having.",
+    ),
+    "C16": Claim(
+        "Sampling once an epoch is nearly on-policy, at a fraction of the cost",
+        "Table 12",
+        "ROUGE-L on-policy 26.37, batched 26.20, off-policy 26.13",
+        (
+            Contrast(
+                "batched within .01 of on-policy",
+                {"distillm2": 1, "distillm2_on_policy": -1},
+                margin=-0.01,
+            ),
+            Contrast(
+                "on-policy costs 1.5 times as much or more",
+                {"distillm2_on_policy": 1, "distillm2": -1},
+                "log_seconds",
+                math.log(1.5),
+            ),
+        ),
+        why="An epoch is only 125 steps here, so batched responses are never old, and on-policy sampling "
+        "pays for small batches at every step. Where an epoch is thousands of steps the gap can grow.",
+    ),
+}

@@ -1,0 +1,179 @@
+"""The ledger: what a claim compares, the one rule of its verdict, and that logs come back when deleted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from minidistill import claims, ledger
+from minidistill.checkpoint import read_log, write_log
+from minidistill.claims import ARMS, CLAIMS, GRID, MAP, METRICS, Contrast, Result
+from minidistill.experiments import Protocol
+from minidistill.tasks import data_dir
+
+SHIPPED = data_dir() / "runs"
+SMALL = Protocol(prompts=16, epochs=1, draws=1)
+
+
+def leave(folder: Path, name: str, values) -> None:
+    """A log a seed with that ROUGE-L."""
+    for seed, value in enumerate(values):
+        scores = {"rouge_l": value, "accuracy": 0.5, "nll_teacher": 1.0, "nll_student": 1.5}
+        content = {"job": {"name": name, "seed": seed}, "scores": scores, "seconds": 1.0}
+        write_log(folder / f"instruct-{name}-{seed}.json", content)
+
+
+# --- what is compared ---------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "contrast", [c for claim in CLAIMS.values() for c in claim.contrasts], ids=lambda c: c.says
+)
+def test_a_contrast_is_a_difference_between_arms_that_exist(contrast):
+    assert sum(contrast.weights.values()) == 0  # so that a seed's luck cancels
+    assert contrast.metric in METRICS
+    known = {*ARMS, "toy_kl", "toy_rkl"}
+    assert set(contrast.weights) <= known
+
+
+def test_the_nine_claims_of_the_core_course_are_there():
+    assert list(CLAIMS) == [*(f"C{n}" for n in range(1, 9)), "C16"]
+    assert all(claim.where and claim.figures and claim.contrasts for claim in CLAIMS.values())
+
+
+def test_names_of_arms_can_stand_in_a_file_name_and_are_not_given_twice():
+    names = [*ARMS, *GRID, *MAP]
+    assert len(names) == len(set(names))
+    assert not any("-" in name for name in {*ARMS, *GRID})
+
+
+# --- the rule ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("values", "margin", "wanted"),
+    [
+        ([0.1, 0.2, 0.15], 0.0, "holds"),
+        ([-0.1, -0.2, -0.15], 0.0, "reversed"),
+        ([-0.1, 0.2, 0.01], 0.0, "not resolved"),
+        ([0.1, 0.2, 0.15], 0.5, "reversed"),
+        ([0.6, 0.7, 0.65], 0.5, "holds"),
+        ([-0.004, 0.002, -0.003], -0.01, "holds"),  # "no worse by more than a hundredth"
+    ],
+)
+def test_the_verdict_of_a_contrast_is_where_its_interval_lies(tmp_path, values, margin, wanted):
+    leave(tmp_path, "cald", [0.5 + v for v in values])
+    leave(tmp_path, "kd", [0.5] * 3)
+    result = claims.judge(Contrast("", {"cald": 1, "kd": -1}, margin=margin), tmp_path)
+    assert result.values == pytest.approx(values)
+    assert min(values) - 1e-9 <= result.low <= result.mean <= result.high <= max(values) + 1e-9
+    assert result.verdict == wanted
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "wanted"),
+    [("hh", "holds"), ("hn", "not resolved"), ("hr", "reversed"), ("nr", "reversed")],
+)
+def test_a_claim_holds_if_all_does_and_one_reversed_contrast_reverses_it(verdicts, wanted):
+    bounds = {"h": (0.1, 0.2), "r": (-0.2, -0.1), "n": (-0.1, 0.1)}
+    results = [Result(Contrast("", {}), (sum(bounds[v]) / 2,) * 2, *bounds[v]) for v in verdicts]
+    assert claims.verdict(results) == wanted
+    assert (
+        claims.weakest(results).verdict
+        == {"h": "holds", "n": "not resolved", "r": "reversed"}[min(verdicts, key="rnh".index)]
+    )
+
+
+def test_differences_are_paired_by_seed_over_the_seeds_that_both_have(tmp_path):
+    leave(tmp_path, "cald", [0.5, 0.7, 0.9])
+    leave(tmp_path, "kd", [0.4, 0.6])
+    result = claims.judge(Contrast("", {"cald": 1, "kd": -1}), tmp_path)
+    assert result.values == pytest.approx([0.1, 0.1])
+    with pytest.raises(ValueError, match="fewer than two seeds of skl"):
+        claims.judge(Contrast("", {"cald": 1, "skl": -1}), tmp_path)
+
+
+def test_a_weighted_contrast_is_that_sum(tmp_path):
+    for name, value in zip("abcd", (0.1, 0.2, 0.4, 0.8), strict=True):
+        leave(tmp_path, name, [value] * 2)
+    weights = {"a": 0.5, "b": 0.5, "c": -0.5, "d": -0.5}
+    assert claims.judge(Contrast("", weights), tmp_path).mean == pytest.approx(-0.45)
+
+
+def test_each_metric_by_hand():
+    log = {
+        "scores": {"nll_teacher": 1.0, "nll_student": 3.5},
+        "curve": [{"step": 1, "rouge_l": 0.2}, {"step": 2, "rouge_l": 0.4}],
+        "train_seconds": 2.718281828459045,
+    }
+    assert METRICS["separation"](log) == 2.5
+    assert METRICS["early"](log) == pytest.approx(0.3)
+    assert METRICS["log_seconds"](log) == pytest.approx(1.0)
+
+
+# --- running ----------------------------------------------------------------------------------------------
+def test_a_deleted_log_comes_back_with_the_same_numbers(tmp_path):
+    claims.run_arms(["skl_on_sgo", "cald_swapped"], tmp_path, 2, SMALL)
+    contrast = Contrast("", {"cald_swapped": 1, "skl_on_sgo": -1})
+    before = claims.judge(contrast, tmp_path)
+    gone = tmp_path / "instruct-cald_swapped-1.json"
+    kept = (tmp_path / "instruct-cald_swapped-0.json").stat().st_mtime_ns
+    log = read_log(gone)
+    assert log["job"]["arm"]["feed"] == {"tgo": "sgo", "sgo": "tgo"}
+    gone.unlink()
+    (tmp_path / "instruct-responses-1.json").unlink()
+    claims.run_arms(["skl_on_sgo", "cald_swapped"], tmp_path, 2, SMALL)
+    assert claims.judge(contrast, tmp_path) == before
+    assert (tmp_path / "instruct-cald_swapped-0.json").stat().st_mtime_ns == kept
+    assert read_log(gone)["probes"] == log["probes"]
+
+
+def test_a_damaged_log_of_the_toy_is_made_again(tmp_path):
+    claims.run(["C1"], tmp_path)
+    (contrast, *_) = CLAIMS["C1"].contrasts
+    before = claims.judge(contrast, tmp_path)
+    assert len(before.values) == claims.TOY_SEEDS
+    (tmp_path / "toy-toy_kl-3.json").write_text("{")
+    with pytest.warns(UserWarning, match="damaged"):
+        claims.run(["C1"], tmp_path)
+    assert claims.judge(contrast, tmp_path) == before
+
+
+# --- what is shipped ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", CLAIMS)
+def test_every_claim_has_five_seeds_of_every_arm(name):
+    for contrast in CLAIMS[name].contrasts:
+        assert len(claims.judge(contrast, SHIPPED).values) >= 5
+
+
+def test_every_shipped_log_is_of_an_arm_as_it_is_defined_now():
+    """A change of an arm or of the protocol needs new logs."""
+    protocol = json.loads(json.dumps(Protocol().__dict__))
+    for path in SHIPPED.glob("instruct-*.json"):
+        log = read_log(path)
+        if "scores" in log:
+            arm = (ARMS | GRID | MAP)[log["job"]["name"]]
+            assert log["job"]["protocol"] == protocol
+            assert log["job"]["arm"] == json.loads(json.dumps(arm.__dict__))
+
+
+def test_the_grid_and_the_map_are_complete():
+    missing = [name for name in {**GRID, **MAP} if not claims.logs_of(name, SHIPPED)]
+    assert not missing
+
+
+def test_the_table_says_each_verdict_with_interval_seeds_device_and_seconds():
+    text = ledger.claims_table()
+    rows = [line for line in text.splitlines() if line.startswith("| C")]
+    assert len(rows) == 9
+    for name, row in zip(CLAIMS, rows, strict=True):
+        results = [claims.judge(c, SHIPPED) for c in CLAIMS[name].contrasts]
+        assert f"**{claims.verdict(results)}**" in row
+        assert f"[{claims.weakest(results).low:+.3f}, " in row
+    assert "minutes of one core" in text
+    assert "torch" in text
+
+
+def test_one_claim_in_full_names_every_contrast_and_the_papers_figures():
+    text = ledger.claim_report("c4", SHIPPED)
+    assert CLAIMS["C4"].figures in text
+    assert all(contrast.says in text for contrast in CLAIMS["C4"].contrasts)
+    assert "verdict: " in text
+    with pytest.raises(ValueError, match="C16"):
+        claims.get_claim("C99")
