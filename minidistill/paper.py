@@ -136,9 +136,8 @@ CLAIMS: dict[str, Claim] = {
                 {"skl": 0.5, "srkl_on_sgo": 0.5, "skl_on_sgo": -0.5, "srkl": -0.5},
             ),
         ),
-        why="A contrast of two sources beats one source alone. Which direction meets which source matters "
-        "less: at α = 0.1 both directions are half way to each other, and a small world has few tokens on "
-        "which teacher and student disagree.",
+        why="Both pairings read the same two sources and differ only in which of two similar losses reads "
+        "which; the interaction of direction and source is there, but small.",
     ),
     "C5": Claim(
         "Responses written by both models hurt, in either slot",
@@ -188,9 +187,9 @@ CLAIMS: dict[str, Claim] = {
             *over("distillm2_no_beta", ("cald",)),
             *over("distillm2", ("distillm2_no_alpha", "distillm2_no_beta")),
         ),
-        why="The contrast and the replay buffer are about equally good here. β above ½ takes weight off "
-        "the pull-up, which this student needs most; the adaptive α is 0.01 for many samples, nearly CALD "
-        "without the skew, and C3 says that the skew is worth having.",
+        why="The contrast and the replay buffer are about equally good here. A larger β takes weight off the "
+        "pull-up: in the grid of constant α and β, β = 0.7 is below β = 0.5 at every α. Why an α for each "
+        "sample costs a little is open: a constant α of 0.01 does not.",
     ),
     "C16": Claim(
         "Sampling once an epoch is nearly on-policy, at a fraction of the cost",

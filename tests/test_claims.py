@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from minidistill import claims, ledger
+from minidistill import claims, ledger, paper
 from minidistill.checkpoint import read_log, write_log
 from minidistill.claims import ARMS, CLAIMS, GRID, MAP, METRICS, Contrast, Result
 from minidistill.experiments import Protocol
@@ -156,6 +156,17 @@ def test_every_shipped_log_is_of_an_arm_as_it_is_defined_now():
 def test_the_grid_and_the_map_are_complete():
     missing = [name for name in {**GRID, **MAP} if not claims.logs_of(name, SHIPPED)]
     assert not missing
+
+
+def test_what_the_grid_is_said_to_show_under_c8():
+    """β = 0.7 is below β = 0.5 at every α, and α = 0.01 not below 0.1, in the mean over seeds."""
+
+    def rouge(alpha, beta):
+        logs = claims.logs_of(f"cald_a{alpha:g}_b{beta:g}", SHIPPED).values()
+        return sum(log["scores"]["rouge_l"] for log in logs) / len(logs)
+
+    assert all(rouge(alpha, 0.7) < rouge(alpha, 0.5) for alpha in paper.ALPHAS)
+    assert rouge(0.01, 0.5) >= rouge(0.1, 0.5)
 
 
 def test_the_table_says_each_verdict_with_interval_seeds_device_and_seconds():
