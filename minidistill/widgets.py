@@ -28,7 +28,7 @@ def explore(callback: Callable, **sliders: tuple):
         import ipywidgets as w
     except ModuleNotFoundError:
         raise ModuleNotFoundError(needs_extra("ipywidgets", "course")) from None
-    controls = {name: _slider(w, name, *bounds) for name, bounds in sliders.items()}
+    controls = {name: labelled_slider(w, name, *bounds) for name, bounds in sliders.items()}
     picture, message = w.Image(format="png"), w.HTML()
 
     def redraw(_=None) -> None:
@@ -115,7 +115,7 @@ def skew_explorer(alpha: float = 0.1):
     return left.figure
 
 
-def _slider(w, name: str, low, high, default, step=None):
+def labelled_slider(w, name: str, low, high, default, step=None):
     kind = w.IntSlider if all(isinstance(v, int) for v in (low, high, default)) else w.FloatSlider
     step = step or (1 if kind is w.IntSlider else (high - low) / 100)
     return kind(

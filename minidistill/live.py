@@ -1,0 +1,104 @@
+"""Train with these: a panel that runs a short distillation while you watch, and stops when told.
+
+The one place where a widget starts a training. It runs in a thread, so that the notebook stays
+alive; a run that is going cannot be started twice; nothing starts before a click.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from html import escape
+
+from minidistill import plots
+from minidistill.errors import needs_extra
+from minidistill.models import Pair
+from minidistill.objectives import get_method
+from minidistill.tasks import Task
+from minidistill.training import History, distill
+from minidistill.widgets import DPI, labelled_slider
+
+KEPT = 4  # runs in the picture
+
+
+class TrainPanel:
+    """Sliders, a method, Train, Stop, a bar and the NLL curves of the last runs; `box` is the widget.
+
+    `pair()` gives a fresh pair for each run. `sliders` are the methods' own settings,
+    `alpha=(0.0, 0.5, 0.1)`; a method is told only those that it has. `how` goes to `distill`.
+    """
+
+    def __init__(
+        self, pair: Callable[[], Pair], task: Task, methods: Sequence[str], sliders, **how
+    ):
+        try:
+            import ipywidgets as w
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(needs_extra("ipywidgets", "course")) from None
+        self.pair, self.task = pair, task
+        self.how = {"epochs": 1, "batch_size": 8, "lr": 1.5e-3, "probe_every": 4, **how}
+        self.total = self.how["epochs"] * math.ceil(len(task.train) / self.how["batch_size"])
+        self.method = w.Dropdown(options=list(methods), description="method")
+        self.sliders = {name: labelled_slider(w, name, *ends) for name, ends in sliders.items()}
+        self.train = w.Button(description="Train with these", button_style="primary")
+        self.stop = w.Button(description="Stop", disabled=True)
+        self.bar = w.IntProgress(max=self.total)
+        self.message, self.picture = w.HTML(), w.Image(format="png")
+        self.runs: dict[str, list[dict]] = {}
+        self.thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self.train.on_click(lambda _: self._start())
+        self.stop.on_click(lambda _: self._stopping.set())
+        buttons = w.HBox([self.train, self.stop, self.bar])
+        self.box = w.VBox(
+            [self.method, *self.sliders.values(), buttons, self.message, self.picture]
+        )
+
+    def settings(self) -> dict:
+        """The sliders' values that the chosen method knows."""
+        known = get_method(self.method.value).settings
+        return {name: s.value for name, s in self.sliders.items() if name in known}
+
+    def _start(self) -> None:
+        if self.thread is not None and self.thread.is_alive():
+            return
+        self._stopping.clear()
+        self.train.disabled, self.stop.disabled, self.bar.value = True, False, 0
+        self.message.value = "sampling …"
+        chosen = (self.method.value, self.settings())
+        self.thread = threading.Thread(target=self._work, args=chosen, daemon=True)
+        self.thread.start()
+
+    def _work(self, method: str, hyper: dict) -> None:
+        try:
+            how = {**self.how, **hyper, "callback": self._tell, "progress": False}
+            self._show(method, hyper, distill(self.pair(), self.task, method, **how))
+        except Exception as error:  # a thread's traceback would be seen by nobody
+            self.message.value = f"<b>{type(error).__name__}</b>: {escape(str(error))}"
+        finally:
+            self.train.disabled, self.stop.disabled = False, True
+
+    def _tell(self, history: History) -> bool:
+        probe = history.probes[-1]
+        self.bar.value = probe["step"]
+        self.message.value = (
+            f"step {probe['step']} of {self.total}: NLL on teacher responses "
+            f"{probe['nll_teacher']:.3f}, on student responses {probe['nll_student']:.3f}"
+        )
+        return self._stopping.is_set()
+
+    def _show(self, method: str, hyper: dict, history: History) -> None:
+        name = " ".join([method, *(f"{k}={v:g}" for k, v in hyper.items())])
+        self.runs.pop(name, None)
+        self.runs[name] = history.probes
+        self.runs = dict(list(self.runs.items())[-KEPT:])
+        left, right = plots.axes(columns=2, width=9.5, fast=True)
+        plots.nll_curves(self.runs, "nll_teacher", left)
+        plots.nll_curves(self.runs, "nll_student", right)
+        self.picture.value = plots.png(left, DPI)
+        if len(history.steps) < self.total:
+            self.message.value += " (stopped)"
+
+
+def train_button(pair: Callable[[], Pair], task: Task, methods: Sequence[str], **sliders):
+    """The panel as a widget, for the last line of a cell: one epoch over `task` in batches of 8."""
+    return TrainPanel(pair, task, methods, sliders).box
