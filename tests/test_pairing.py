@@ -1,0 +1,92 @@
+"""Lesson 05: forces on written tokens, the grid of real runs, convergence."""
+
+import pytest
+import torch
+
+from minidistill import claims, pairing, plots, report
+from minidistill import divergences as D
+from minidistill.paper import ALPHAS, BETAS
+from minidistill.scoring import Scored
+from minidistill.tasks import Task
+from minidistill.training import Settings
+
+
+@pytest.fixture(scope="module")
+def responses():
+    draw = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    labels = torch.tensor([[0, 3, 5, 1], [2, 2, 0, 0], [4, 1, 1, 5]])
+    mask = torch.arange(4) < torch.tensor([[4], [1], [3]])
+    return Scored(labels, mask, draw[0], lambda: draw[1])
+
+
+def test_kl_pulls_a_written_token_by_the_probability_that_is_missing(responses):
+    missing = responses.token_log_p.exp() - responses.token_log_q.exp()
+    torch.testing.assert_close(pairing.force(responses, D.kl), missing[responses.mask])
+
+
+@pytest.mark.parametrize(
+    ("of", "divergence"),
+    [(pairing.skl_force, D.skew_kl), (pairing.srkl_force, D.skew_reverse_kl)],
+)
+def test_a_force_is_the_finite_difference_in_the_written_logit(responses, of, divergence):
+    step, found = 1e-3, of(responses, 0.3)
+    spots = responses.mask.nonzero().tolist()
+    for force, (row, token) in zip(found.tolist(), spots, strict=True):
+        ends = []
+        for sign in (1, -1):
+            z = responses.log_q[row, token].double().clone()
+            z[responses.labels[row, token]] += sign * step
+            ends.append(divergence(responses.log_p[row, token].double(), z.log_softmax(-1), 0.3))
+        assert force == pytest.approx(-float(ends[0] - ends[1]) / (2 * step), abs=1e-4)
+
+
+def test_gaps_are_those_of_written_tokens_in_order(responses):
+    gaps = pairing.written_gaps(responses)
+    assert len(gaps) == 8
+    assert gaps.tolist() == sorted(gaps.tolist())
+    first = responses.log_p[1, 0, 2] - responses.log_q[1, 0, 2]
+    assert (gaps - first).abs().min() < 1e-6
+
+
+def test_both_models_read_both_kinds_of_responses(shared_pair, task):
+    few = Task("few", task.train[:3], task.test[:2], task.grade)
+    both = pairing.read_both(shared_pair, few, Settings(max_new_tokens=4))
+    assert set(both) == {"tgo", "sgo"}
+    assert not torch.equal(both["tgo"].log_p[:, :1], both["tgo"].log_q[:, :1])
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return report.shipped_logs(list(claims.GRID))
+
+
+def test_the_grid_is_the_mean_over_the_seeds_of_each_place(grid):
+    means = pairing.grid_means(grid)
+    assert set(means) == {(a, b) for a in ALPHAS for b in BETAS}
+    logs = [log for log in grid if log["job"]["name"] == "cald_a0.3_b0.7"]
+    assert means[0.3, 0.7] == pytest.approx(sum(g["scores"]["rouge_l"] for g in logs) / len(logs))
+
+
+@pytest.mark.parametrize("alpha", [0, 2, 3])
+@pytest.mark.parametrize("beta", [0, 2, 4])
+def test_every_place_of_both_sliders_draws_its_own_run(grid, alpha, beta):
+    figure = pairing.grid_explorer(grid)(alpha, beta)
+    left, right = figure.axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in right.lines}
+    name = f"cald_a{ALPHAS[alpha]:g}_b{BETAS[beta]:g}"
+    first = next(log for log in grid if log["job"]["name"] == name)
+    assert drawn["this place"] == [p["nll_teacher"] for p in first["probes"]]
+    frame = left.lines[0].get_xydata().mean(0)
+    assert len(plots.png(figure)) > 1000
+    assert abs(frame[0] - beta) < 0.5
+    assert abs(frame[1] - alpha) < 0.5
+
+
+def test_5_1_convergence_draws_the_median_over_seeds():
+    logs = report.shipped_logs(["kd", "cald"])
+    ax = pairing.draw_convergence(plots.axes(), logs, {"kd": "KD", "cald": "CALD"})
+    steps, curves = pairing.by_seed(logs, "cald")
+    line = next(line for line in ax.lines if line.get_label() == "CALD")
+    assert list(line.get_xdata()) == steps
+    median = torch.tensor(curves).double().quantile(0.5, dim=0)
+    assert list(line.get_ydata()) == pytest.approx(median.tolist())
