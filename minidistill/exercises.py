@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from minidistill import divergences as D
-from minidistill import objectives, scoring
+from minidistill import generation, objectives, scoring
 
 NEG_INF = float("-inf")
 
@@ -81,6 +81,21 @@ def _dpkd_margin(tgo: scoring.Scored, sgo: scoring.Scored) -> torch.Tensor:
 
 def _prob_mixture(log_a, log_b, alpha):
     return alpha * log_a.exp() + (1 - alpha) * log_b.exp()
+
+
+# Teachers sure and unsure, at bars that tell ε² from ε·exp(−H) and the rule from each slip.
+_ROWS = (
+    ([[0.09, 0.24, 0.52, 0.15], [0.28, 0.09, 0.44, 0.19], [0.09, 0.76, 0.10, 0.05]], 0.3),
+    ([[0.62, 0.30, 0.07, 0.01], [0.30, 0.27, 0.23, 0.20]], 0.5),
+)
+
+
+def _words(probabilities) -> torch.Tensor:
+    return torch.tensor(probabilities)
+
+
+def _typical_bar(p: torch.Tensor, epsilon: float) -> torch.Tensor:
+    return epsilon * (-torch.special.entr(p).sum(-1, keepdim=True)).exp()
 
 
 EXERCISES = {
@@ -330,6 +345,56 @@ EXERCISES = {
             "λ inside the sigmoid is missing": lambda margin, lam: lam * torch.sigmoid(-margin),
             "this is the loss itself; its slope is asked for": lambda margin, lam: (
                 -_logsigmoid(lam * margin)
+            ),
+        },
+        gradient=False,
+    ),
+    "typical": Exercise(
+        answer=lambda p, epsilon: generation.typical(epsilon)(p),
+        first_step="the bar is min(ε², ε·exp(−H)), one for each row; torch.special.entr gives −p log p.",
+        cases=tuple((_words(row), epsilon) for row, epsilon in _ROWS),
+        mistakes={
+            "the larger of the two bars is taken: the smaller one decides": lambda p, e: (
+                p > torch.clamp(_typical_bar(p, e), min=e**2)
+            ),
+            "the first bar is ε², not ε": lambda p, e: p > torch.clamp(_typical_bar(p, e), max=e),
+            "the bar ε² alone decides: the entropy is missing, or its sign is flipped": lambda p, e: (
+                p > e**2
+            ),
+            "the test is turned round: what is *likelier* than the bar stays": lambda p, e: (
+                ~(generation.typical(e)(p))
+            ),
+        },
+        gradient=False,
+    ),
+    "corrected": Exercise(
+        answer=lambda p, q, stays: generation.corrected(p, q, lambda _: stays),
+        first_step="kept drafts are q where a word stays; the rest of the mass, 1 − q(A), is the teacher's.",
+        cases=tuple(
+            (
+                _words((0.62, 0.30, 0.07, 0.01)),
+                _words((0.15, 0.25, 0.35, 0.25)),
+                torch.tensor(stays),
+            )
+            for stays in ([True, True, False, False], [True, False, True, False])
+        ),
+        mistakes={
+            "teacher and student are swapped: the student drafts, the teacher redoes": (
+                lambda p, q, stays: generation.corrected(q, p, lambda _: stays)
+            ),
+            "the teacher redoes with all its mass: weigh it with the chance of a rejection": (
+                lambda p, q, stays: torch.where(stays, q, 0.0) + p
+            ),
+            "what is rejected goes only to words that may not stay: the teacher may say any word": (
+                lambda p, q, stays: torch.where(stays, q, p)
+            ),
+            "kept drafts are renormalised: a rejected draft is redone by the teacher, not forgotten": (
+                lambda p, q, stays: torch.where(stays, q, 0.0) / torch.where(stays, q, 0.0).sum()
+            ),
+            "the weight of the teacher is q(A): it should be what is left, 1 − q(A)": (
+                lambda p, q, stays: (
+                    torch.where(stays, q, 0.0) + torch.where(stays, q, 0.0).sum() * p
+                )
             ),
         },
         gradient=False,

@@ -74,6 +74,10 @@ SOLUTIONS = {
     "cald": cald,
     "first_stop": first_stop,
     "dpkd": dpkd,
+    "typical": lambda p, e: (
+        p > torch.minimum(torch.tensor(e * e), e * (p * p.log()).sum(-1, keepdim=True).exp())
+    ),
+    "corrected": lambda p, q, stays: q * stays + p * (q * ~stays).sum(),
     "pair_weight": lambda margin, lam: lam / (1 + (lam * margin).exp()),
 }
 

@@ -15,7 +15,8 @@ from minidistill.scoring import Scored
 
 NAMES = [
     "sft", "seqkd", "kd", "rkl", "imitkd", "gkd", "skl", "srkl", "distillm", "speculative_kd", "dpkd",
-    "cald", "cald_kl", "distillm2", "distillm2_no_alpha", "distillm2_no_beta",
+    "cald", "cald_kl", "cald_by_epoch", "distillm2", "distillm2_no_alpha", "distillm2_no_beta",
+    "distillm2_paper_beta",
 ]  # fmt: skip
 
 
@@ -108,6 +109,16 @@ ORACLES = {
         {"alpha": 0.3},
         lambda s: (skl_of(s["tgo"], 0.3) + srkl_of(s["sgo"], 0.3)) / 2,
     ),
+    "5_1_cald beta": (
+        {"beta": 0.3},
+        lambda s: 0.7 * skl_of(s["tgo"], 0.1) + 0.3 * srkl_of(s["sgo"], 0.1),
+    ),
+    "cald_by_epoch": (
+        {"alphas": [0.3, 0.2]},
+        lambda s: (skl_of(s["tgo"], 0.3) + srkl_of(s["sgo"], 0.3)) / 2,
+    ),
+    # One epoch: β = 1 from its first step, and no pull up at all.
+    "7_4_distillm2_paper_beta": ({}, lambda s: srkl_of(s["sgo"], 0.1) / 2),
     "cald_kl": ({}, lambda s: (skl_of(s["tgo"], 0) + srkl_of(s["sgo"], 0)) / 2),
     "8_1_distillm2": (
         {},
@@ -295,6 +306,27 @@ def test_8_1_7_3_beta_weighs_the_push_down_and_follows_its_schedule(
     np.testing.assert_allclose(
         loss.detach().numpy(), contrast(contrastive, [0.1] * 3, [0.1] * 3, beta), rtol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("epoch", "progress", "beta"),
+    [(0, 0.0, 0.5), (0, 0.2, 0.25 + 0.8), (1, 0.25, 0.5), (2, 0.55, 0.75 + 0.2), (3, 0.75, 1.0)],
+)
+def test_7_4_the_papers_beta_counts_epochs_and_the_share_of_this_one(
+    contrastive, epoch, progress, beta
+):
+    at = Moment(epoch=epoch, epochs=4, progress=progress)
+    loss = get_method("distillm2_paper_beta")(contrastive, at)
+    wanted = contrast(contrastive, [0.1] * 3, [0.1] * 3, min(1.0, beta))
+    np.testing.assert_allclose(loss.detach().numpy(), wanted, rtol=1e-6)
+    assert at.log["beta"] == pytest.approx(min(1.0, beta))
+
+
+@pytest.mark.parametrize(("epoch", "alpha"), [(0, 0.3), (1, 0.2), (2, 0.2), (7, 0.2)])
+def test_an_alpha_for_each_epoch_and_the_last_one_from_then_on(contrastive, epoch, alpha):
+    loss = get_method("cald_by_epoch")(contrastive, Moment(epoch=epoch), alphas=[0.3, 0.2])
+    wanted = get_method("cald")(contrastive, Moment(), alpha=alpha)
+    torch.testing.assert_close(loss, wanted)
 
 
 def test_8_1_without_alpha_nothing_depends_on_the_gaps(contrastive):
