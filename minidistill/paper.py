@@ -145,8 +145,8 @@ CLAIMS: dict[str, Claim] = {
         "SKL best at ε = 1 (the teacher's own), SRKL best at ε = 0 (the student's own)",
         over("cald", [f"cald_{slot}_mixed_{e:g}" for slot in ("tgo", "sgo") for e in EPSILONS]),
         why="A response that both write at ε = 0.3 is right as often as the teacher's own, and likelier "
-        "under the student (lesson 06), so neither slot loses by it. The differences are a thousandth or two of "
-        "ROUGE-L, whatever their sign.",
+        "under the student (lesson 06), so neither slot loses by it. The differences are a thousandth or "
+        "two of ROUGE-L, whatever their sign.",
     ),
     "C6": Claim(
         "Better responses than the teacher's do not make a better student",
