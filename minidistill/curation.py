@@ -12,6 +12,7 @@ from minidistill.divergences import total_variation
 from minidistill.evaluation import nll
 from minidistill.generation import corrected, decode, typical
 from minidistill.rollouts import Rollouts
+from minidistill.scoring import collate, response_log_probs
 from minidistill.tasks import Task
 from minidistill.training import Settings
 
@@ -58,12 +59,22 @@ class Written:
     def __init__(self, pair, task: Task, source: str, settings: Settings):
         rollouts = Rollouts(pair, task, {"tgo": source}, settings)
         rollouts.collect(0)
-        self.ids = rollouts.responses[source]
+        self.prompts, self.ids = rollouts.prompts, rollouts.responses[source]
         self.texts = decode(pair, self.ids)
         grades = [task.grade(e.prompt, y) for e, y in zip(task.train, self.texts, strict=True)]
         self.right = mean(float(grade >= 1) for grade in grades)
         self.nll_teacher_model = nll(pair.teacher, pair, rollouts.prompts, self.ids)
         self.nll_student_model = nll(pair.student, pair, rollouts.prompts, self.ids)
+
+
+@torch.no_grad()
+def kept_share(pair, drafts: Written, epsilons: Sequence[float]) -> list[float]:
+    """Of the student's words in `drafts`, the share that (6.1) lets stay at each epsilon (T = 1)."""
+    batch = collate(drafts.prompts, drafts.ids, pair.pad_id, pair.device)
+    p = response_log_probs(pair.teacher, batch, pair.vocab).exp()
+    word = batch.labels.unsqueeze(-1)
+    stays = [typical(epsilon)(p).gather(-1, word).squeeze(-1) for epsilon in epsilons]
+    return [float(kept[batch.mask].float().mean()) for kept in stays]
 
 
 def write_all(pair, task: Task, epsilons: Sequence[float], seed: int = 0) -> dict[str, Written]:

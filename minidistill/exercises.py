@@ -79,6 +79,12 @@ def _dpkd_margin(tgo: scoring.Scored, sgo: scoring.Scored) -> torch.Tensor:
     return winner - loser
 
 
+def _written_margin(tgo: scoring.Scored, sgo: scoring.Scored, alpha: float) -> torch.Tensor:
+    from minidistill.pairing import written_margin  # not on top: it needs matplotlib
+
+    return written_margin(tgo, sgo, alpha)
+
+
 def _prob_mixture(log_a, log_b, alpha):
     return alpha * log_a.exp() + (1 - alpha) * log_b.exp()
 
@@ -395,6 +401,29 @@ EXERCISES = {
                 lambda p, q, stays: (
                     torch.where(stays, q, 0.0) + torch.where(stays, q, 0.0).sum() * p
                 )
+            ),
+        },
+        gradient=False,
+    ),
+    "written_margin": Exercise(
+        answer=_written_margin,
+        first_step="D.log_mixture gives q̃ and p̃; gather picks the written word (labels) out of each.",
+        cases=tuple((_scored(seed), _scored(seed + 1), 0.3) for seed in (3, 5)),
+        mistakes={
+            "the responses are swapped: q̃/p is taken on the teacher's, q/p̃ on the student's": (
+                lambda tgo, sgo, alpha: _written_margin(sgo, tgo, alpha)
+            ),
+            "the sign is flipped: the teacher's ratio counts plus, the student's minus": (
+                lambda tgo, sgo, alpha: -_written_margin(tgo, sgo, alpha)
+            ),
+            "there is no mixture in it: this is DPKD's margin, with q for q̃ and p for p̃": (
+                lambda tgo, sgo, alpha: _written_margin(tgo, sgo, 0.0)
+            ),
+            "both mixtures are the wrong way round: q̃ is mostly student, p̃ mostly teacher": (
+                lambda tgo, sgo, alpha: _written_margin(tgo, sgo, 1 - alpha)
+            ),
+            "this sums over the whole vocabulary, −2 · CALD: only the written word is asked for": (
+                lambda tgo, sgo, alpha: -2 * objectives.cald(tgo, sgo, alpha=alpha)
             ),
         },
         gradient=False,

@@ -144,8 +144,8 @@ CLAIMS: dict[str, Claim] = {
         "Fig 2(a)",
         "SKL best at ε = 1 (the teacher's own), SRKL best at ε = 0 (the student's own)",
         over("cald", [f"cald_{slot}_mixed_{e:g}" for slot in ("tgo", "sgo") for e in EPSILONS]),
-        why="A response that both write at ε = 0.3 is right as often as the teacher's own, and likelier "
-        "under the student (lesson 06), so neither slot loses by it. The differences are a thousandth or "
+        why="A response that both write at ε = 0.3 is right as often as the teacher's own, and no less "
+        "likely under the student (lesson 06), so neither slot loses by it. The differences are a thousandth or "
         "two of ROUGE-L, whatever their sign.",
     ),
     "C6": Claim(

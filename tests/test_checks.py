@@ -61,6 +61,13 @@ def dpkd(tgo, sgo, lam):
     return (1 + (-lam * (ratios[0] - ratios[1])).exp()).log()
 
 
+def written_margin(tgo, sgo, alpha):
+    p, q, p_s, q_s = (x.exp() for x in (tgo.log_p, tgo.log_q, sgo.log_p, sgo.log_q))
+    pull = ((alpha * p + (1 - alpha) * q) / p).log()[..., 0]  # in these cases word 0 was written
+    push = (q_s / ((1 - alpha) * p_s + alpha * q_s)).log()[..., 0]
+    return masked_mean(pull, tgo.mask) - masked_mean(push, sgo.mask)
+
+
 # Written from the equations, so that no answer is compared with itself.
 SOLUTIONS = {
     "kl": kl,
@@ -79,6 +86,7 @@ SOLUTIONS = {
     ),
     "corrected": lambda p, q, stays: q * stays + p * (q * ~stays).sum(),
     "pair_weight": lambda margin, lam: lam / (1 + (lam * margin).exp()),
+    "written_margin": written_margin,
 }
 
 

@@ -6,6 +6,7 @@ import torch
 from minidistill import claims, curation, plots
 from minidistill.generation import corrected, typical
 from minidistill.tasks import Task
+from minidistill.training import Settings
 
 P, Q = torch.tensor(curation.TEACHER), torch.tensor(curation.STUDENT)
 
@@ -38,6 +39,24 @@ def test_every_source_is_written_and_read_by_both_models(shared_pair, task):
         assert 0 <= source.right <= 1
     assert found["tgo"].nll_teacher_model < found["sgo"].nll_teacher_model
     assert found["sgo"].nll_student_model < found["tgo"].nll_student_model
+
+
+def test_6_1_the_share_that_stays_is_counted_on_written_words_alone(shared_pair, task):
+    few = Task("few", task.train[:4], task.test[:2], lambda prompt, text: 0.0)
+    how = Settings(max_new_tokens=6)
+    drafts, taught = (curation.Written(shared_pair, few, name, how) for name in ("sgo", "tgo"))
+    mixed = [taught.ids[0][:5], drafts.ids[1][:1], taught.ids[2][:2], drafts.ids[3][:3]]
+    drafts.ids = mixed  # unequal lengths, so that there is padding, and words of either kind
+    shares = curation.kept_share(shared_pair, drafts, (0.0, 0.3, 1.0))
+    kept = []
+    for x, y in zip(drafts.prompts, drafts.ids, strict=True):
+        logits = shared_pair.teacher(torch.tensor([[*x, *y]])).logits[0, len(x) - 1 : -1]
+        kept += typical(0.3)(logits.softmax(-1)).gather(-1, torch.tensor(y)[:, None]).tolist()
+    assert len(kept) == 11
+    assert 0 < shares[1] < 1
+    assert shares[1] == pytest.approx(sum(k[0] for k in kept) / len(kept))
+    assert shares[0] == 1.0
+    assert shares == sorted(shares, reverse=True)
 
 
 def test_differences_draw_every_seed_and_the_interval():

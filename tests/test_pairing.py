@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from minidistill import claims, pairing, plots, report
+from minidistill import claims, objectives, pairing, plots, report
 from minidistill import divergences as D
 from minidistill.paper import ALPHAS, BETAS
 from minidistill.scoring import Scored
@@ -53,6 +53,36 @@ def test_both_models_read_both_kinds_of_responses(shared_pair, task):
     both = pairing.read_both(shared_pair, few, Settings(max_new_tokens=4))
     assert set(both) == {"tgo", "sgo"}
     assert not torch.equal(both["tgo"].log_p[:, :1], both["tgo"].log_q[:, :1])
+
+
+def word(label, log_p, log_q):
+    """A response of one token, `label`, as teacher and student see it."""
+    labels, mask = torch.tensor([[label]]), torch.ones(1, 1, dtype=torch.bool)
+    return Scored(labels, mask, log_q.view(1, 1, -1), lambda: log_p.view(1, 1, -1))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.7])
+def test_5_2_the_margin_of_written_words_is_minus_two_cald_on_average(alpha):
+    draw = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).double().log_softmax(-1)
+    (p_t, q_t), (p_s, q_s) = draw[:2], draw[2:]
+    expected = sum(
+        p_t[a].exp()
+        * q_s[b].exp()
+        * pairing.written_margin(word(a, p_t, q_t), word(b, p_s, q_s), alpha)
+        for a in range(5)
+        for b in range(5)
+    )
+    cald = objectives.cald(word(0, p_t, q_t), word(0, p_s, q_s), alpha=alpha)
+    torch.testing.assert_close(expected, -2 * cald)
+
+
+def test_5_2_without_skew_is_the_margin_of_dpkd_per_token(responses):
+    margin = pairing.written_margin(responses, responses, 0.0)
+    torch.testing.assert_close(margin, torch.zeros(3))
+    other = Scored(responses.labels, responses.mask, responses.log_p, lambda: responses.log_q)
+    dpkd = objectives.dpkd(other, responses, lam=0.5, per_token=True)
+    margin = pairing.written_margin(other, responses, 0.0)
+    torch.testing.assert_close(dpkd, -torch.nn.functional.logsigmoid(0.5 * margin))
 
 
 @pytest.fixture(scope="module")
