@@ -61,7 +61,7 @@ def distill(
     """Distil a pair, tiny or real; scores before and after. The same command resumes a stopped run."""
     from minidistill.experiments import distil_and_score
     from minidistill.objectives import get_method
-    from minidistill.training import Settings
+    from minidistill.settings import Settings
 
     hyper = dict(_setting(text) for text in setting or [])
     get_method(method).check_settings(hyper)  # whatever is wrong, say so before loading anything

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from minidistill.errors import nearest
-from minidistill.exercises import EXERCISES, Exercise
+from minidistill.exercise import Exercise
+from minidistill.exercises import EXERCISES
 
 
 @dataclass(frozen=True)

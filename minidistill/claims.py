@@ -70,6 +70,7 @@ def run(names: Sequence[str], folder: Path, seeds: int = SEEDS, protocol: Protoc
 
 
 def run_arms(names: Sequence[str], folder: Path, seeds: int, protocol: Protocol | None = None):
+    """Run what `folder` lacks of these arms, which may be of any table in `paper.py`."""
     known = ARMS | GRID | MAP
     real = [name for name in dict.fromkeys(names) if name in known]
     toys = {"toy_kl", "toy_rkl"} & set(names)

@@ -18,9 +18,9 @@ from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.paper import MAP
 from minidistill.rollouts import Rollouts
+from minidistill.settings import Settings
 from minidistill.tasks import Task
 from minidistill.tokens import log_ratios
-from minidistill.training import Settings
 
 TEACHER = torch.tensor([0.70, 0.25, 0.05]).log()  # teacher's word, student's word, nobody's word
 LAMBDAS, RATES = (0.03, 0.1, 0.3, 1.0), (1.5e-4, 5e-4, 1.5e-3)
@@ -151,24 +151,17 @@ def arm(form: str, lam: float, lr: float) -> str:
 
 def draw_map(ax, runs: dict[str, Sequence[dict]], form: str, mark=None, title: str = ""):
     """λ × learning rate: the NLL on teacher responses at the end, and when it had risen by a nat."""
-    ends = [[runs[arm(form, lam, lr)][-1]["nll_teacher"] for lam in LAMBDAS] for lr in RATES]
-    ax.imshow(ends, cmap="Greys", vmin=0, vmax=8, aspect="auto", origin="lower")
-    for row, lr in enumerate(RATES):
-        for column, lam in enumerate(LAMBDAS):
-            when = collapse_step(runs[arm(form, lam, lr)])
-            note = f"{ends[row][column]:.2f}\n" + (f"step {when}" if when else "under a nat")
-            ink = "white" if ends[row][column] > 4.5 else "black"
-            ax.text(column, row, note, ha="center", va="center", fontsize=8, color=ink)
-    if mark:
-        x, y = LAMBDAS.index(mark[0]), RATES.index(mark[1])
-        ax.plot([x - .48, x + .48, x + .48, x - .48, x - .48], [y - .46, y - .46, y + .46, y + .46, y - .46],
-                color=plots.METHODS["skl"].color, linewidth=2.5)  # fmt: skip
-    ax.set_xticks(range(len(LAMBDAS)), [f"{lam:g}" for lam in LAMBDAS])
-    ax.set_yticks(range(len(RATES)), [f"{lr:g}" for lr in RATES])
-    ax.grid(visible=False)
-    ax.set(xlabel="lambda", ylabel="learning rate")
-    ax.set_title(title, loc="left", fontsize=10.5)
-    return ax
+    places = [[runs[arm(form, lam, lr)] for lam in LAMBDAS] for lr in RATES]
+    ends = [[probes[-1]["nll_teacher"] for probes in row] for row in places]
+    notes = [[_note(probes) for probes in row] for row in places]
+    frame = mark and (RATES.index(mark[1]), LAMBDAS.index(mark[0]))
+    axes = {"xlabel": "lambda", "ylabel": "learning rate", "title": title}
+    return plots.number_grid(ends, RATES, LAMBDAS, ax, (0, 8), notes, frame, **axes)
+
+
+def _note(probes: Sequence[dict]) -> str:
+    when = collapse_step(probes)
+    return f"{probes[-1]['nll_teacher']:.2f}\n" + (f"step {when}" if when else "under a nat")
 
 
 def map_explorer(logs: Sequence[dict]) -> Callable:

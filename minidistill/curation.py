@@ -13,8 +13,8 @@ from minidistill.evaluation import nll
 from minidistill.generation import corrected, decode, typical
 from minidistill.rollouts import Rollouts
 from minidistill.scoring import collate, response_log_probs
+from minidistill.settings import Settings
 from minidistill.tasks import Task
-from minidistill.training import Settings
 
 WORDS = ("barn", "shed", "moon", "zebra")
 TEACHER, STUDENT = (0.62, 0.30, 0.07, 0.01), (0.15, 0.25, 0.35, 0.25)

@@ -24,8 +24,9 @@ from minidistill.generation import decode, sample
 from minidistill.models import load_pair, pick_device
 from minidistill.objectives import get_method
 from minidistill.report import METRICS, START, draw, table
+from minidistill.settings import Settings, check_same_run, fingerprint
 from minidistill.tasks import Task, load_task
-from minidistill.training import Settings, check_same_run, distill, fingerprint
+from minidistill.training import distill
 
 WATCHED = 8  # held-out prompts whose greedy answers a log keeps
 CURVE = 4  # every how many probes ROUGE-L is measured

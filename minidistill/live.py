@@ -6,7 +6,7 @@ alive; a run that is going cannot be started twice; nothing starts before a clic
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from minidistill import plots
@@ -24,17 +24,24 @@ class TrainPanel:
     """Sliders, a method, Train, Stop, a bar and the NLL curves of the last runs; `box` is the widget.
 
     `pair()` gives a fresh pair for each run. `sliders` are the methods' own settings,
-    `alpha=(0.0, 0.5, 0.1)`; a method is told only those that it has. `how` goes to `distill`.
+    `alpha=(0.0, 0.5, 0.1)`; a method is told only those that it has. `shipped` are probes of finished
+    runs, drawn underneath as far as a run here goes. `how` goes to `distill`.
     """
 
     def __init__(
-        self, pair: Callable[[], Pair], task: Task, methods: Sequence[str], sliders, **how
+        self,
+        pair: Callable[[], Pair],
+        task: Task,
+        methods: Sequence[str],
+        sliders: Mapping[str, tuple],
+        shipped: Mapping[str, Sequence[dict]] | None = None,
+        **how,
     ):
         try:
             import ipywidgets as w
         except ModuleNotFoundError:
             raise ModuleNotFoundError(needs_extra("ipywidgets", "course")) from None
-        self.pair, self.task = pair, task
+        self.pair, self.task, self.shipped = pair, task, dict(shipped or {})
         self.how = {"epochs": 1, "batch_size": 8, "lr": 1.5e-3, "probe_every": 4, **how}
         self.total = self.how["epochs"] * math.ceil(len(task.train) / self.how["batch_size"])
         self.method = w.Dropdown(options=list(methods), description="method")
@@ -92,13 +99,17 @@ class TrainPanel:
         self.runs[name] = history.probes
         self.runs = dict(list(self.runs.items())[-KEPT:])
         left, right = plots.axes(columns=2, width=9.5, fast=True)
-        plots.nll_curves(self.runs, "nll_teacher", left)
-        plots.nll_curves(self.runs, "nll_student", right)
+        for ax, which in ((left, "nll_teacher"), (right, "nll_student")):
+            self._draw(ax, which)
         self.picture.value = plots.png(left, DPI)
         if len(history.steps) < self.total:
             self.message.value += " (stopped)"
 
-
-def train_button(pair: Callable[[], Pair], task: Task, methods: Sequence[str], **sliders):
-    """The panel as a widget, for the last line of a cell: one epoch over `task` in batches of 8."""
-    return TrainPanel(pair, task, methods, sliders).box
+    def _draw(self, ax, which: str) -> None:
+        """A style a run, not a method: two settings of one method must not look alike."""
+        numbered = {f"run {i}": probes for i, probes in enumerate(self.runs.values(), 1)}
+        plots.nll_curves({**self.shipped, **numbered}, which, ax)
+        for line, name in zip(ax.lines, [*self.shipped, *self.runs], strict=True):
+            line.set_label(name)
+        ax.set_xlim(right=1.05 * self.total)
+        ax.legend(fontsize=7.5)

@@ -184,6 +184,21 @@ def cald(tgo: Scored, sgo: Scored, *, alpha: float = 0.1, beta: float = 0.5) -> 
     return (1 - beta) * pull_up + beta * push_down
 
 
+def written_margin(tgo: Scored, sgo: Scored, alpha: float = 0.1) -> Tensor:
+    r"""(5.2) Remark 1: log[q̃(y_t)/p(y_t)] − log[q(y_s)/p̃(y_s)], a mean over the written tokens: (batch,).
+
+    q̃ = αp + (1−α)q and p̃ = (1−α)p + αq. Its expectation over y_t ~ p and y_s ~ q is −2 · CALD: a
+    preference margin without DPKD's sigmoid. Source: DistiLLM-2 (arXiv 2503.07067), Remark 1.
+    """
+
+    def ratio(y: Scored, above: Tensor, below: Tensor) -> Tensor:
+        return y.mean((above - below).gather(-1, y.labels.unsqueeze(-1)).squeeze(-1))
+
+    winner = ratio(tgo, D.log_mixture(tgo.log_p, tgo.log_q, alpha), tgo.log_p)
+    loser = ratio(sgo, sgo.log_q, D.log_mixture(sgo.log_q, sgo.log_p, alpha))
+    return winner - loser
+
+
 @method
 def cald_kl(tgo: Scored, sgo: Scored) -> Tensor:
     """CALD without the skew: ½ [KL on the teacher's responses + RKL on the student's]."""

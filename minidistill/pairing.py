@@ -12,7 +12,8 @@ from minidistill.paper import ALPHAS, BETAS
 from minidistill.rollouts import Rollouts
 from minidistill.scoring import Scored
 
-METRIC = {"rouge_l": "ROUGE-L", "accuracy": "accuracy"}
+METRICS = ("rouge_l", "accuracy")
+TITLE, LIMITS = "(5.1) CALD: ROUGE-L, mean of two seeds", (0.635, 0.675)
 
 
 def read_both(pair, task, settings) -> dict[str, Scored]:
@@ -40,26 +41,13 @@ def force(responses: Scored, divergence: Callable[[Tensor, Tensor], Tensor]) -> 
 
 
 def skl_force(responses: Scored, alpha: float = 0.1) -> Tensor:
+    """`force` of SKL_α (2.2): what CALD's first half does to a written token."""
     return force(responses, lambda log_p, log_q: D.skew_kl(log_p, log_q, alpha))
 
 
 def srkl_force(responses: Scored, alpha: float = 0.1) -> Tensor:
+    """`force` of SRKL_α (2.3): what CALD's second half does to a written token."""
     return force(responses, lambda log_p, log_q: D.skew_reverse_kl(log_p, log_q, alpha))
-
-
-def written_margin(tgo: Scored, sgo: Scored, alpha: float = 0.1) -> Tensor:
-    r"""(5.2) Remark 1: log[q̃(y_t)/p(y_t)] − log[q(y_s)/p̃(y_s)], a mean over the written tokens: (batch,).
-
-    q̃ = αp + (1−α)q and p̃ = (1−α)p + αq. Its expectation over y_t ~ p and y_s ~ q is −2 · CALD: a
-    preference margin without DPKD's sigmoid. Source: DistiLLM-2 (arXiv 2503.07067), Remark 1.
-    """
-
-    def ratio(y: Scored, above: Tensor, below: Tensor) -> Tensor:
-        return y.mean((above - below).gather(-1, y.labels.unsqueeze(-1)).squeeze(-1))
-
-    winner = ratio(tgo, D.log_mixture(tgo.log_p, tgo.log_q, alpha), tgo.log_p)
-    loser = ratio(sgo, sgo.log_q, D.log_mixture(sgo.log_q, sgo.log_p, alpha))
-    return winner - loser
 
 
 def by_seed(logs: Sequence[dict], name: str) -> tuple[list[int], list[list[float]]]:
@@ -88,7 +76,7 @@ def grid_means(logs: Sequence[dict], metric: str = "rouge_l") -> dict[tuple[floa
 
 def grid_explorer(logs: Sequence[dict]) -> Callable:
     """A callback `(alpha, beta) → Figure` over the grid of real runs: places counted from 0."""
-    means = {metric: grid_means(logs, metric) for metric in METRIC}
+    means = {metric: grid_means(logs, metric) for metric in METRICS}
     runs = {}
     for log in logs:
         hyper = log["job"]["arm"]["hyper"]
@@ -97,7 +85,9 @@ def grid_explorer(logs: Sequence[dict]) -> Callable:
     def picture(alpha: int = 2, beta: int = 2):
         left, right = plots.axes(2, height=2.9, width=9.0, fast=True)
         here = ALPHAS[alpha], BETAS[beta]
-        _draw_grid(left, means["rouge_l"], here)
+        table = [[means["rouge_l"][a, b] for b in BETAS] for a in ALPHAS]
+        names = {"xlabel": "beta: weight of the push-down", "ylabel": "alpha", "title": TITLE}
+        plots.number_grid(table, ALPHAS, BETAS, left, LIMITS, frame=(alpha, beta), **names)
         shown = {"cald": runs[0.1, 0.5], "this place": runs[here]}
         plots.nll_curves(shown, "nll_teacher", right)
         right.set_ylim(0.4, 1.2)
@@ -106,20 +96,3 @@ def grid_explorer(logs: Sequence[dict]) -> Callable:
         return left.figure
 
     return picture
-
-
-def _draw_grid(ax, means: dict, here: tuple[float, float]) -> None:
-    """α × β as grey tones with their numbers, the chosen place framed."""
-    table = [[means[a, b] for b in BETAS] for a in ALPHAS]
-    ax.imshow(table, cmap="Greys", vmin=0.635, vmax=0.675, aspect="auto", origin="lower")
-    for row, values in enumerate(table):
-        for column, value in enumerate(values):
-            ax.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize=8)
-    x, y = BETAS.index(here[1]), ALPHAS.index(here[0])
-    ax.plot([x - .48, x + .48, x + .48, x - .48, x - .48], [y - .46, y - .46, y + .46, y + .46, y - .46],
-            color=plots.METHODS["skl"].color, linewidth=2.5)  # fmt: skip
-    ax.set_xticks(range(len(BETAS)), [f"{b:g}" for b in BETAS])
-    ax.set_yticks(range(len(ALPHAS)), [f"{a:g}" for a in ALPHAS])
-    ax.grid(visible=False)
-    ax.set(xlabel="beta: weight of the push-down", ylabel="alpha")
-    ax.set_title("(5.1) CALD: ROUGE-L, mean of two seeds", loc="left", fontsize=10.5)

@@ -145,11 +145,11 @@ CLAIMS: dict[str, Claim] = {
         "SKL best at ε = 1 (the teacher's own), SRKL best at ε = 0 (the student's own)",
         over("cald", [f"cald_{slot}_mixed_{e:g}" for slot in ("tgo", "sgo") for e in EPSILONS]),
         why="A response that both write at ε = 0.3 is right as often as the teacher's own, and no less "
-        "likely under the student (lesson 06), so neither slot loses by it. The differences are a thousandth or "
-        "two of ROUGE-L, whatever their sign.",
+        "likely under the student (lesson 06), so neither slot loses by it. The differences are a "
+        "thousandth or two of ROUGE-L, whatever their sign.",
     ),
     "C6": Claim(
-        "Better responses than the teacher's do not make a better student",
+        "Better responses than the teacher's do not train a better student",
         "Fig 2(b)",
         "y_t from stronger models: below the teacher's own",
         over("cald", ("cald_references", "cald_best_tgo"))
@@ -175,7 +175,7 @@ CLAIMS: dict[str, Claim] = {
             for small, large in ((0.01, 0.1), (0.1, 0.3))
         ),
         why="The differences between values of α are as small as those between seeds, in every epoch. The "
-        "paper's own steps are two points of win rate, from one run each.",
+        "paper's own steps are two points of win rate, printed without a spread.",
     ),
     "C8": Claim(
         "Each component of DistiLLM-2 adds: contrast, β, α",

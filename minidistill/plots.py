@@ -12,6 +12,7 @@ from minidistill.page import (
     LIGHT,
     METHODS,
     PAPER_GREY,
+    RED,
     ROLES,
     axes,
     log_axis,
@@ -222,6 +223,43 @@ def seed_points(
     ax.set_yticks(range(len(values)), list(values))
     ax.grid(axis="y", visible=False)
     ax.set(xlabel=xlabel, title=title, ylim=(len(values) - 0.4, -0.6))  # first name on top
+    return ax
+
+
+@rc_context(LIGHT)
+def number_grid(
+    table: Sequence[Sequence[float]],
+    rows: Sequence,
+    columns: Sequence,
+    ax: Axes | None = None,
+    limits: tuple[float, float] | None = None,
+    notes: Sequence[Sequence[str]] | None = None,
+    frame: tuple[int, int] | None = None,
+    xlabel: str = "",
+    ylabel: str = "",
+    title: str = "",
+) -> Axes:
+    """A table as grey tones, first row at the bottom, with `notes` (else the numbers) in its cells.
+
+    `rows` and `columns` are the values along the axes; `frame` (row, column) is a place to mark.
+    """
+    ax = axes() if ax is None else ax
+    table = _array(table)
+    low, high = limits or (table.min(), table.max())
+    ax.imshow(table, cmap="Greys", vmin=low, vmax=high, aspect="auto", origin="lower")
+    for (row, column), value in np.ndenumerate(table):
+        note = notes[row][column] if notes else f"{value:.3f}"
+        ink = "white" if value > low + 0.55 * (high - low) else "black"
+        ax.text(column, row, note, ha="center", va="center", fontsize=8, color=ink)
+    if frame:
+        y, x = frame
+        box = np.array([[-0.48, -0.46], [0.48, -0.46], [0.48, 0.46], [-0.48, 0.46], [-0.48, -0.46]])
+        ax.plot(*(box + (x, y)).T, color=RED, linewidth=2.5)
+    ax.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
+    ax.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
+    ax.grid(visible=False)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.set_title(title, loc="left", fontsize=10.5)
     return ax
 
 

@@ -73,11 +73,13 @@ def feeds(reads: Sequence[str], feed: dict[str, str] | None) -> dict[str, str]:
 
 @source("once")
 def tgo(ask: Request) -> list[list[int]]:
+    """y_t ~ p: teacher-generated outputs."""
     return ask.answers(ask.pair.teacher)
 
 
 @source("once")
 def first_sgo(ask: Request) -> list[list[int]]:
+    """y_s ~ q as the student was before training (off-policy)."""
     return ask.answers(ask.pair.student)
 
 
@@ -98,17 +100,20 @@ def best_tgo(ask: Request) -> list[list[int]]:
 
 @source("epoch")
 def sgo(ask: Request) -> list[list[int]]:
+    """y_s ~ q as the student is when the epoch begins (batched on-policy)."""
     return ask.answers(ask.pair.student)
 
 
 @source("epoch")
 def reference(ask: Request) -> list[list[int]]:
+    """What the data set says, another reference each epoch where there are several."""
     examples = [ask.task.train[i] for i in ask.indices]
     return encode_references(ask.pair.tokenizer, examples, ask.epoch)
 
 
 @source("epoch")
 def speculative(ask: Request) -> list[list[int]]:
+    """Speculative KD: the student's drafts, redone where the teacher's five likeliest tokens are left."""
     how = {**ask.settings.sampling, "seed": ask.seed}
     return speculative_drafts(ask.prompts, ask.pair, in_top_k(5), **how)
 
@@ -122,6 +127,7 @@ def mixed(ask: Request) -> list[list[int]]:
 
 @source("step")
 def fresh_sgo(ask: Request) -> list[list[int]]:
+    """y_s ~ q as the student is at this very step (on-policy)."""
     return ask.answers(ask.pair.student)
 
 

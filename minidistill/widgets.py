@@ -116,6 +116,7 @@ def skew_explorer(alpha: float = 0.1):
 
 
 def labelled_slider(w, name: str, low, high, default, step=None):
+    """An ipywidgets slider with its name on it: whole numbers if all ends are, else a hundred steps."""
     kind = w.IntSlider if all(isinstance(v, int) for v in (low, high, default)) else w.FloatSlider
     step = step or (1 if kind is w.IntSlider else (high - low) / 100)
     return kind(

@@ -68,6 +68,21 @@ def written_margin(tgo, sgo, alpha):
     return masked_mean(pull, tgo.mask) - masked_mean(push, sgo.mask)
 
 
+def adaptive_alpha(gap, m, alpha0, low, high):
+    rows = [1 - (1 - alpha0) * m / g if g > 0 else low for g in gap.tolist()]
+    return torch.tensor([alpha0 if m <= 0 else min(max(a, low), high) for a in rows])
+
+
+def distillm2(tgo, sgo, alpha_t, alpha_s, beta):
+    rows = zip(alpha_t.flatten().tolist(), alpha_s.flatten().tolist(), strict=True)
+    found = []
+    for i, (a, b) in enumerate(rows):
+        pull = kl(tgo.log_p, log_mixture(tgo.log_p, tgo.log_q, a))[i]
+        push = skew_reverse_kl(sgo.log_p, sgo.log_q, b)[i]
+        found += [(1 - beta) * pull[tgo.mask[i]].mean() + beta * push[sgo.mask[i]].mean()]
+    return torch.stack(found) / 2
+
+
 # Written from the equations, so that no answer is compared with itself.
 SOLUTIONS = {
     "kl": kl,
@@ -87,6 +102,11 @@ SOLUTIONS = {
     "corrected": lambda p, q, stays: q * stays + p * (q * ~stays).sum(),
     "pair_weight": lambda margin, lam: lam / (1 + (lam * margin).exp()),
     "written_margin": written_margin,
+    "adaptive_alpha": adaptive_alpha,
+    "linear_beta": lambda t, start, end, ramp: torch.where(
+        t < ramp, (1 - t / ramp) * start + t / ramp * end, end
+    ),
+    "distillm2": distillm2,
 }
 
 

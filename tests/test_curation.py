@@ -5,8 +5,8 @@ import torch
 
 from minidistill import claims, curation, plots
 from minidistill.generation import corrected, typical
+from minidistill.settings import Settings
 from minidistill.tasks import Task
-from minidistill.training import Settings
 
 P, Q = torch.tensor(curation.TEACHER), torch.tensor(curation.STUDENT)
 

@@ -12,8 +12,8 @@ import torch
 from minidistill import ledger, load_pair, report, teaching
 from minidistill.checkpoint import read_log
 from minidistill.experiments import Protocol, distil_and_score, main_job
+from minidistill.settings import Settings
 from minidistill.tasks import Task, load_task
-from minidistill.training import Settings
 
 README = Path(__file__).parents[1] / "README.md"
 SMALL = Protocol(prompts=16, epochs=1, draws=1)

@@ -32,6 +32,7 @@ def test_nothing_runs_before_a_click(panel):
     assert panel.thread is None
     assert panel.picture.value == b""
     assert panel.stop.disabled
+    assert isinstance(panel.box, w.VBox)
 
 
 def test_a_click_trains_to_the_end_and_draws(panel):
@@ -90,6 +91,19 @@ def test_a_second_click_while_it_runs_starts_nothing_and_stop_stops(panel, monke
     assert panel.bar.value == 4
 
 
+def test_runs_of_one_method_look_different_and_lie_over_the_shipped_log(panel):
+    panel.shipped = {
+        "shipped cald": [{"step": s, "nll_teacher": 3.0, "nll_student": 3.0} for s in (0, 9)]
+    }
+    panel.runs = {f"cald alpha={a}": panel.shipped["shipped cald"] for a in (0, 0.1)}
+    ax = live.plots.axes()
+    panel._draw(ax, "nll_student")
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in ax.lines}
+    assert len(looks) == 3
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [*panel.shipped, *panel.runs]
+    assert ax.get_xlim()[1] < 9  # only as far as a run here goes
+
+
 def test_an_error_is_said_under_the_panel(panel, monkeypatch):
     def broken(*_, **__):
         raise ValueError("alpha must lie in <[0, 1]>")
@@ -100,8 +114,3 @@ def test_an_error_is_said_under_the_panel(panel, monkeypatch):
     assert "ValueError" in panel.message.value
     assert "&lt;[0, 1]&gt;" in panel.message.value
     assert not panel.train.disabled
-
-
-def test_the_button_is_a_widget(tokenizer, few):
-    box = live.train_button(lambda: build_pair(tokenizer), few, ["cald"], alpha=(0.0, 0.5, 0.1))
-    assert isinstance(box, w.VBox)

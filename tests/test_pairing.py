@@ -7,8 +7,8 @@ from minidistill import claims, objectives, pairing, plots, report
 from minidistill import divergences as D
 from minidistill.paper import ALPHAS, BETAS
 from minidistill.scoring import Scored
+from minidistill.settings import Settings
 from minidistill.tasks import Task
-from minidistill.training import Settings
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_5_2_the_margin_of_written_words_is_minus_two_cald_on_average(alpha):
     expected = sum(
         p_t[a].exp()
         * q_s[b].exp()
-        * pairing.written_margin(word(a, p_t, q_t), word(b, p_s, q_s), alpha)
+        * objectives.written_margin(word(a, p_t, q_t), word(b, p_s, q_s), alpha)
         for a in range(5)
         for b in range(5)
     )
@@ -77,11 +77,11 @@ def test_5_2_the_margin_of_written_words_is_minus_two_cald_on_average(alpha):
 
 
 def test_5_2_without_skew_is_the_margin_of_dpkd_per_token(responses):
-    margin = pairing.written_margin(responses, responses, 0.0)
+    margin = objectives.written_margin(responses, responses, 0.0)
     torch.testing.assert_close(margin, torch.zeros(3))
     other = Scored(responses.labels, responses.mask, responses.log_p, lambda: responses.log_q)
     dpkd = objectives.dpkd(other, responses, lam=0.5, per_token=True)
-    margin = pairing.written_margin(other, responses, 0.0)
+    margin = objectives.written_margin(other, responses, 0.0)
     torch.testing.assert_close(dpkd, -torch.nn.functional.logsigmoid(0.5 * margin))
 
 

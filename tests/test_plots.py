@@ -168,3 +168,20 @@ def test_seed_points_are_all_drawn_with_a_bar_at_their_mean_and_the_first_name_o
     assert [label.get_text() for label in ax.get_yticklabels()] == ["kd", "cald"]
     bottom, top = ax.get_ylim()
     assert bottom > top
+
+
+def test_a_number_grid_writes_every_number_in_its_place_and_frames_one():
+    table = [[0.1, 0.2, 0.3], [0.4, 0.5, 0.9]]
+    ax = plots.number_grid(table, (1, 2), (10, 20, 30), limits=(0, 1), frame=(1, 2))
+    texts = {tuple(t.get_position()): t for t in ax.texts}
+    assert {place: t.get_text() for place, t in texts.items()} == {
+        (column, row): f"{table[row][column]:.3f}" for row in (0, 1) for column in (0, 1, 2)
+    }
+    assert texts[2, 1].get_color() == "white"  # on the darkest cell
+    assert texts[0, 0].get_color() == "black"
+    assert ax.lines[0].get_xydata()[:4].mean(0) == pytest.approx([2, 1], abs=0.01)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["10", "20", "30"]
+    assert (
+        plots.number_grid(table, (1, 2), (10, 20, 30), notes=[["a"] * 3] * 2).texts[0].get_text()
+        == "a"
+    )

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from minidistill import load_pair, load_task, report, sampler
-from minidistill.training import Run, Settings
+from minidistill.settings import Settings
+from minidistill.training import Run
 
 
 def test_3_9_the_replayed_sampler_counts_what_a_real_run_counted():

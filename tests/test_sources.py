@@ -10,9 +10,9 @@ from minidistill.batching import encode_references
 from minidistill.evaluation import make_probe
 from minidistill.generation import decode
 from minidistill.rollouts import Rollouts
+from minidistill.settings import Settings
 from minidistill.sources import SOURCES, Replay, Request, feeds
 from minidistill.tasks import Task
-from minidistill.training import Settings
 from tests.conftest import build_pair
 
 QUICK = {"epochs": 2, "batch_size": 4, "max_new_tokens": 4, "progress": False}

@@ -1,12 +1,10 @@
 """Token boxes show the right tokens and numbers; the baselines (3.2) to (3.6); sequences by counting."""
 
-import time
-
 import pytest
 import torch
 
 from minidistill import divergences as D
-from minidistill import load_pair, load_task, plots, tokens
+from minidistill import load_pair, load_task, tokens
 from minidistill.batching import encode_prompt, encode_response
 from minidistill.generation import sample
 from minidistill.objectives import METHODS, Moment
@@ -149,14 +147,3 @@ def test_the_table_of_what_is_read_comes_from_the_signatures():
     figure = tokens.reads_view({"gkd": "(3.6) GKD", "sft": "(3.2) SFT"}, "title")
     assert texts(figure).count("reads") == 3
     assert texts(tokens.reads_view({"distillm": "(3.7)"})).count("reads") == 2
-
-
-def test_a_redraw_takes_about_a_tenth_of_a_second(pair, asked):
-    picture = tokens.ratio_explorer(pair, *asked)
-    plots.png(picture(0))
-    spent = []
-    for _ in range(3):
-        started = time.process_time()
-        plots.png(picture(1), 80)
-        spent.append(time.process_time() - started)
-    assert min(spent) < 0.3

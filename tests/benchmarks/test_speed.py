@@ -9,8 +9,21 @@ import sys
 import pytest
 import torch
 
+from minidistill import (
+    collapse,
+    curation,
+    load_pair,
+    load_task,
+    pairing,
+    paper,
+    plots,
+    replay,
+    report,
+    sampler,
+    schedules,
+    widgets,
+)  # fmt: skip
 from minidistill import divergences as D
-from minidistill import load_pair, load_task
 from minidistill.batching import encode_prompt
 from minidistill.evaluation import make_probe
 from minidistill.generation import sample
@@ -68,3 +81,28 @@ def test_peak_memory_of_an_epoch(benchmark):
     unit = 1 if sys.platform == "darwin" else 1024
     benchmark.extra_info["peak_mb"] = int(done.stdout) * unit // 2**20
     print(f"peak memory of a DistiLLM-2 epoch: {benchmark.extra_info['peak_mb']} MB")
+
+
+LESSONS = {  # a slider's callback, made as its lesson makes it
+    "hill": lambda: widgets.hill_explorer,
+    "beta in JSD": lambda: widgets.beta_explorer,
+    "skew": lambda: widgets.skew_explorer,
+    "replay": lambda: replay.step_explorer(report.shipped_logs()),
+    "sampler": lambda: sampler.sampler_explorer,
+    "flow": collapse.flow_explorer,
+    "DPKD's map": lambda: collapse.map_explorer(report.shipped_logs(list(paper.MAP))),
+    "grid": lambda: pairing.grid_explorer(report.shipped_logs(list(paper.GRID))),
+    "epsilon": curation.epsilon_explorer,
+    "alpha": lambda: schedules.alpha_explorer({"tgo": torch.rand(240), "sgo": torch.rand(240)}),
+    "beta": lambda: schedules.beta_explorer,
+    "path": lambda: schedules.path_explorer(
+        report.shipped_logs(list(paper.GRID)), report.shipped_logs(["cald", "distillm2"])
+    ),
+}
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_a_slider_redraws(benchmark, lesson):
+    picture = LESSONS[lesson]()
+    plots.png(picture(), widgets.DPI)
+    benchmark(lambda: plots.png(picture(), widgets.DPI))

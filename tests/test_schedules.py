@@ -1,0 +1,135 @@
+"""Lessons 07, 08: gaps and their alphas, the two betas, what runs logged, the page of Algorithm 1."""
+
+import pytest
+import torch
+
+from minidistill import claims, pairing, plots, report, schedules
+from minidistill import curriculum as C
+from minidistill.paper import ALPHAS, BETAS
+from minidistill.scoring import Scored
+
+GAPS = {"tgo": torch.tensor([0.02, 0.05, 0.11, 0.30]), "sgo": torch.tensor([-0.1, 0.2, 0.5])}
+ARMS = ["cald", "distillm2", "distillm2_no_beta", "distillm2_paper_beta"]
+
+
+@pytest.fixture(scope="module")
+def logs():
+    return report.shipped_logs(ARMS)
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return report.shipped_logs(list(claims.GRID))
+
+
+def drawn(ax) -> dict:
+    return {line.get_label(): list(line.get_ydata()) for line in ax.lines}
+
+
+def test_a_confidence_is_exp_of_the_mean_log_prob_and_the_writer_comes_first():
+    draw = torch.randn(2, 2, 3, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    labels, mask = torch.tensor([[0, 3, 1], [2, 2, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
+    y = Scored(labels, mask, draw[0], lambda: draw[1])
+    found = schedules.confidences({"tgo": y, "sgo": y})
+    by_hand = sum(float(draw[1][0, i, labels[0, i]]) for i in range(3)) / 3
+    assert found["tgo"][0][0].log().item() == pytest.approx(by_hand)
+    assert found["tgo"][0][1].item() == pytest.approx(float(draw[1][1, 0, 2].exp()))
+    torch.testing.assert_close(found["tgo"][0] - found["tgo"][1], y.confidence_gap())
+    assert torch.equal(found["sgo"][0], found["tgo"][1])
+    ax = schedules.draw_confidences(plots.axes(), found, "x")
+    assert list(ax.lines[0].get_ydata()) == pytest.approx(found["tgo"][0].tolist())
+
+
+def test_shares_count_both_bounds_and_what_is_between():
+    alpha = torch.tensor([0.01, 0.01, 0.05, 0.1])
+    found = schedules.shares(alpha)
+    assert found == {"low": 0.5, "between": 0.25, "high": 0.25}
+
+
+@pytest.mark.parametrize("alpha0", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("low", [0.0, 0.01, 0.1])
+@pytest.mark.parametrize("high", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("m", [0.5, 1.0, 2.0])
+def test_7_1_the_alpha_slider_counts_the_real_gaps(alpha0, low, high, m):
+    left, right = schedules.alpha_explorer(GAPS)(alpha0, low, high, m).axes
+    assert min(drawn(left)["alpha"]) >= low - 1e-6
+    assert max(drawn(left)["alpha"]) <= high + 1e-6
+    heights = [bar.get_height() for bar in right.patches]
+    for number, gap in enumerate(GAPS.values()):
+        alpha = C.adaptive_alpha(gap, m * float(gap.mean()), alpha0, low, high)
+        expected = list(schedules.shares(alpha, low, high).values())
+        assert heights[3 * number : 3 * number + 3] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("end", [0.0, 0.75, 1.0])
+@pytest.mark.parametrize("ramp", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("epochs", [1, 3, 6])
+def test_7_3_7_4_the_beta_slider_draws_both_schedules(start, end, ramp, epochs):
+    (ax,) = schedules.beta_explorer(start, end, ramp, epochs).axes
+    lines = drawn(ax)
+    progress = [i / (60 * epochs) for i in range(60 * epochs)]
+    expected = [C.linear_beta(t, start, end, ramp) for t in progress]
+    assert lines["ramp (7.3)"] == pytest.approx(expected, abs=1e-6)
+    saw = lines["paper's words (7.4)"]
+    assert saw[0] == pytest.approx(C.paper_beta(1, epochs, 1 / 60, 1, start))
+    assert saw[-60:] == [1.0] * 60, "no pull-up at all in the last epoch"
+    assert f"{1 - sum(saw) / len(saw):.2f}" in ax.get_title(loc="left")
+
+
+def test_7_4_the_saw_drops_at_each_epoch_but_the_last():
+    saw = schedules.schedules(3, 0.5, 0.75, 0.5)["paper's words (7.4)"]
+    assert saw[59] == 1.0
+    assert saw[60] < saw[59]
+    assert len(plots.png(schedules.beta_explorer())) > 1000
+
+
+def test_what_runs_logged_is_one_row_a_seed(logs):
+    steps, beta = schedules.logged(logs, "distillm2_paper_beta", "beta")
+    assert beta.shape == (sum(g["job"]["name"] == "distillm2_paper_beta" for g in logs), len(steps))
+    assert beta.max() == 1.0
+    first = schedules.logged(logs, "distillm2", "alpha_tgo")[1][:, steps.index(31)]
+    assert first == pytest.approx(0.1), "no update in the first epoch"
+
+
+@pytest.mark.parametrize("moment", [1, 4, 21, 99])
+def test_the_path_slider_ends_where_the_runs_stood(grid, logs, moment):
+    left, right = schedules.path_explorer(grid, logs)(moment).axes
+    steps, beta = schedules.logged(logs, "distillm2", "beta")
+    here = min(moment, len(steps)) - 1
+    x = left.lines[0].get_xdata()
+    assert len(x) == here + 1
+    assert BETAS[0] + 0.2 * x[-1] == pytest.approx(beta.mean(0)[here])  # the places are 0.2 apart
+    assert f"step {steps[here]}:" in right.get_title(loc="left")
+    nll = schedules.logged(logs, "cald", "nll_teacher")[1].mean(0)
+    assert drawn(right)["cald"] == pytest.approx(nll.tolist())
+
+
+def test_the_path_slider_takes_a_grid_that_is_not_complete(grid, logs):
+    some = [log for log in grid if log["job"]["arm"]["hyper"]["alpha"] == 0.1]
+    left, _ = schedules.path_explorer(some, logs)(4).axes
+    numbers = {text.get_text() for text in left.texts}
+    means = pairing.grid_means(some)
+    assert numbers == {f"{means[0.1, beta]:.3f}" for beta in BETAS}
+    assert len(left.get_yticks()) == len(ALPHAS)
+
+
+def test_the_cost_picture_has_a_point_a_seed_and_their_mean(logs):
+    ax = schedules.draw_cost(plots.axes(), logs, {"cald": "CALD", "distillm2": "all"})
+    runs = [log for log in logs if log["job"]["name"] == "cald"]
+    assert list(ax.lines[0].get_xdata()) == [log["train_seconds"] for log in runs]
+    mean = sum(log["scores"]["rouge_l"] for log in runs) / len(runs)
+    assert ax.lines[1].get_ydata()[0] == pytest.approx(mean)
+
+
+def test_8_1_the_page_shows_lines_that_are_in_the_source():
+    page = schedules.algorithm_page()
+    assert "`return ((1 - beta) * pull_up + beta * push_down) / 2`" in page
+    assert "`objectives.distillm2`" in page
+    assert "`return ask.answers(ask.pair.student)`" in page
+    assert page.count("\n") == len(schedules.ALGORITHM) + 2
+
+
+def test_a_line_that_is_gone_is_named():
+    with pytest.raises(ValueError, match=r"no line of adaptive_alpha holds 'gap\.clone\(\)'"):
+        schedules.lines_with(C.adaptive_alpha, "gap.clone()")
