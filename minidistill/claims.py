@@ -15,10 +15,11 @@ import torch
 
 from minidistill import divergences as D
 from minidistill import toy
-from minidistill.checkpoint import read_log, write_log
+from minidistill.checkpoint import write_log
 from minidistill.errors import nearest
 from minidistill.experiments import Job, Protocol, machine, run_grid
 from minidistill.paper import ARMS, CLAIMS, GRID, MAP, Claim, Contrast
+from minidistill.report import logs_of
 from minidistill.toy import interval
 
 SEEDS = 5
@@ -95,14 +96,6 @@ def run_toy(folder: Path, seeds: int = TOY_SEEDS) -> None:
             job = {"name": name, "seed": seed, "protocol": {"task": "toy", "steps": 5}}
             content = {"job": job, "scores": {"head": head, "tail": tail}, "seconds": 0.0}
             write_log(folder / f"toy-{name}-{seed}.json", {**content, **machine()})
-
-
-def logs_of(name: str, folder: Path) -> dict[int, dict]:
-    """Seed → log of an arm."""
-    task = "toy" if name.startswith("toy_") else "instruct"
-    files = sorted(folder.glob(f"{task}-{name}-*.json"))
-    logs = filter(None, map(read_log, files))
-    return {log["job"]["seed"]: log for log in logs if log["job"]["name"] == name}
 
 
 def judge(contrast: Contrast, folder: Path) -> Result:

@@ -13,8 +13,8 @@ from minidistill.tasks import data_dir
 def claims_table(folder: Path | None = None) -> str:
     """Markdown: a row a claim, its weakest contrast with interval, seeds, device, seconds, verdict."""
     lines = [
-        "| | claim | paper | weakest contrast | difference [95 %] | seeds | verdict |",
-        "|---|---|---|---|---|---|---|",
+        "| | claim | paper | weakest contrast | difference [95 %] | seeds | minutes | verdict |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     folder = folder or data_dir() / "runs"
     for name, claim in CLAIMS.items():
@@ -22,10 +22,15 @@ def claims_table(folder: Path | None = None) -> str:
         weakest = claims.weakest(results)
         lines.append(
             f"| {name} | {claim.says} | {claim.where} | {weakest.contrast.says} | "
-            f"{difference(weakest)} | {len(weakest.values)} | **{claims.verdict(results)}** |"
+            f"{difference(weakest)} | {len(weakest.values)} | {_seconds(claim.arms, folder) / 60:.0f} | "
+            f"**{claims.verdict(results)}** |"
         )
     runs, seconds, machines = _cost(folder)
-    lines += ["", f"{runs} runs, {seconds / 60:.0f} minutes of one core in all. {machines}."]
+    lines += [
+        "",
+        "Minutes of one core for the runs that a claim needs; claims share runs, and all logs together, the "
+        f"sliders' among them, are {runs} runs and {seconds / 60:.0f} minutes. {machines}.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -51,6 +56,10 @@ def difference(result) -> str:
     """'+0.012 [+0.004, +0.021]', and the margin where it is not zero."""
     margin = f" (margin {result.contrast.margin:+.3f})" if result.contrast.margin else ""
     return f"{result.mean:+.3f} [{result.low:+.3f}, {result.high:+.3f}]{margin}"
+
+
+def _seconds(arms, folder: Path) -> float:
+    return sum(log["seconds"] for arm in arms for log in claims.logs_of(arm, folder).values())
 
 
 def _cost(folder: Path) -> tuple[int, float, str]:

@@ -74,15 +74,21 @@ def draw(logs: Sequence[dict], folder: Path) -> list[Path]:
     return [folder / name for name in pictures]
 
 
+def logs_of(name: str, folder: Path) -> dict[int, dict]:
+    """Seed → log of an arm."""
+    found = filter(None, map(read_log, sorted(folder.glob(f"*-{name}-*.json"))))
+    logs = [log for log in found if log.get("job", {}).get("name") == name]
+    return {log["job"]["seed"]: log for log in sorted(logs, key=lambda log: log["job"]["seed"])}
+
+
 def shipped_logs(names: Sequence[str] = tuple(NAMES)) -> list[dict]:
     """The logs of these arms under data/runs, arm by arm, seed by seed; FileNotFoundError lacks one."""
     logs, folder = [], data_dir() / "runs"
     for name in names:
-        files = [p for p in folder.glob(f"*-{name}-*.json") if p.stem.split("-")[1:-1] == [name]]
-        found = sorted(filter(None, map(read_log, files)), key=lambda log: log["job"]["seed"])
+        found = logs_of(name, folder)
         if not found:
             raise FileNotFoundError(f"no logs of {name} in {folder}")
-        logs += found
+        logs += found.values()
     return logs
 
 

@@ -177,7 +177,7 @@ def test_the_table_says_each_verdict_with_interval_seeds_device_and_seconds():
         results = [claims.judge(c, SHIPPED) for c in CLAIMS[name].contrasts]
         assert f"**{claims.verdict(results)}**" in row
         assert f"[{claims.weakest(results).low:+.3f}, " in row
-    assert "minutes of one core" in text
+    assert "Minutes of one core" in text
     assert "torch" in text
 
 
