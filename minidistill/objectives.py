@@ -208,6 +208,10 @@ def cald_kl(tgo: Scored, sgo: Scored) -> Tensor:
 @method
 def cald_by_epoch(tgo: Scored, sgo: Scored, at: Moment, *, alphas=(0.1, 0.1, 0.01)) -> Tensor:
     """CALD with an α for each epoch, the last one from then on: how the paper's Table 1 is made."""
+    if not isinstance(alphas, list | tuple) or not alphas:
+        raise ValueError(f"alphas must be a list with an α for each epoch, but got {alphas!r}")
+    for alpha in alphas:
+        D.check_unit_interval("alphas", alpha)
     return cald(tgo, sgo, alpha=alphas[min(at.epoch, len(alphas) - 1)])
 
 

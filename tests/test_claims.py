@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from minidistill import claims, ledger, paper
+from minidistill import claims, experiments, ledger, paper
 from minidistill.checkpoint import read_log, write_log
 from minidistill.claims import ARMS, CLAIMS, GRID, MAP, METRICS, Contrast, Result
 from minidistill.experiments import Protocol
@@ -122,6 +122,24 @@ def test_a_deleted_log_comes_back_with_the_same_numbers(tmp_path):
     assert claims.judge(contrast, tmp_path) == before
     assert (tmp_path / "instruct-cald_swapped-0.json").stat().st_mtime_ns == kept
     assert read_log(gone)["probes"] == log["probes"]
+
+
+def test_all_that_an_arm_says_reaches_the_run(tmp_path, monkeypatch):
+    told = {}
+
+    def stop(pair, task, method, **how):
+        told.update(how, method=method)
+        raise InterruptedError
+
+    monkeypatch.setattr(experiments, "distill", stop)
+    arm = experiments.Arm(
+        "cald", {"tgo": "mixed"}, {"beta": 0.3}, {"epsilon": 0.7, "epochs": 3, "lr": 1e-4}
+    )
+    with pytest.raises(InterruptedError):
+        experiments._run(experiments.Job(SMALL, "x", arm, 4), tmp_path, None)
+    wanted = {"method": "cald", "feed": {"tgo": "mixed"}, "beta": 0.3, "epsilon": 0.7, "seed": 4}
+    wanted |= {"epochs": 3, "lr": 1e-4, "batch_size": SMALL.batch_size}
+    assert {name: told[name] for name in wanted} == wanted
 
 
 def test_a_damaged_log_of_the_toy_is_made_again(tmp_path):

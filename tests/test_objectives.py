@@ -329,6 +329,12 @@ def test_an_alpha_for_each_epoch_and_the_last_one_from_then_on(contrastive, epoc
     torch.testing.assert_close(loss, wanted)
 
 
+@pytest.mark.parametrize("bad", [7, [], None, [0.1, 1.5], [float("nan")]])
+def test_alphas_by_epoch_that_cannot_be_are_refused_before_anything_runs(bad):
+    with pytest.raises(ValueError, match="alphas must"):
+        get_method("cald_by_epoch").check_settings({"alphas": bad})
+
+
 def test_8_1_without_alpha_nothing_depends_on_the_gaps(contrastive):
     at = Moment(epoch=2, gaps=gaps(*means_between(contrastive)))
     loss = get_method("distillm2_no_alpha")(contrastive, at, alpha0=0.2)

@@ -47,6 +47,13 @@ def test_a_slot_or_a_source_that_is_not_there_is_named(feed, says, pair, few):
         distill(pair, few, "kd", feed=feed, **QUICK)
 
 
+@pytest.mark.parametrize("feed", [{"sgo": "tgo"}, {"tgo": "referense"}])
+def test_settings_alone_refuse_such_a_feed(feed):
+    """So that a grid of arms is refused when it is written down, not after an hour."""
+    with pytest.raises(ValueError, match="no slot|unknown source"):
+        Settings("kd", feed=feed)
+
+
 def test_fed_with_the_other_slots_responses_a_method_reads_exactly_those(pair, few):
     """SKL on student-generated outputs is ImitKD at alpha = 0: the same numbers to the bit."""
     imitkd = distill(build_pair(pair.tokenizer), few, "imitkd", **QUICK)
