@@ -6,11 +6,12 @@ other on a GPU. A finished run leaves a log; the same command takes up where it 
 
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import torch
@@ -101,18 +102,37 @@ def run_grid(jobs: Sequence[Job], folder: Path) -> list[dict]:
     cores = 1 if torch.cuda.is_available() else os.cpu_count() or 1
     workers = max(1, min(cores, len(missing)))
     context = get_context("spawn")
-    with context.Manager() as manager, tqdm(total=len(missing), unit="run") as bar:
-        news = manager.Queue()
-        with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
-            futures = {pool.submit(_run, job, folder, news) for job in missing}
-            while futures:
-                done, futures = wait(futures, timeout=0.5)
-                for future in done:
-                    future.result()  # a run that failed says so here
-                bar.update(len(done))
-                while not news.empty():
-                    bar.set_postfix_str(news.get())
+    news = context.Queue()
+    with (
+        tqdm(total=len(missing), unit="run") as bar,
+        ProcessPoolExecutor(workers, context, _begin, (news,)) as pool,
+    ):
+        futures = {pool.submit(_run, job, folder) for job in missing}
+        while futures:
+            done, futures = wait(futures, timeout=0.5)
+            for future in done:
+                future.result()  # a run that failed says so here
+            bar.update(len(done))
+            while not news.empty():
+                bar.set_postfix_str(news.get())
     return [_finished(job, folder) for job in jobs]
+
+
+_say: Callable[[str], None] = print  # where a worker's headlines go
+
+
+def _begin(news) -> None:
+    """A worker's first act: one thread, headlines to the parent, and no life after the parent's."""
+    global _say
+    torch.set_num_threads(1)
+    _say = news.put
+    threading.Thread(target=_leave_with, args=(parent_process(),), daemon=True).start()
+
+
+def _leave_with(parent) -> None:
+    """A killed parent cannot stop its workers, and they would wait for jobs for ever."""
+    parent.join()
+    os._exit(1)
 
 
 def _finished(job: Job, folder: Path) -> dict | None:
@@ -121,13 +141,13 @@ def _finished(job: Job, folder: Path) -> dict | None:
     return log if log is not None and log["job"] == asdict(job) else None
 
 
-def _run(job: Job, folder: Path, news) -> None:
+def _run(job: Job, folder: Path) -> None:
     """One job in a process of its own: same teacher responses and probe for all arms of a seed."""
     started, protocol = time.monotonic(), job.protocol
     pair, task = load_pair(protocol.task), load_task(protocol.task)
     task = Task(task.name, task.train[: protocol.prompts], task.test, task.grade)
     tgo, probe = _common_responses(job, folder, pair, task)
-    watch = Watch(pair, task, job, lambda probe: news.put(_headline(job, probe)))
+    watch = Watch(pair, task, job, lambda probe: _say(_headline(job, probe)))
     if job.name != START:
         history = distill(
             pair, task, job.arm.method, seed=job.seed, tgo=tgo, probe=probe, feed=job.arm.feed,

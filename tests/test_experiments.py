@@ -1,6 +1,11 @@
 """The main job and what becomes of its logs."""
 
+import contextlib
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
@@ -38,6 +43,43 @@ def test_the_main_job_leaves_logs_table_and_figures_and_resumes(tmp_path, capsys
         main_job(tmp_path, ["kd"], 1, SMALL)
     assert json.loads(kd.read_text())["scores"] == content["scores"]  # made again, the same
     assert start.stat().st_mtime_ns == kept  # and the good one was not
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from minidistill.experiments import Protocol, main_job
+if __name__ == "__main__":
+    main_job(Path(sys.argv[1]), ["kd"], 2, Protocol(prompts=200, epochs=20))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_a_killed_grid_leaves_no_worker_behind(tmp_path):
+    (tmp_path / "job.py").write_text(KILLED)
+    command = [sys.executable, str(tmp_path / "job.py"), str(tmp_path)]
+    where = {**os.environ, "GRID": str(tmp_path)}
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=where) as parent:
+        wait_for(lambda: list(tmp_path.glob("runs/*responses*")))  # a worker is at work
+        parent.kill()
+    wait_for(lambda: not workers_of(tmp_path))
+
+
+def workers_of(folder: Path) -> list[str]:
+    """Processes that inherited an environment naming the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in (process / "environ").read_bytes():
+                found.append(process.name)
+    return found
+
+
+def wait_for(what, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def fresh():
