@@ -20,7 +20,7 @@ KEEP = 2
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Write all of `content` to `path` or nothing; OSError says what failed and what is left."""
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes may write the same
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(draft, "wb") as file:
