@@ -92,7 +92,7 @@ CURRICULUM = {
         first_step="1 − (1−alpha0)·m / gap.detach(), then clip to [low, high]; then gaps ≤ 0.",
         cases=tuple((gap, m, a, low, high) for gap, m, a, low, high in _GAPS),
         mistakes={
-            "the leading 1 − is missing: a *larger* gap must give a larger alpha": (
+            "the leading 1 − is missing, or a plus: a *larger* gap must give a larger alpha": (
                 lambda gap, m, a, low, high: ((1 - a) * m / gap.detach()).clip(low, high)
             ),
             "the factor is 1 − alpha0, not alpha0": lambda gap, m, a, low, high: (
@@ -104,6 +104,9 @@ CURRICULUM = {
             "it is not clipped to [low, high]": lambda gap, m, a, low, high: (
                 1 - (1 - a) * m / gap.detach()
             ),
+            "0.01 and 0.1 are typed in: the bounds are the arguments low and high": (
+                lambda gap, m, a, low, high: (1 - (1 - a) * m / gap.detach()).clip(0.01, 0.1)
+            ),
             "the two clip bounds are swapped, and torch then answers the smaller one everywhere": (
                 lambda gap, m, a, low, high: (1 - (1 - a) * m / gap.detach()).clip(high, low)
             ),
@@ -113,7 +116,7 @@ CURRICULUM = {
         },
         edges={
             "a negative gap (nothing left to close, so easy)": (
-                torch.tensor([-0.1]),
+                torch.tensor([-0.5]),
                 0.2,
                 0.1,
                 0.01,
@@ -121,7 +124,7 @@ CURRICULUM = {
             ),
             "a mean gap m that is not positive (no scale yet: alpha0)": (
                 torch.tensor([0.3]),
-                -0.1,
+                0.0,
                 0.05,
                 0.01,
                 0.1,
@@ -141,6 +144,12 @@ CURRICULUM = {
             ),
             "the climb takes all of training: divide progress by ramp": (
                 lambda t, start, end, ramp: start + (end - start) * t
+            ),
+            "the climb stops before end: divide by ramp first, then hold at 1": (
+                lambda t, start, end, ramp: start + (end - start) * t.clamp(max=ramp)
+            ),
+            "the numbers of (7.3) are typed in: they are start, end − start and 1 / ramp": (
+                lambda t, start, end, ramp: 0.5 + 0.25 * (2 * t).clamp(max=1)
             ),
             "end is where beta arrives, not how far it climbs: the climb is end − start": (
                 lambda t, start, end, ramp: start + end * (t / ramp).clamp(max=1)
@@ -165,6 +174,12 @@ CURRICULUM = {
             ),
             "responses and alphas are both swapped: SKL reads tgo with alpha_t": (
                 lambda tgo, sgo, a, b, beta: _distillm2(sgo, tgo, b, a, beta)
+            ),
+            "the directions are swapped: SKL is for the teacher's responses, SRKL for the student's": (
+                lambda tgo, sgo, a, b, beta: _distillm2(sgo, tgo, b, a, 1 - beta)
+            ),
+            "one alpha serves both halves: SKL takes alpha_t, SRKL alpha_s": (
+                lambda tgo, sgo, a, b, beta: _distillm2(tgo, sgo, a, a, beta)
             ),
             "the weights are swapped: the push-down gets β, the pull-up 1−β": (
                 lambda tgo, sgo, a, b, beta: _distillm2(tgo, sgo, a, b, 1 - beta)

@@ -1,6 +1,7 @@
 """The claims ledger in words: its table, one claim in full, and the tables of the README."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from minidistill import claims
@@ -10,14 +11,18 @@ from minidistill.report import real_table, shipped_logs, table
 from minidistill.tasks import data_dir
 
 
-def claims_table(folder: Path | None = None) -> str:
-    """Markdown: a row a claim, its weakest contrast with interval, seeds, device, seconds, verdict."""
+def claims_table(folder: Path | None = None, names: Sequence[str] | None = None) -> str:
+    """Markdown: a row a claim, its weakest contrast with interval, seeds, device, seconds, verdict.
+
+    `names` are the claims to show; None is all of them.
+    """
     lines = [
         "| | claim | paper | weakest contrast | difference [95 %] | seeds | minutes | verdict |",
         "|---|---|---|---|---|---|---|---|",
     ]
     folder = folder or data_dir() / "runs"
-    for name, claim in CLAIMS.items():
+    shown = {name: claims.get_claim(name) for name in (CLAIMS if names is None else names)}
+    for name, claim in shown.items():
         results = [claims.judge(contrast, folder) for contrast in claim.contrasts]
         weakest = claims.weakest(results)
         lines.append(
@@ -25,11 +30,15 @@ def claims_table(folder: Path | None = None) -> str:
             f"{difference(weakest)} | {len(weakest.values)} | {_seconds(claim.arms, folder) / 60:.0f} | "
             f"**{claims.verdict(results)}** |"
         )
-    runs, seconds, machines = _cost(folder)
+    arms = None if names is None else {arm for claim in shown.values() for arm in claim.arms}
+    runs, seconds, machines = _cost(folder, arms)
+    whole = (
+        "all logs together, the sliders' among them," if arms is None else "those of these claims"
+    )
     lines += [
         "",
-        "Minutes of one core for the runs that a claim needs; claims share runs, and all logs together, the "
-        f"sliders' among them, are {runs} runs and {seconds / 60:.0f} minutes. {machines}.",
+        f"Minutes of one core for the runs that a claim needs; claims share runs, and {whole} are "
+        f"{runs} runs and {seconds / 60:.0f} minutes. {machines}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -62,9 +71,11 @@ def _seconds(arms, folder: Path) -> float:
     return sum(log["seconds"] for arm in arms for log in claims.logs_of(arm, folder).values())
 
 
-def _cost(folder: Path) -> tuple[int, float, str]:
-    """How many logs, their seconds, and where they were made."""
+def _cost(folder: Path, arms: set[str] | None = None) -> tuple[int, float, str]:
+    """How many logs (of these arms, or all), their seconds, and where they were made."""
     logs = [log for log in map(read_log, sorted(folder.glob("*.json"))) if log and "scores" in log]
+    if arms is not None:
+        logs = [log for log in logs if log["job"]["name"] in arms]
     machines = {
         f"{g['device']}, {g['cores']} cores, torch {g['torch']}, transformers {g['transformers']}"
         for g in logs

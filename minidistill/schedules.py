@@ -113,13 +113,13 @@ def alpha_explorer(gaps: Mapping[str, Tensor]) -> Callable:
 
 
 def schedules(epochs: int, start: float, end: float, ramp: float, points: int = 60) -> dict:
-    """β by progress, ramp (7.3) and the paper's words (7.4): progress in [0, 1] → two lists."""
+    """β by progress, the ramp (7.3) and the paper's formula (7.4): progress in [0, 1] → two lists."""
     steps = [(epoch, i / points) for epoch in range(epochs) for i in range(points)]
     progress = [(epoch + within) / epochs for epoch, within in steps]
     return {
         "progress": progress,
         "ramp (7.3)": [C.linear_beta(t, start, end, ramp) for t in progress],
-        "paper's words (7.4)": [
+        "paper's formula (7.4)": [
             C.paper_beta(e + 1, epochs, w + 1 / points, 1, start) for e, w in steps
         ],
     }
@@ -172,13 +172,13 @@ def path_explorer(grid: Sequence[dict], logs: Sequence[dict]) -> Callable:
 
 
 def _draw_constants(ax, means: Mapping[tuple[float, float], float]) -> None:
-    """ROUGE-L of the runs with constant α and β, as numbers at their places; what is missing stays empty."""
+    """ROUGE-L of the runs with constant α and β, numbers above their places; what is missing is left out."""
     for (a, b), value in means.items():
-        place = BETAS.index(b), ALPHAS.index(a) - 0.25
-        ax.text(*place, f"{value:.3f}", ha="center", va="center", fontsize=8)
+        place = BETAS.index(b), ALPHAS.index(a) + 0.25
+        ax.text(*place, f"{value:.3f}", ha="right", va="center", fontsize=8)
     ax.set_xticks(range(len(BETAS)), [f"{b:g}" for b in BETAS])
     ax.set_yticks(range(len(ALPHAS)), [f"{a:g}" for a in ALPHAS])
-    ax.set(xlim=(-0.5, len(BETAS) - 0.5), ylim=(-0.6, len(ALPHAS) - 0.7))
+    ax.set(xlim=(-0.7, len(BETAS) - 0.5), ylim=(-0.4, len(ALPHAS) - 0.5))
 
 
 def draw_cost(ax, logs: Sequence[dict], names: Mapping[str, str], title: str = ""):

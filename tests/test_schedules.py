@@ -1,9 +1,9 @@
-"""Lessons 07, 08: gaps and their alphas, the two betas, what runs logged, the page of Algorithm 1."""
+"""Lessons 07, 08: gaps and their alphas, the two betas, what runs logged, Algorithm 1, claims by name."""
 
 import pytest
 import torch
 
-from minidistill import claims, pairing, plots, report, schedules
+from minidistill import claims, ledger, pairing, plots, report, schedules
 from minidistill import curriculum as C
 from minidistill.paper import ALPHAS, BETAS
 from minidistill.scoring import Scored
@@ -71,14 +71,14 @@ def test_7_3_7_4_the_beta_slider_draws_both_schedules(start, end, ramp, epochs):
     progress = [i / (60 * epochs) for i in range(60 * epochs)]
     expected = [C.linear_beta(t, start, end, ramp) for t in progress]
     assert lines["ramp (7.3)"] == pytest.approx(expected, abs=1e-6)
-    saw = lines["paper's words (7.4)"]
+    saw = lines["paper's formula (7.4)"]
     assert saw[0] == pytest.approx(C.paper_beta(1, epochs, 1 / 60, 1, start))
     assert saw[-60:] == [1.0] * 60, "no pull-up at all in the last epoch"
     assert f"{1 - sum(saw) / len(saw):.2f}" in ax.get_title(loc="left")
 
 
 def test_7_4_the_saw_drops_at_each_epoch_but_the_last():
-    saw = schedules.schedules(3, 0.5, 0.75, 0.5)["paper's words (7.4)"]
+    saw = schedules.schedules(3, 0.5, 0.75, 0.5)["paper's formula (7.4)"]
     assert saw[59] == 1.0
     assert saw[60] < saw[59]
     assert len(plots.png(schedules.beta_explorer())) > 1000
@@ -128,6 +128,18 @@ def test_8_1_the_page_shows_lines_that_are_in_the_source():
     assert "`objectives.distillm2`" in page
     assert "`return ask.answers(ask.pair.student)`" in page
     assert page.count("\n") == len(schedules.ALGORITHM) + 2
+
+
+def test_lesson_08_shows_the_claims_that_it_names_and_what_they_cost():
+    text = ledger.claims_table(names=["C8", "C16"])
+    rows = [line for line in text.splitlines() if line.startswith("| C")]
+    assert [row.split(" | ")[0] for row in rows] == ["| C8", "| C16"]
+    arms = {arm for name in ("C8", "C16") for arm in claims.get_claim(name).arms}
+    runs = report.shipped_logs(sorted(arms))
+    minutes = sum(log["seconds"] for log in runs) / 60
+    assert f"those of these claims are {len(runs)} runs and {minutes:.0f} minutes." in text
+    with pytest.raises(ValueError, match="C16"):
+        ledger.claims_table(names=["C99"])
 
 
 def test_a_line_that_is_gone_is_named():
