@@ -2,20 +2,22 @@
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from minidistill import commands_claims, commands_scores
+from minidistill.commands_scores import Model, Prompts, Tokens, print_scores
+
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__
 )
-Task = Annotated[str | None, typer.Option(help="A tiny world: instruct.")]
-Prompts = Annotated[Path | None, typer.Option(help="A JSONL file of prompts, instead of --task.")]
-Model = Annotated[str | None, typer.Option(help="A folder, a hub name or a .gguf file.")]
+app.add_typer(commands_claims.app, name="claims")
+app.command()(commands_scores.evaluate)
+app.command()(commands_scores.grade)
+Task = Annotated[str | None, typer.Option(help="A tiny world: instruct, arithmetic or program.")]
 Out = Annotated[Path, typer.Option(help="The folder to write to.")]
-Tokens = Annotated[int, typer.Option(help="Longest response.")]
 
 
 @app.command()
@@ -71,78 +73,8 @@ def distill(
         method, epochs, seed, batch_size, accumulate, lr, epsilon=epsilon, feed=fed, **sampling
     )
     pair, work = _load(task, prompts, teacher, student)
-    _print_scores(distil_and_score(pair, work, settings, hyper, out))
+    print_scores(distil_and_score(pair, work, settings, hyper, out))
     typer.echo(f"student: {out / 'student'}")
-
-
-claims_app = typer.Typer(no_args_is_help=True, help="The paper's claims, tested in miniature.")
-app.add_typer(claims_app, name="claims")
-Logs = Annotated[Path | None, typer.Option(help="Where the logs stand; the shipped ones if empty.")]
-
-
-@claims_app.command("run")
-def claims_run(
-    names: Annotated[list[str] | None, typer.Argument(help="C1, C2 …; all if none.")] = None,
-    seeds: Annotated[int, typer.Option(min=2)] = 5,
-    out: Logs = None,
-) -> None:
-    """Run what these claims need and what has no log yet; the same command resumes."""
-    from minidistill import claims
-    from minidistill.ledger import claim_report
-    from minidistill.tasks import data_dir
-
-    chosen = names or list(claims.CLAIMS)
-    folder = out or data_dir() / "runs"
-    claims.run(chosen, folder, seeds)
-    for name in chosen:
-        typer.echo(claim_report(name, folder))
-
-
-@claims_app.command("grid")
-def claims_grid(out: Logs = None) -> None:
-    """The grid of alpha and beta and DPKD's map: what the sliders of lessons 04 to 08 show."""
-    from minidistill import claims
-    from minidistill.tasks import data_dir
-
-    folder = out or data_dir() / "runs"
-    claims.run_arms(list(claims.GRID), folder, seeds=2)
-    claims.run_arms(list(claims.MAP), folder, seeds=1)
-
-
-@claims_app.command("table")
-def claims_table(out: Logs = None) -> None:
-    """All verdicts with their deciding contrast, interval, seeds, device and seconds."""
-    from minidistill import ledger
-
-    typer.echo(ledger.claims_table(out))
-
-
-@claims_app.command("show")
-def claims_show(name: str, out: Logs = None) -> None:
-    """One claim: the paper's figures and every contrast."""
-    from minidistill import ledger
-
-    typer.echo(ledger.claim_report(name, out))
-
-
-@app.command()
-def evaluate(
-    task: Task = None,
-    prompts: Prompts = None,
-    teacher: Model = None,
-    student: Model = None,
-    max_new_tokens: Tokens = 48,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    seed: int = 0,
-) -> None:
-    """Score a student on the held-out prompts: NLL on both models' responses, ROUGE-L, accuracy."""
-    from minidistill.evaluation import evaluate
-
-    pair, work = _load(task, prompts, teacher, student)
-    sampling = {"temperature": temperature, "max_new_tokens": max_new_tokens}
-    scores = asdict(evaluate(pair, work, seed=seed, **sampling))
-    del scores["responses"]
-    _print_scores({"student": scores})
 
 
 @app.command()
@@ -213,14 +145,6 @@ def _pair(text: str, wanted: str) -> tuple[str, str]:
         option, form = wanted.split()
         raise ValueError(f"{option} wants {form}, but got {text!r}")
     return name, value
-
-
-def _print_scores(rows: dict[str, dict]) -> None:
-    names = list(next(iter(rows.values())))
-    typer.echo(" " * 9 + "".join(f"{name:>14}" for name in names))
-    for label, row in rows.items():
-        cells = ["–" if row[name] is None else f"{row[name]:.3f}" for name in names]
-        typer.echo(f"{label:9}" + "".join(f"{cell:>14}" for cell in cells))
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ its contrasts hold; one reversed contrast reverses it. What is claimed stands in
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
@@ -18,7 +18,7 @@ from minidistill import toy
 from minidistill.checkpoint import write_log
 from minidistill.errors import nearest
 from minidistill.experiments import Job, Protocol, machine, run_grid
-from minidistill.paper import ARMS, CLAIMS, GRID, MAP, Claim, Contrast
+from minidistill.paper import ARMS, CLAIMS, GRID, MAP, Claim, Contrast, world_of
 from minidistill.report import logs_of
 from minidistill.toy import interval
 
@@ -77,8 +77,9 @@ def run_arms(names: Sequence[str], folder: Path, seeds: int, protocol: Protocol 
     toys = {"toy_kl", "toy_rkl"} & set(names)
     if any(len(logs_of(name, folder)) < TOY_SEEDS for name in toys):
         run_toy(folder)
+    base = protocol or Protocol()
     jobs = [
-        Job(protocol or Protocol(), name, known[name], seed)
+        Job(replace(base, task=world_of(name)), name, known[name], seed)
         for seed in range(seeds)
         for name in real
     ]

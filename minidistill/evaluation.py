@@ -1,6 +1,9 @@
 """What a student is worth: likelihoods, overlap, the grader's word, and comparisons."""
 
+import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +13,8 @@ from minidistill.errors import needs_extra
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.scoring import collate, masked_mean, response_log_probs
-from minidistill.tasks import Example, Task
+from minidistill.tasks import NO_ANSWER, Example, Task
+from minidistill.tasks.answers import Graded
 
 
 @dataclass(frozen=True)
@@ -27,17 +31,20 @@ class Probe:
 
 @dataclass(frozen=True)
 class Scores:
-    """NLLs in nats per token; ROUGE-L and accuracy in [0, 1], None where a task cannot tell.
+    """NLLs in nats per token; ROUGE-L, accuracy, no_answer in [0, 1], None where a task cannot tell.
 
     `nll_teacher` is the student's NLL on the teacher's responses, `nll_student` on the responses
-    that the student gave before training. `responses` are the graded ones, the first draw of each.
+    that the student gave before training. `no_answer` is the share of responses without one.
+    `responses` are the first draw, `grades` those of every draw, in the order of the prompts.
     """
 
     nll_teacher: float
     nll_student: float
     rouge_l: float | None
     accuracy: float | None
+    no_answer: float | None = None
     responses: list[str] = field(repr=False, default_factory=list)
+    grades: list[list[float]] = field(repr=False, default_factory=list)
 
 
 def make_probe(pair: Pair, task: Task, *, size: int = 256, seed: int = 0, **sampling) -> Probe:
@@ -69,13 +76,16 @@ def evaluate(
         for i in range(draws)
     ]
     overlap = [rouge_l(task.test, responses) for responses in drawn]
-    graded = [accuracy(task, responses) for responses in drawn]
+    found = [verdicts(task, responses) for responses in drawn] if task.grade else []
+    every = [verdict for row in found for verdict in row]
     return Scores(
         nll_teacher=nll(pair.student, pair, probe.prompts, probe.tgo),
         nll_student=nll(pair.student, pair, probe.prompts, probe.sgo),
         rouge_l=_mean(overlap),
-        accuracy=_mean(graded),
+        accuracy=_mean([verdict.grade >= 1 for verdict in every]),
+        no_answer=_mean([verdict.reason == NO_ANSWER for verdict in every]),
         responses=drawn[0],
+        grades=[[verdict.grade for verdict in row] for row in found],
     )
 
 
@@ -109,25 +119,36 @@ def rouge_l(examples: Sequence[Example], responses: Sequence[str]) -> float | No
     return _mean([scorer.score_multi(refs, r)["rougeL"].fmeasure for refs, r in pairs])
 
 
+def verdicts(task: Task, responses: Sequence[str]) -> list[Graded]:
+    """What the task's grader says of each held-out prompt's response; programs run on all cores."""
+    if task.grade is None:
+        raise ValueError(f"task {task.name!r} has no grader")
+    if len(responses) != len(task.test):
+        raise ValueError(f"{len(responses)} responses to {len(task.test)} prompts of {task.name!r}")
+    explain = task.explain or (lambda prompt, response: Graded(task.grade(prompt, response), ""))
+    pairs = list(zip(task.test, responses, strict=True))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda pair: explain(pair[0].prompt, pair[1]), pairs))
+
+
 def accuracy(task: Task, responses: Sequence[str]) -> float | None:
     """Share of held-out prompts whose response gets the full grade; None without a grader."""
-    if task.grade is None:
-        return None
-    pairs = zip(task.test, responses, strict=True)
-    return _mean([float(task.grade(e.prompt, r) >= 1) for e, r in pairs])
+    return None if task.grade is None else _mean([v.grade >= 1 for v in verdicts(task, responses)])
 
 
-def win_rate(task: Task, responses: Sequence[str], others: Sequence[str]) -> float:
-    """Share of held-out prompts where `responses` are graded higher than `others`; ties count ½."""
-    if task.grade is None:
+def pass_at_k(samples: int, right: int, k: int) -> float:
+    r"""(9.1) Chance that at least one of k samples is right, estimated from `samples` draws: unbiased.
+
+    pass@k = 1 − C(n − c, k) / C(n, k), for n draws of which c are right: of all ways to choose k of
+    them, the share that has a right one. The plug-in 1 − (1 − c/n)^k is biased down. ValueError for
+    counts that cannot be. Source: Codex (arXiv 2107.03374).
+    """
+    if not (0 <= right <= samples and 1 <= k <= samples):
         raise ValueError(
-            f"task {task.name!r} has no grader, so nothing can say which response wins"
+            f"pass@k needs 0 <= right <= samples and 1 <= k <= samples, but got samples {samples}, "
+            f"right {right}, k {k}"
         )
-    points = []
-    for example, ours, theirs in zip(task.test, responses, others, strict=True):
-        a, b = task.grade(example.prompt, ours), task.grade(example.prompt, theirs)
-        points.append((a > b) + 0.5 * (a == b))
-    return _mean(points)
+    return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
 def _mean(values: Sequence) -> float | None:

@@ -4,8 +4,9 @@ An exercise is data. To add one, write an entry beside those of its lesson; a te
 mistake differs from the answer and from the other mistakes, and gets its own hint.
 """
 
+from minidistill.exercises_benchmarks import BENCHMARKS
 from minidistill.exercises_curriculum import CURRICULUM
 from minidistill.exercises_divergences import DIVERGENCES
 from minidistill.exercises_responses import RESPONSES
 
-EXERCISES = DIVERGENCES | RESPONSES | CURRICULUM
+EXERCISES = DIVERGENCES | RESPONSES | CURRICULUM | BENCHMARKS

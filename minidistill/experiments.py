@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from minidistill.models import load_pair, pick_device
 from minidistill.objectives import get_method
 from minidistill.report import METRICS, START, draw, table
 from minidistill.settings import Settings, check_same_run, fingerprint
-from minidistill.tasks import Task, load_task
+from minidistill.tasks import Task, data_dir, load_task
 from minidistill.training import distill
 
 WATCHED = 8  # held-out prompts whose greedy answers a log keeps
@@ -49,12 +49,17 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Arm:
-    """One kind of run: a method, what feeds its slots, its own settings, where it leaves the protocol."""
+    """One kind of run: a method, what feeds its slots, its own settings, where it leaves the protocol.
+
+    `prompts`: fewer than the protocol's, its first ones. `teacher`: another of the world's teachers.
+    """
 
     method: str
     feed: dict = field(default_factory=dict)
     hyper: dict = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
+    prompts: int | None = None
+    teacher: str = "teacher"
 
     def __post_init__(self):
         get_method(self.method).check_settings(self.hyper)
@@ -63,7 +68,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a protocol, an arm and its name, a seed."""
+    """One run: a protocol, an arm and its name ('kd', 'arithmetic/kd'), a seed."""
 
     protocol: Protocol
     name: str
@@ -71,7 +76,7 @@ class Job:
     seed: int
 
     def path(self, folder: Path) -> Path:
-        return folder / f"{self.protocol.task}-{self.name}-{self.seed}.json"
+        return folder / f"{self.protocol.task}-{self.name.rpartition('/')[2]}-{self.seed}.json"
 
     def settings(self) -> dict:
         """What `distill` is told: the protocol, and what the arm changes in it."""
@@ -138,17 +143,22 @@ def _leave_with(parent) -> None:
 def _finished(job: Job, folder: Path) -> dict | None:
     """The job's log, unless it has none, a damaged one, or one of another protocol."""
     log = read_log(job.path(folder))
-    return log if log is not None and log["job"] == asdict(job) else None
+    if log is None:
+        return None
+    arm = asdict(Arm(**log["job"]["arm"]))  # a log may be older than a field of Arm
+    return log if {**log["job"], "arm": arm} == asdict(job) else None
 
 
 def _run(job: Job, folder: Path) -> None:
     """One job in a process of its own: same teacher responses and probe for all arms of a seed."""
     started, protocol = time.monotonic(), job.protocol
-    pair, task = load_pair(protocol.task), load_task(protocol.task)
-    task = Task(task.name, task.train[: protocol.prompts], task.test, task.grade)
+    teacher = data_dir() / protocol.task / job.arm.teacher
+    pair, task = load_pair(protocol.task, teacher=teacher), load_task(protocol.task)
+    task = replace(task, train=task.train[: protocol.prompts])
     tgo, probe = _common_responses(job, folder, pair, task)
+    task, tgo = replace(task, train=task.train[: job.arm.prompts]), tgo[: job.arm.prompts]
     watch = Watch(pair, task, job, lambda probe: _say(_headline(job, probe)))
-    if job.name != START:
+    if job.arm.method != START:
         history = distill(
             pair, task, job.arm.method, seed=job.seed, tgo=tgo, probe=probe, feed=job.arm.feed,
             callback=watch, progress=False, **job.settings(), **job.arm.hyper,
@@ -157,6 +167,7 @@ def _run(job: Job, folder: Path) -> None:
     drawn = {"draws": protocol.draws, "seed": seeded(job.seed, "draw")}
     scores = evaluate(pair, task, probe, temperature=protocol.temperature, **drawn)
     content = {"job": asdict(job), "scores": _numbers(scores), **watch.log}
+    content["grades"] = [[round(grade, 2) for grade in row] for row in scores.grades]
     content["seconds"] = round(time.monotonic() - started, 1)
     write_log(job.path(folder), {**content, **machine()})
 
@@ -165,7 +176,8 @@ class Watch:
     """What a log keeps of a run while it goes: `distill`'s callback.
 
     probes: the two NLLs and what the method logged (alpha, beta, phi); answers: greedy ones to the
-    first held-out prompts; curve: ROUGE-L of one sampled response a held-out prompt, every few probes.
+    first held-out prompts; curve: ROUGE-L of one sampled response a held-out prompt, every few probes
+    (for the arms whose speed is compared: instruct's with its own teacher).
     """
 
     def __init__(self, pair, task: Task, job: Job, say: Callable[[dict], None]):
@@ -173,6 +185,7 @@ class Watch:
         self.prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.test]
         self.log = {"probes": [], "answers": [], "curve": []}
         self.seconds = 0.0
+        self.curved = job.protocol.task == "instruct" and job.arm.teacher == "teacher"
 
     def __call__(self, history) -> None:
         started = time.monotonic()
@@ -181,7 +194,7 @@ class Watch:
         self.say(history.probes[-1])
         watched = self.prompts[:WATCHED]
         self.log["answers"].append(self._answers(watched, temperature=0))
-        if (len(history.probes) - 1) % CURVE == 0:
+        if self.curved and (len(history.probes) - 1) % CURVE == 0:
             seed = seeded(self.job.seed, "curve")
             answers = self._answers(
                 self.prompts, temperature=self.job.protocol.temperature, seed=seed
@@ -206,7 +219,8 @@ class Watch:
 def _common_responses(job: Job, folder: Path, pair, task: Task) -> tuple[list, Probe]:
     """The teacher's training responses and the probe: one set a seed, whatever the method."""
     protocol = job.protocol
-    path = folder / f"{protocol.task}-responses-{job.seed}.json"
+    kind = "responses" if job.arm.teacher == "teacher" else f"responses-{job.arm.teacher}"
+    path = folder / f"{protocol.task}-{kind}-{job.seed}.json"
     sampling = {"temperature": protocol.temperature, "seed": seeded(job.seed, "common")}
     content = read_log(path)
     if content is None or content["protocol"] != asdict(protocol):
@@ -245,7 +259,7 @@ def distil_and_score(pair, task: Task, settings: Settings, hyper: dict, out: Pat
 
 
 def _numbers(scores: Scores) -> dict:
-    return {name: getattr(scores, name) for name in METRICS}
+    return {name: getattr(scores, name) for name in (*METRICS, "no_answer")}
 
 
 def machine() -> dict:

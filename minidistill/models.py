@@ -13,10 +13,12 @@ from transformers.utils import logging
 from minidistill.errors import nearest, needs_extra
 from minidistill.tasks import WORLDS, data_dir
 
-TINY = {
-    "teacher": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4},
-    "student": {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4},
-}
+TINY = {  # layers × width
+    name: {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 4}
+    for name, layers, width in (
+        ("teacher", 4, 128), ("medium", 4, 96), ("thin", 4, 64), ("student", 3, 64), ("small", 3, 32),
+    )
+}  # fmt: skip
 logging.disable_progress_bar()  # of loading and saving: noise between the cells of a notebook
 
 

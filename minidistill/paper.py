@@ -46,6 +46,15 @@ def over(winner: str, rivals: Sequence[str], metric="rouge_l", **more) -> tuple[
     )
 
 
+def world_of(name: str) -> str:
+    """The tiny world of an arm: 'kd' is instruct's, 'arithmetic/kd' says so."""
+    return name.rpartition("/")[0] or "instruct"
+
+
+def _in(world: str, label: str) -> str:
+    return label if world == "instruct" else f"{world}/{label}"
+
+
 METRIC_NAMES = {
     "rouge_l": "ROUGE-L", "accuracy": "accuracy", "nll_teacher": "NLL on teacher responses",
     "separation": "NLL on student minus on teacher responses", "early": "ROUGE-L on the way",
@@ -86,6 +95,24 @@ ARMS: dict[str, Arm] = {
     # C16: how old the student's responses are
     "distillm2_on_policy": Arm("distillm2", {"sgo": "fresh_sgo"}),
     "distillm2_off_policy": Arm("distillm2", {"sgo": "first_sgo"}),
+}
+# C9: three worlds; C10: fewer prompts; C11: other teachers
+DOMAINS = ("instruct", "arithmetic", "program")
+BASELINES = ("sft", "seqkd", "kd", "imitkd", "gkd", "distillm", "speculative_kd")
+RIVALS = ("gkd", "distillm")  # the paper's in Fig 3 and Table 8
+SIZES = (250, 500)
+TEACHERS = ("small", "medium")
+ARMS |= {_in(d, name): Arm(name) for d in DOMAINS for name in (*BASELINES, "distillm2")}
+ARMS |= {
+    _in(d, f"{name}_p{size}"): Arm(name, prompts=size)
+    for d in DOMAINS
+    for size in SIZES
+    for name in (*RIVALS, "distillm2")
+}
+ARMS |= {
+    f"{name}_{size}_teacher": Arm(name, teacher=f"teacher_{size}")
+    for size in TEACHERS
+    for name in (*RIVALS, "distillm2")
 }
 GRID = {
     f"cald_a{a:g}_b{b:g}": Arm("cald", hyper={"alpha": a, "beta": b}) for a in ALPHAS for b in BETAS
@@ -190,6 +217,60 @@ CLAIMS: dict[str, Claim] = {
         why="The contrast and the replay buffer are about equally good here. A larger β takes weight off the "
         "pull-up: in the grid of constant α and β, β = 0.7 is below β = 0.5 at every α. Why an α for each "
         "sample costs a little is open: a constant α of 0.01 does not.",
+    ),
+    "C9": Claim(
+        "DistiLLM-2 beats every baseline in instruction following, mathematics and code",
+        "Tables 2 to 4",
+        "Qwen2 win rate: GKD 56.14, DistiLLM 56.35, DistiLLM-2 58.69; GSM8K 75.44, 75.59, 76.27; HumanEval "
+        "54.88, 53.65, 59.92",
+        tuple(
+            c
+            for d in DOMAINS
+            for c in over(_in(d, "distillm2"), [_in(d, b) for b in BASELINES], "accuracy")
+        ),
+    ),
+    "C10": Claim(
+        "DistiLLM-2 is above GKD and DistiLLM at every data size",
+        "Fig 3",
+        "13K, 25K, 50K prompts: the highest curve at each",
+        tuple(
+            c
+            for d in DOMAINS
+            for size in ("_p250", "_p500", "")
+            for c in over(
+                _in(d, f"distillm2{size}"), [_in(d, f"{r}{size}") for r in RIVALS], "accuracy"
+            )
+        ),
+    ),
+    "C11": Claim(
+        "A stronger teacher helps, and helps DistiLLM-2 most",
+        "Table 8",
+        "teachers of 1.8B, 7B, 14B: GKD 64.18, 71.15, 72.59; DistiLLM 65.23, 72.11, 72.11; DistiLLM-2 66.31, "
+        "74.86, 76.78",
+        (
+            *(
+                contrast
+                for method in ("distillm2", *RIVALS)
+                for stronger, weaker in (
+                    ("", "_medium_teacher"),
+                    ("_medium_teacher", "_small_teacher"),
+                )
+                for contrast in over(f"{method}{stronger}", (f"{method}{weaker}",), "accuracy")
+            ),
+            *(
+                Contrast(
+                    f"gain from the smallest to the largest teacher, DistiLLM-2 over {rival}",
+                    {
+                        "distillm2": 1,
+                        "distillm2_small_teacher": -1,
+                        rival: -1,
+                        f"{rival}_small_teacher": 1,
+                    },
+                    "accuracy",
+                )  # fmt: skip
+                for rival in RIVALS
+            ),
+        ),
     ),
     "C16": Claim(
         "Sampling once an epoch is nearly on-policy, at a fraction of the cost",

@@ -75,8 +75,9 @@ def draw(logs: Sequence[dict], folder: Path) -> list[Path]:
 
 
 def logs_of(name: str, folder: Path) -> dict[int, dict]:
-    """Seed → log of an arm."""
-    found = filter(None, map(read_log, sorted(folder.glob(f"*-{name}-*.json"))))
+    """Seed → log of an arm: 'kd', or 'arithmetic/kd' of another world."""
+    label = name.rpartition("/")[2]
+    found = filter(None, map(read_log, sorted(folder.glob(f"*-{label}-*.json"))))
     logs = [log for log in found if log.get("job", {}).get("name") == name]
     return {log["job"]["seed"]: log for log in sorted(logs, key=lambda log: log["job"]["seed"])}
 

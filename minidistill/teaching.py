@@ -1,6 +1,6 @@
 """How the shipped pairs are made: prompts, a teacher, and a student after SFT."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,8 +16,14 @@ from minidistill.training import distill
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes and seeds of one world. The teacher sees fresh examples, the student the shipped ones."""
+    """Sizes and seeds of one world. Teachers see fresh examples, the student the shipped ones.
 
+    `models`: folder → preset of `models.TINY`; the student's folder is 'student', all others teach.
+    `weaker`: teacher → fewer examples than `teacher_examples`. A tiny world is learnt by the smallest
+    of them, given enough examples, so strength is a matter of size and of teaching.
+    """
+
+    models: dict[str, str]
     train: int = 2000
     test: int = 400
     references: int = 4
@@ -25,15 +31,30 @@ class Recipe:
     teacher_epochs: int = 3
     student_epochs: int = 14
     lr: float = 3e-3
+    weaker: dict[str, int] = field(default_factory=dict)
 
 
-RECIPES = {"instruct": Recipe()}
+RECIPES = {
+    "instruct": Recipe(
+        {
+            "student": "student",
+            "teacher": "teacher",
+            "teacher_medium": "medium",
+            "teacher_small": "thin",
+        },
+        weaker={"teacher_medium": 20_000, "teacher_small": 12_000},
+    ),
+    "arithmetic": Recipe({"student": "small", "teacher": "medium"}, teacher_examples=60_000),
+    "program": Recipe(
+        {"student": "small", "teacher": "medium"}, teacher_examples=60_000, student_epochs=8
+    ),
+}
 
 
 def teach(name: str, out: Path) -> None:
-    """Write out/name: train and test prompts, teacher/, student/ in 16 bits, and a card.
+    """Write out/name: train and test prompts, the recipe's models in 16 bits, and a card.
 
-    Resumes where it was stopped (checkpoints stand under out/name/.work).
+    A model that is there stays; one that was stopped resumes (checkpoints stand under out/name/.work).
     """
     world, recipe, folder = get_world(name), RECIPES[name], out / name
     train = write_examples(name, recipe.train, seed=1, held_out=False, references=recipe.references)
@@ -42,28 +63,38 @@ def teach(name: str, out: Path) -> None:
     write_jsonl(folder / "train.jsonl", train)
     write_jsonl(folder / "test.jsonl", test)
     tokenizer = word_tokenizer(world.words)
-    _supervise("student", tokenizer, train, test, recipe.student_epochs, recipe, folder)
-    _supervise("teacher", tokenizer, fresh, test, recipe.teacher_epochs, recipe, folder)
+    for model in recipe.models:
+        if not (folder / model / "model.safetensors").is_file():
+            seen = fresh[: recipe.weaker.get(model)]
+            examples = train if model == "student" else seen
+            _supervise(model, tokenizer, examples, test, recipe, folder)
     _write_card(name, recipe, folder, test)
 
 
-def _supervise(preset: str, tokenizer, examples, test, epochs, recipe: Recipe, folder: Path):
+def _supervise(model: str, tokenizer, examples, test, recipe: Recipe, folder: Path) -> None:
     """SFT from random weights on `examples`, saved in 16 bits."""
-    pair = Pair(None, tiny_model(preset, tokenizer, seed=0), tokenizer, len(tokenizer))
-    batch = 64 if preset == "teacher" else 32
+    network = tiny_model(recipe.models[model], tokenizer, seed=0)
+    pair = Pair(None, network, tokenizer, len(tokenizer))
+    student = model == "student"
     distill(
-        pair, Task(preset, examples, test), "sft", epochs=epochs, lr=recipe.lr, batch_size=batch,
-        out=folder / ".work" / preset,
+        pair, Task("student" if student else "teacher", examples, test), "sft", lr=recipe.lr,
+        epochs=recipe.student_epochs if student else recipe.teacher_epochs,
+        batch_size=32 if student else 64, out=folder / ".work" / model,
     )  # fmt: skip
-    pair.student.to(torch.float16).save_pretrained(folder / preset)
-    tokenizer.save_pretrained(folder / preset)
+    network.to(torch.float16).save_pretrained(folder / model)
+    tokenizer.save_pretrained(folder / model)
 
 
 def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) -> None:
     """The card's numbers are measured on what was saved, not on what was trained."""
     world, rows = get_world(name), []
+    teachers = ", ".join(
+        f"`{model}/` ({recipe.weaker.get(model, recipe.teacher_examples):,})"
+        for model in recipe.models
+        if model != "student"
+    )
     task = Task(name, [], test, lambda prompt, response: world.judge(prompt, response).grade)
-    for preset in ("teacher", "student"):
+    for preset in recipe.models:
         model, tokenizer = load_model(folder / preset)
         pair = Pair(None, model, tokenizer, len(tokenizer))
         prompts = [encode_prompt(tokenizer, e.prompt) for e in test]
@@ -80,10 +111,9 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
             f"seeded grammar (`minidistill/tasks/{name}`) writes prompts and references.\n\n"
             f"- `train.jsonl`: {recipe.train} prompts (seed 1), up to {recipe.references} references each; "
             f"`test.jsonl`: {recipe.test} held-out prompts (seed 2). No prompt stands in both.\n"
-            f"- `teacher/`: SFT on {recipe.teacher_examples:,} fresh examples (seed 3), "
-            f"{recipe.teacher_epochs} epochs.\n"
+            f"- {teachers}: SFT on so many fresh examples (seed 3), {recipe.teacher_epochs} epochs.\n"
             f"- `student/`: SFT on `train.jsonl`, {recipe.student_epochs} epochs: the start.\n"
-            f"- Both: Llama blocks, a word-level tokenizer of {len(tokenizer)} tokens, weights in 16 bits "
+            f"- All: Llama blocks, a word-level tokenizer of {len(tokenizer)} tokens, weights in 16 bits "
             "(safetensors).\n\n"
             "| model | parameters | layers × width | accuracy, greedy | accuracy, sampled at T = 1 |\n"
             "|---|---|---|---|---|\n" + "".join(rows)

@@ -1,6 +1,7 @@
 """Each named mistake gets its own hint, a right answer passes, anything else is told what it is."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -83,6 +84,12 @@ def distillm2(tgo, sgo, alpha_t, alpha_s, beta):
     return torch.stack(found) / 2
 
 
+def win_rate(ours, theirs):
+    points = ((ours - theirs).sign().double() + 1) / 2
+    half = 1.96 * ((points - points.mean()) ** 2).sum().div(len(points) - 1).div(len(points)).sqrt()
+    return points.mean() + half * torch.tensor([0.0, -1.0, 1.0])
+
+
 # Written from the equations, so that no answer is compared with itself.
 SOLUTIONS = {
     "kl": kl,
@@ -107,6 +114,10 @@ SOLUTIONS = {
         t < ramp, (1 - t / ramp) * start + t / ramp * end, end
     ),
     "distillm2": distillm2,
+    "pass_at_k": lambda right, n, k: torch.tensor(
+        [1 - math.prod((n - c - i) / (n - i) for i in range(k)) for c in right.tolist()]
+    ),
+    "win_rate": win_rate,
 }
 
 
@@ -170,6 +181,18 @@ def test_the_probability_space_mixture_fails_only_on_the_far_token():
     naive = lambda a, b, alpha: (alpha * a.exp() + (1 - alpha) * b.exp()).log()  # noqa: E731
     message = checks.verdict("log_mixture", naive).message
     assert message.startswith("right on ordinary inputs, but for a token 120 nats below")
+
+
+def test_an_alpha_that_fails_only_at_an_edge_is_told_which():
+    def unsigned(gap, m, alpha0, low, high):
+        return (1 - (1 - alpha0) * m / gap.detach().abs()).clip(low, high)
+
+    def no_scale(gap, m, alpha0, low, high):
+        return torch.where(gap > 0, unsigned(gap, m, alpha0, low, high), low)
+
+    for function, edge in ((unsigned, "a negative gap"), (no_scale, "a mean gap m that is not")):
+        message = checks.verdict("adaptive_alpha", function).message
+        assert message.startswith(f"right on ordinary inputs, but for {edge}")
 
 
 def test_an_unsolved_stub_prints_the_first_step_and_the_notebook_goes_on(capsys):

@@ -107,3 +107,70 @@ def test_help_speaks_of_every_command():
     text = call("--help").stdout
     for command in ("run", "distill", "evaluate", "teach", "prune", "table"):
         assert command in text
+
+
+# --- evaluate and grade -------------------------------------------------------------------------------
+def test_a_tiny_worlds_references_are_right_and_emptied_programs_are_not(tmp_path):
+    for task in ("arithmetic", "program"):
+        done = call("grade", "--task", task, "--limit", 20)
+        assert done.stdout.splitlines() == ["20 of 20 right"], done.stderr
+    done = call("grade", "--task", "program", "--responses", "emptied", "--limit", 20)
+    assert done.stdout.split() == ["0", "of", "20", "right", "20", "wrong", "answer"]
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(
+        '{"response": "i do not know"}\n{"response": "#### 1e9"}\n', encoding="utf-8"
+    )
+    done = call("grade", "--task", "arithmetic", "--responses", answers, "--limit", 2)
+    assert done.stdout.split() == ["0", "of", "2", "right", "1", "no", "answer", "1", "wrong"]
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ('{"response": 3}', "'response' must be a text, but is 3"),
+        ("[1]", "is None"),
+        ("{", "not JSON"),
+    ],
+)
+def test_responses_to_grade_are_named_by_file_line_and_field(tmp_path, line, field):
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"response": "a"}\n' + line + "\n", encoding="utf-8")
+    message = refused("grade", "--task", "arithmetic", "--responses", path)
+    assert f"{path}, line 2: " in message
+    assert field in message
+
+
+def test_what_grade_cannot_do_is_said_in_a_sentence(tmp_path):
+    short = tmp_path / "one.jsonl"
+    short.write_text('{"response": "a"}\n', encoding="utf-8")
+    assert "only programs can be emptied" in refused(
+        "grade", "--task", "arithmetic", "--responses", "emptied"
+    )
+    assert "1 responses to 400 prompts" in refused(
+        "grade", "--task", "arithmetic", "--responses", short
+    )
+    assert "did you mean 'program'?" in refused("grade", "--task", "programs")
+    assert "--prompts goes with a benchmark" in refused(
+        "grade", "--task", "program", "--prompts", short
+    )
+    assert "give --task NAME" in refused("grade")
+
+
+def test_evaluate_a_tiny_world_says_how_many_gave_no_answer():
+    done = call("evaluate", "--task", "program", "--limit", 24, "--temperature", 1, "--draws", 2)
+    assert done.returncode == 0, done.stderr
+    names, values = (line.split() for line in done.stdout.splitlines())
+    scores = dict(zip(names, map(float, values[1:]), strict=True))
+    assert list(scores) == ["nll_teacher", "nll_student", "rouge_l", "accuracy", "no_answer"]
+    assert 0 <= scores["accuracy"] < 0.6
+    assert 0 <= scores["no_answer"] < 0.5
+
+
+def test_evaluate_a_student_alone_on_a_benchmark(tmp_path):
+    questions = tmp_path / "gsm8k.jsonl"
+    rows = [{"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"} for n in range(3)]
+    questions.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    student = ("--student", data_dir() / "arithmetic" / "student")
+    done = call("evaluate", "--task", "gsm8k", "--prompts", questions, *student)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout

@@ -1,17 +1,19 @@
 """What a student is worth."""
 
+import itertools
 import math
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from minidistill import evaluate
+from minidistill import evaluate, load_task
 from minidistill.batching import encode_prompt, encode_references
-from minidistill.evaluation import accuracy, make_probe, nll, rouge_l, win_rate
+from minidistill.evaluation import accuracy, make_probe, nll, pass_at_k, rouge_l, verdicts
 from minidistill.models import Pair
-from minidistill.tasks import Example, Task
+from minidistill.tasks import NO_ANSWER, Example, Task
+from minidistill.tasks.answers import Graded
 
 
 @torch.no_grad()
@@ -84,19 +86,6 @@ def test_accuracy_counts_full_grades_alone():
     assert accuracy(graded(None), ["1"] * 4) is None
 
 
-def test_win_rate_counts_a_tie_as_one_half():
-    task = graded(lambda prompt, response: float(response))
-    ours, theirs = ["1", "0.3", "0.3", "0"], ["0", "0.3", "1", "0.3"]
-    assert win_rate(task, ours, theirs) == (1 + 0.5) / 4
-    assert win_rate(task, theirs, ours) == 1 - (1 + 0.5) / 4
-    assert win_rate(task, ours, ours) == 0.5
-
-
-def test_win_rate_needs_a_grader():
-    with pytest.raises(ValueError, match="task 'graded' has no grader"):
-        win_rate(graded(None), ["x"] * 4, ["y"] * 4)
-
-
 def test_evaluate_repeats_and_its_parts_are_what_they_say(shared_pair, task):
     probe = make_probe(shared_pair, task, size=8, seed=3, max_new_tokens=4)
     first, second = (evaluate(shared_pair, task, probe, max_new_tokens=6) for _ in range(2))
@@ -150,3 +139,52 @@ def test_without_a_teacher_the_references_take_its_place(shared_pair, task):
     alone = Pair(None, shared_pair.student, shared_pair.tokenizer, shared_pair.vocab)
     probe = make_probe(alone, task, size=4, max_new_tokens=3)
     assert probe.tgo == encode_references(alone.tokenizer, task.test[:4], 0)
+
+
+# --- pass@k -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("samples", range(1, 8))
+def test_9_1_pass_at_k_is_the_share_of_subsets_that_have_a_right_one(samples):
+    for right, k in itertools.product(range(samples + 1), range(1, samples + 1)):
+        subsets = list(itertools.combinations([True] * right + [False] * (samples - right), k))
+        assert pass_at_k(samples, right, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_9_1_pass_at_k_is_unbiased_and_the_plug_in_is_not(k):
+    """Its mean over all outcomes of 5 draws, each right with chance p, is 1 − (1 − p)^k exactly."""
+    p = 0.3
+    chances = [math.comb(5, c) * p**c * (1 - p) ** (5 - c) for c in range(6)]
+    truth = 1 - (1 - p) ** k
+    ours = sum(w * pass_at_k(5, c, k) for c, w in enumerate(chances))
+    plug_in = sum(w * (1 - (1 - c / 5) ** k) for c, w in enumerate(chances))
+    assert ours == pytest.approx(truth)
+    assert plug_in == pytest.approx(truth) if k == 1 else plug_in < truth - 0.01
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 1), (3, 4, 1), (3, -1, 1), (3, 1, 0), (3, 1, 4)])
+def test_9_1_pass_at_k_refuses_counts_that_cannot_be(counts):
+    with pytest.raises(ValueError, match="pass@k needs 0 <= right <= samples"):
+        pass_at_k(*counts)
+
+
+def test_responses_without_an_answer_are_counted(shared_pair):
+    task = load_task("arithmetic")
+    few = replace(task, test=task.test[:4])
+    answer = task.explain(few.test[0].prompt, few.test[0].references[0])
+    assert (answer.grade, answer.reason) == (1.0, "right")
+    responses = ["i do not know", few.test[1].references[0], "#### 99", ""]
+    found = verdicts(few, responses)
+    assert [v.grade for v in found] == [0, 1, 0, 0]
+    assert [v.reason for v in found] == ["no answer", "right", "wrong", "no answer"]
+    assert accuracy(few, responses) == 0.25
+
+
+def test_scores_say_which_share_has_no_answer_and_each_grade(shared_pair, task):
+    few = Task("few", [], task.test[:6], task.grade, lambda p, r: Graded(float(r > "m"), NO_ANSWER))
+    probe = make_probe(shared_pair, few, max_new_tokens=3)
+    scores = evaluate(shared_pair, few, probe, draws=2, temperature=1.0, max_new_tokens=5)
+    assert scores.no_answer == 1
+    assert [len(row) for row in scores.grades] == [6, 6]
+    assert scores.accuracy == pytest.approx(sum(map(sum, scores.grades)) / 12)
+    with pytest.raises(ValueError, match="task 'graded' has no grader"):
+        verdicts(graded(None), [])

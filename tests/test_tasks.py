@@ -151,14 +151,20 @@ def test_the_self_instruct_files_are_read(name, count):
 
 # --- the worlds -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", WORLDS)
-def test_every_reference_gets_the_full_grade_in_every_family(name):
-    world, rng, seen = get_world(name), random.Random(11), set()
-    for _ in range(3000):
+def test_every_reference_gets_the_full_grade_and_keeps_to_the_vocabulary(name):
+    world, rng = get_world(name), random.Random(11)
+    for _ in range(1000):
         prompt = world.write_prompt(rng)
         reference = world.write_reference(rng, prompt)
-        seen.add(world.read_prompt(prompt)[0])
-        assert world.judge(prompt, reference).grade == 1, (prompt, reference)
+        verdict = world.judge(prompt, reference)
+        assert (verdict.grade, verdict.reason) == (1, "right"), (prompt, reference)
         assert {*prompt.split(), *reference.split()} <= {*world.words}, (prompt, reference)
+        assert len(reference.split()) <= 47  # and the end token: what students are given to write
+
+
+def test_every_family_is_asked(world):
+    rng = random.Random(11)
+    seen = {world.read_prompt(world.write_prompt(rng))[0] for _ in range(1000)}
     assert seen == set(world.families)
 
 
@@ -179,8 +185,9 @@ def test_the_same_seed_writes_the_same_examples_and_the_split_is_disjoint(name):
     assert not {e.prompt for e in train} & {e.prompt for e in test}
 
 
-def test_most_prompts_have_several_right_answers():
-    examples = write_examples("instruct", 200, seed=0, held_out=False, references=4)
+@pytest.mark.parametrize("name", WORLDS)
+def test_most_prompts_have_several_right_answers(name):
+    examples = write_examples(name, 200, seed=0, held_out=False, references=4)
     assert sum(len(e.references) > 1 for e in examples) > 180
 
 
@@ -330,15 +337,19 @@ def test_a_response_that_fits_nothing_gets_nothing(world, response):
     assert world.judge(f"describe a {HERO}", response).grade == 0
 
 
+@pytest.mark.parametrize("name", WORLDS)
 @pytest.mark.parametrize("response", [None, 3, ["a fox"], b"a fox"])
-def test_a_response_that_is_no_text_is_refused(world, response):
-    with pytest.raises(TypeError, match="a response must be a text, but is"):
-        world.judge(f"describe a {HERO}", response)
+def test_a_response_that_is_no_text_is_refused(name, response):
+    prompt = write_examples(name, 1, seed=0, held_out=False)[0].prompt
+    with pytest.raises(TypeError, match="must be a text, but"):
+        get_world(name).judge(prompt, response)
 
 
-def test_a_prompt_that_no_family_asks_is_refused(world):
-    with pytest.raises(ValueError, match="no family of this world asks 'sing me a song'"):
-        world.judge("sing me a song", "la")
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_prompt_of_no_world_is_refused(name):
+    for prompt in ("sing me a song", "", "tom has 3 eggs . sing .", "f gives the sum of all"):
+        with pytest.raises(ValueError, match="of this world"):
+            get_world(name).judge(prompt, "la")
 
 
 def test_a_task_is_graded_by_its_world(task):

@@ -76,7 +76,9 @@ class Worker:
     def __init__(self):
         command = [PYTHON, *ISOLATED, str(HERE / "judge.py")]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen(command, **pipes, text=True, encoding="utf-8")
+        # A session of its own: what interrupts the caller is the caller's to answer.
+        how = {"text": True, "encoding": "utf-8", "start_new_session": True}
+        self.process = subprocess.Popen(command, **pipes, **how)
 
     def ask(self, job: dict) -> Result:
         self.process.stdin.write(json.dumps(job) + "\n")

@@ -94,6 +94,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone; so are we, and the sandbox with us
+    with contextlib.suppress(
+        BrokenPipeError
+    ):  # whoever asked is gone; so are we, and the sandbox with us
         main()
     os._exit(0)

@@ -7,14 +7,16 @@ for references, `references`, `response`, `output` or `instances[].output`.
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Protocol
 
 from minidistill.errors import nearest
 
-WORLDS = ("instruct",)
+WORLDS = ("instruct", "arithmetic", "program")
+NO_ANSWER = "no answer"  # the reason of a grade of 0 where there was nothing to grade
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,25 @@ class Example:
     references: tuple[str, ...] = ()
 
 
+class Graded(Protocol):
+    """What a judge says: a grade in [0, 1] and its reason, NO_ANSWER where there is none."""
+
+    grade: float
+    reason: str
+
+
 @dataclass(frozen=True)
 class Task:
-    """`grade(prompt, response)` in [0, 1]; None where nothing can judge but a comparison."""
+    """`grade(prompt, response)` in [0, 1]; None where nothing can judge but a comparison.
+
+    `explain(prompt, response)`, where there is one, gives that grade and its `reason`.
+    """
 
     name: str
     train: list[Example]
     test: list[Example]
     grade: Callable[[str, str], float] | None = None
+    explain: Callable[[str, str], Graded] | None = None
 
 
 def data_dir() -> Path:
@@ -54,6 +67,7 @@ def load_task(name: str | Path, held_out: float = 0.2) -> Task:
             read_jsonl(folder / "train.jsonl"),
             read_jsonl(folder / "test.jsonl"),
             lambda prompt, response: world.judge(prompt, response).grade,
+            world.judge,
         )
     if Path(name).suffix not in {".jsonl", ".json"}:
         raise ValueError(nearest("task", str(name), WORLDS) + ", or the path of a .jsonl file")
@@ -86,23 +100,32 @@ def write_examples(name: str, count: int, seed: int, held_out: bool, references:
 
 def read_jsonl(path: Path) -> list[Example]:
     """Read prompts; ValueError names file, line and field of the first line that is not one."""
+    examples = []
+    for where, record in read_records(path):
+        try:
+            examples.append(_example(record))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+    if not examples:
+        raise ValueError(f"{path}: no prompts in this file")
+    return examples
+
+
+def read_records(path: Path) -> Iterator[tuple[str, object]]:
+    """(file and line, what JSON says there), empty lines left out; ValueError for what is not JSON."""
     if not path.is_file():
         siblings = [file.name for file in path.parent.glob("*.json*")]
         raise FileNotFoundError(f"{path}: {nearest('file', path.name, siblings)}")
-    examples = []
     # Not splitlines(): it also breaks at U+2028, which JSON allows inside a text.
     for number, line in enumerate(_read_utf8(path).split("\n"), start=1):
         if not line.strip():
             continue
+        where = f"{path}, line {number}"
         try:
-            examples.append(_example(json.loads(line)))
+            record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error.msg})") from None
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
-    if not examples:
-        raise ValueError(f"{path}: no prompts in this file")
-    return examples
+            raise ValueError(f"{where}: not JSON ({error.msg})") from None
+        yield where, record
 
 
 def _read_utf8(path: Path) -> str:

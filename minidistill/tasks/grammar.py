@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from minidistill.tasks import NO_ANSWER
+
 LIST_TAIL = r"(?:(?: , | and | )\w+)*"
 
 
@@ -38,6 +40,13 @@ class Verdict:
     @property
     def grade(self) -> float:
         return (self.form + self.correct + self.complete) / 3
+
+    @property
+    def reason(self) -> str:
+        """The first that does not hold; what cannot be read counts as no answer."""
+        if not self.form:
+            return NO_ANSWER
+        return "wrong" if not self.correct else "right" if self.complete else "incomplete"
 
 
 class World:

@@ -20,6 +20,7 @@ from minidistill import (
     replay,
     report,
     sampler,
+    sandbox,
     schedules,
     widgets,
 )  # fmt: skip
@@ -81,6 +82,13 @@ def test_peak_memory_of_an_epoch(benchmark):
     unit = 1 if sys.platform == "darwin" else 1024
     benchmark.extra_info["peak_mb"] = int(done.stdout) * unit // 2**20
     print(f"peak memory of a DistiLLM-2 epoch: {benchmark.extra_info['peak_mb']} MB")
+
+
+@pytest.mark.skipif(sandbox.bubblewrap() is None, reason="bubblewrap is missing")
+def test_1000_programs_in_the_sandbox(benchmark):
+    jobs = [(f"def f(x): return x + {i}", f"assert f(1) == {i + 1}") for i in range(1000)]
+    results = benchmark.pedantic(sandbox.run_many, (jobs,), rounds=3)
+    assert all(result.passed for result in results)
 
 
 LESSONS = {  # a slider's callback, made as its lesson makes it

@@ -21,7 +21,7 @@ def list_answer(rng, ask):
 
 
 def list_judge(ask, said):
-    """Correct: all are of the kind. Complete: as many as asked for, none twice."""
+    """Correct: all are of the kind asked for. Complete: as many as asked for, none twice."""
     names = split(said["LIST"])
     right = all(n in FACTS and plural(FACTS[n]["kind"]) == ask["kinds"] for n in names)
     return right and said.get("kinds", ask["kinds"]) == ask["kinds"], (
@@ -51,7 +51,7 @@ def story_answer(rng, ask):
 
 
 def story_judge(ask, said):
-    """Correct: one of them lives there, and they did what can be done. Complete: both appear."""
+    """Correct: one of the two lives in that place, and they did what can be done. Complete: both appear."""
     homes = {FACTS[ask["a"]]["place"], FACTS[ask["b"]]["place"]}
     correct = said["place"] in homes and said["deed"] in DEEDS
     correct = correct and said.get("deed2", DEEDS[0]) in DEEDS
@@ -70,7 +70,7 @@ def describe_answer(rng, ask):
 
 
 def describe_judge(ask, said):
-    """Correct: every property told is its own. Complete: it speaks of the thing asked about."""
+    """Correct: every property told is the thing's own. Complete: it speaks of the thing asked about."""
     fact = FACTS[ask["a"]]
     return all(said[k] == fact[k] for k in fact if k in said), said["a"] == ask["a"]
 
@@ -117,7 +117,7 @@ def reverse_answer(rng, ask):
 
 
 def reverse_judge(ask, said):
-    """Correct: exactly the reverse. Complete: the same things in any order."""
+    """Correct: exactly the list of the prompt from its end. Complete: the same things in any order."""
     want, got = ask["LIST"].split()[::-1], split(said["LIST"])
     return got == want, sorted(got) == sorted(want)
 
@@ -143,7 +143,7 @@ def keep_answer(rng, ask):
 
 
 def keep_judge(ask, said):
-    """Correct: nothing unwanted. Complete: every wanted one, once."""
+    """Correct: nothing that is not of the kind. Complete: every one that is, once."""
     got, want = split(said["LIST"]), of_kind(ask)
     correct = said.get("kinds", ask["kinds"]) == ask["kinds"] and set(got) <= set(want)
     return correct, set(got) >= set(want) and len(got) == len(want)
@@ -156,7 +156,7 @@ def count_answer(rng, ask):
 
 
 def count_judge(ask, said):
-    """Correct: the number, and nothing unwanted. Complete: every wanted one, once."""
+    """Correct: the number, and nothing that is not of the kind. Complete: every one that is, once."""
     correct, complete = keep_judge(ask, said)
     return correct and said["n"] == NUMBERS[len(of_kind(ask))], complete
 
@@ -175,7 +175,7 @@ def sort_answer(rng, ask):
 
 
 def sort_judge(ask, said):
-    """Correct: exactly that order. Complete: the same things in any order."""
+    """Correct: exactly the list of the prompt, smallest first. Complete: the same things in any order."""
     want, got = sorted(ask["LIST"].split(), key=size_of), split(said["LIST"])
     return got == want, sorted(got) == sorted(want)
 
@@ -189,7 +189,7 @@ def why_answer(rng, ask):
 
 
 def why_judge(ask, said):
-    """Correct: the verdict and both sizes. Complete: the two things in the order asked."""
+    """Correct: yes or no, and both sizes. Complete: the two things in the order asked."""
     right = why_answer(None, ask)
     correct = all(said[k] == right[k] for k in ("yes", "size", "size2"))
     return correct, (said["a"], said["b"]) == (ask["a"], ask["b"])
@@ -213,6 +213,6 @@ def odd_answer(rng, ask):
 
 
 def odd_judge(ask, said):
-    """Correct: the odd one and the kinds told. Complete: it is one of those in the list."""
+    """Correct: the odd one, and the kinds told are true. Complete: it is one of those in the list."""
     right = odd_answer(None, ask)
     return all(said[k] == right[k] for k in said), said["a"] in ask["LIST"].split()

@@ -1,0 +1,384 @@
+"""The benchmarks of the DistiLLM-2 paper: GSM8K, MATH, HumanEval and MBPP, read through `datasets`.
+
+`load_benchmark("gsm8k", "FILE.jsonl")` is a task whose examples are all for testing; its references are
+the data's own solutions. GSM8K and MATH compare final answers. HumanEval and MBPP run what was written
+in the sandbox, against tests that stay outside of it.
+"""
+
+import ast
+import builtins
+import gzip
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import dedent, indent
+
+from minidistill import sandbox
+from minidistill.errors import nearest, needs_extra
+from minidistill.tasks import NO_ANSWER, Example, Task
+from minidistill.tasks.answers import (
+    ANSWER_IS,
+    Graded,
+    extract_answer,
+    extract_boxed,
+    same_answer,
+)
+
+SECONDS = 5.0  # for a program and its tests; HumanEval's own solutions take 0.2 at most
+LONGEST = 50_000  # characters of a response that is looked through for code
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where a data set is on the hub, which fields are texts, what makes a prompt and a grade of a row."""
+
+    hub: tuple[str, ...]
+    texts: tuple[str, ...]
+    example: Callable[[dict], Example]
+    explain: Callable[[dict, str, bool], Graded]
+
+
+def load_benchmark(
+    name: str, source: str | Path | None = None, allow_unsandboxed: bool = False
+) -> Task:
+    """A benchmark by name as a task that holds test examples only.
+
+    `source`: a .jsonl or .jsonl.gz file, or a data set of the hub with the same fields; by default the
+    hub's usual one. `allow_unsandboxed`: as in `sandbox.run`. ValueError names file, line and field of a
+    bad line; `task.explain` raises ValueError for a prompt that is not the benchmark's.
+    """
+    if name not in BENCHMARKS:
+        raise ValueError(nearest("benchmark", name, BENCHMARKS))
+    benchmark = BENCHMARKS[name]
+    rows = [(_checked(benchmark, where, row), row) for where, row in _rows(benchmark, source)]
+    by_prompt = {example.prompt: row for example, row in rows}
+
+    def explain(prompt: str, response: str) -> Graded:
+        if prompt not in by_prompt:
+            raise ValueError(f"{name} has no prompt {prompt!r:.80}")
+        if not isinstance(response, str):
+            raise TypeError(f"a response must be a text, but is {response!r:.80}")
+        return benchmark.explain(by_prompt[prompt], response, allow_unsandboxed)
+
+    examples = [example for example, _ in rows]
+    return Task(name, [], examples, lambda prompt, said: explain(prompt, said).grade, explain)
+
+
+def grade_all(task: Task, responses: Sequence[str]) -> list[Graded]:
+    """Grade one response to each test prompt of a task, on all cores. ValueError if the counts differ."""
+    if task.explain is None:
+        raise ValueError(f"nothing grades the responses to {task.name!r}")
+    if len(responses) != len(task.test):
+        raise ValueError(f"{len(responses)} responses to {len(task.test)} prompts of {task.name!r}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(task.explain, [e.prompt for e in task.test], responses))
+
+
+# --- reading --------------------------------------------------------------------------------------------
+def _rows(benchmark: Benchmark, source: str | Path | None) -> Iterator[tuple[str, dict]]:
+    """Rows, and where each stands."""
+    try:
+        from datasets import load_dataset
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(needs_extra("datasets", "course")) from None
+    if isinstance(source, Path) or str(source).endswith((".jsonl", ".json", ".gz")):
+        for where, row in _lines(Path(source)):
+            _checked(benchmark, where, row)
+        with TemporaryDirectory() as cache:  # nothing of a local file need stay
+            how = {"split": "train", "streaming": True, "cache_dir": cache}
+            rows = list(load_dataset("json", data_files=str(source), **how))
+        return ((f"{source}, line {number}", row) for number, row in enumerate(rows, start=1))
+    hub = benchmark.hub if source is None else (str(source),)
+    try:
+        rows = load_dataset(*hub, split="test")
+    except OSError as error:
+        help = "; a local .jsonl file of it works offline"
+        raise ConnectionError(f"{hub[0]!r} cannot be fetched ({error}){help}") from None
+    return ((f"{hub[0]}, row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict]]:
+    """The lines of a file; ValueError for the first that is no JSON object or is empty."""
+    if not path.is_file():
+        siblings = [file.name for file in path.parent.glob("*.jsonl*")]
+        raise FileNotFoundError(f"{path}: {nearest('file', path.name, siblings)}")
+    content = path.read_bytes()
+    try:
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{path}: not a whole gzip file ({error})") from None
+    for number, line in enumerate(content.rstrip().split(b"\n"), start=1):
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line.decode("utf-8"))
+            json.dumps(row, ensure_ascii=False).encode("utf-8")  # half a surrogate pair
+        except ValueError as error:
+            empty = "" if line.strip() else "empty, "
+            raise ValueError(f"{where}: {empty}not JSON in UTF-8 ({error})") from None
+        yield where, row
+
+
+def _checked(benchmark: Benchmark, where: str, row: object) -> Example:
+    """The row as an example; ValueError names the field that is missing, empty or of another type."""
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: expected a JSON object, but got {type(row).__name__}")
+    try:
+        for field in benchmark.texts:
+            _text(row, field)
+        return benchmark.example(row)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _text(row: dict, field: str) -> str:
+    if not isinstance(value := row.get(field), str) or not value:
+        raise ValueError(f"field {field!r} must be a text, but is {value!r:.80}")
+    return value
+
+
+# --- final answers --------------------------------------------------------------------------------------
+def _gsm8k_example(row: dict) -> Example:
+    if extract_answer(row["answer"]) is None:
+        raise ValueError(f"field 'answer' has no number, but is {row['answer']!r:.80}")
+    return Example(row["question"], (row["answer"],))
+
+
+def _explain_gsm8k(row: dict, response: str, _: bool) -> Graded:
+    said = extract_answer(response)
+    return _compared(said, said == extract_answer(row["answer"]))
+
+
+def _math_example(row: dict) -> Example:
+    if not _math_answer(row):
+        raise ValueError(r"field 'solution' has no \boxed{} answer, and there is no field 'answer'")
+    return Example(row["problem"], (row["solution"],))
+
+
+def _math_answer(row: dict) -> str | None:
+    answer = row.get("answer")
+    return extract_boxed(row["solution"]) if answer in (None, "") else str(answer)
+
+
+def _explain_math(row: dict, response: str, _: bool) -> Graded:
+    said = extract_boxed(response) or _stated(response)
+    return _compared(said, said is not None and same_answer(said, _math_answer(row)))
+
+
+def _stated(response: str) -> str | None:
+    """What follows the last "the answer is", for models that were not told to use a box."""
+    *_, rest = ANSWER_IS.split(response)
+    line = rest.strip().partition("\n")[0] if rest != response else ""
+    formula = re.search(r"\$([^$]+)\$", line)
+    return (formula[1] if formula else line.strip("*:. ")) or None
+
+
+def _compared(said: object, same: bool) -> Graded:
+    if said is None:
+        return Graded(0.0, NO_ANSWER)
+    return Graded(float(same), "right" if same else "wrong")
+
+
+# --- code -----------------------------------------------------------------------------------------------
+FENCED = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+BODY = re.compile(r"\n*(?:  |\t)\s*\S")
+MODULE = re.compile(
+    r"^(?:(?:async\s+)?def\s+\w+\s*\(|class\s+\w+\s*[(:]|import\s+\w|from\s+[\w.]+\s+import\b|@\w)",
+    re.MULTILINE,
+)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+# What may stand at the margin of a program; not what prints, asks or checks there.
+DEFINITIONS = (*FUNCTIONS, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Try)
+
+
+def humaneval_program(prompt: str, response: str) -> str | None:
+    """The program that a response to a prompt of HumanEval makes; None if there is no code in it.
+
+    A response goes on where the prompt ends, or it writes the function anew; either may be in a fenced block.
+    Prose around the code is dropped, and so is what only uses the function: the tests do that.
+    ValueError if the prompt has no function.
+    """
+    context, entry = _entry(prompt)
+    blocks = _blocks(response)
+    for block in blocks:
+        if whole := _definitions(block, {entry}):
+            return f"{context}\n{whole}"
+    body = blocks[0].strip("\n")
+    cut = re.split(r"\n(?=\S)", body)[0]
+    # As it is; without what follows the body; the same where the first line, or all, lost the indentation.
+    for guess in (body, cut, f"    {body}", indent(body, "    "), f"    {cut}"):
+        if _completes(prompt, guess):
+            return f"{prompt}{guess}\n"
+    is_code = blocks != [response] or BODY.match(body) or MODULE.search(body)
+    return f"{prompt}{body}\n" if is_code and body else None
+
+
+def humaneval_test(prompt: str, test: str) -> str:
+    """A test of the data for the sandbox, which wants what the prompt defines beside the function in it."""
+    context, entry = _entry(prompt)
+    return f"{context}\n{test}\ncheck({entry})\n"
+
+
+def mbpp_program(prompt: str, response: str) -> str | None:
+    """The code in a response, from where it defines what the prompt's asserts call; None if there is none."""
+    asserts = "\n".join(re.findall(r"^assert\b.*", prompt, re.MULTILINE))
+    names = set(re.findall(r"([A-Za-z_]\w*)\s*\(", asserts))
+    blocks = _blocks(response)
+    is_code = blocks != [response] or MODULE.search(response)
+    found = (_definitions(block, names) for block in blocks)
+    return next(filter(None, found), blocks[0] if is_code else None)
+
+
+def emptied(program: str) -> str:
+    """The program with nothing but `pass` in its last function; a prompt of HumanEval is one too."""
+    tree = ast.parse(program)
+    *_, function = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    function.body = [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _entry(prompt: str) -> tuple[str, str]:
+    """What stands before the last function of a prompt, and the function's name."""
+    functions = list(re.finditer(r"^def\s+(\w+)", prompt, re.MULTILINE))
+    if not functions:
+        raise ValueError(f"field 'prompt' has no function to complete: {prompt!r:.80}")
+    return prompt[: functions[-1].start()], functions[-1][1]
+
+
+def _blocks(response: str) -> list[str]:
+    """The fenced blocks; all of it if there is none, or up to the fence that ends code not begun by one."""
+    response = response[:LONGEST]
+    before, *_ = response.split("```", 1)
+    if BODY.match(before) or MODULE.match(before.lstrip("\n")):
+        return [before]
+    return FENCED.findall(response) or [response]
+
+
+def _definitions(text: str, names: set[str]) -> str | None:
+    """What a text defines at the margin, if one of the names is among it; as it stands if Python cannot
+    read it."""
+    text = dedent(text)
+    if not re.search(rf"^(?:async\s+)?def\s+(?:{'|'.join(names)})\s*\(", text, re.MULTILINE):
+        return None
+    code = text[MODULE.search(text).start() :]
+    tree = _parsed(code)
+    if tree is None:
+        return code
+    return "\n".join(ast.unparse(node) for node in tree.body if isinstance(node, DEFINITIONS))
+
+
+def _parsed(code: str) -> ast.Module | None:
+    """The code as a tree, without the prose that follows it at the margin; None if it is no Python."""
+    lines = code.splitlines()
+    for _ in range(10):
+        try:
+            return ast.parse("\n".join(lines))
+        except SyntaxError as error:
+            wrong = (error.lineno or 1) - 1
+            if not 0 < wrong < len(lines) or lines[wrong][:1].isspace():
+                return None
+            lines = lines[:wrong]
+        except (ValueError, RecursionError, MemoryError):
+            return None
+    return None
+
+
+def _completes(prompt: str, body: str) -> bool:
+    """Whether the body goes into the prompt's last function, does something, and ends with it."""
+    try:
+        before = ast.parse(f"{prompt}    pass\n").body
+        after = ast.parse(f"{prompt}{body}\n").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    written = after[len(before) - 1].body[len(before[-1].body) - 1 :]
+    acts = any(not isinstance(node, ast.Expr) for node in written)
+    return acts and all(isinstance(node, DEFINITIONS) for node in after[len(before) :])
+
+
+def _explain_humaneval(row: dict, response: str, allow_unsandboxed: bool) -> Graded:
+    program = humaneval_program(row["prompt"], response)
+    return _run(program, humaneval_test(row["prompt"], row["test"]), allow_unsandboxed)
+
+
+def _humaneval_example(row: dict) -> Example:
+    _entry(row["prompt"])
+    return Example(row["prompt"], (row["canonical_solution"],))
+
+
+def _explain_mbpp(row: dict, response: str, allow_unsandboxed: bool) -> Graded:
+    program = mbpp_program(_mbpp_example(row).prompt, response)
+    ours, theirs = _mbpp_setup(row)
+    return _run(program and f"{program}\n{theirs}", f"{ours}\n{_asserts(row)}", allow_unsandboxed)
+
+
+def _mbpp_example(row: dict) -> Example:
+    """The prompt of MBPP's paper, arXiv 2108.07732."""
+    text = _text(
+        row, "prompt" if "prompt" in row else "text"
+    )  # the sanitized and the full data set
+    _mbpp_setup(row)
+    prompt = f"You are an expert Python programmer, and here is your task: {text} "
+    return Example(
+        f"{prompt}Your code should pass these tests:\n\n{_asserts(row)}\n", (row["code"],)
+    )
+
+
+def _asserts(row: dict) -> str:
+    asserts = row.get("test_list")
+    if not asserts or not isinstance(asserts, list) or not all(isinstance(a, str) for a in asserts):
+        raise ValueError(f"field 'test_list' must be a list of texts, but is {asserts!r:.80}")
+    return "\n".join(asserts)
+
+
+def _mbpp_setup(row: dict) -> tuple[str, str]:
+    """What the data runs before its asserts: on the tests' side, and on the program's.
+
+    Some of it builds trees of the program's own classes. The program's side builds, and hands them over. Some
+    functions have the name of a builtin, which a test would take for Python's.
+    """
+    setup = "\n".join([row.get("test_setup_code") or "", *(row.get("test_imports") or [])])
+    try:
+        nodes = ast.parse(setup).body
+    except SyntaxError as error:
+        raise ValueError(f"field 'test_setup_code' is no Python: {error}") from None
+    targets = [t for node in nodes if isinstance(node, ast.Assign) for t in node.targets]
+    built = sorted({t.id for t in targets if isinstance(t, ast.Name)})
+    defined = re.findall(r"^(?:def|class)\s+(\w+)", row["code"], re.MULTILINE)
+    shadows = [name for name in defined if hasattr(builtins, name)]
+    ours = [ast.unparse(n) for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+    ours += [f"[{', '.join(built)}] = built()", *(f"{name} = the_{name}" for name in shadows)]
+    theirs = [f"def built(): return [{', '.join(built)}]", *(f"the_{n} = {n}" for n in shadows)]
+    return "\n".join(ours), "\n".join([setup, *theirs])
+
+
+def _run(program: str | None, test: str, allow_unsandboxed: bool) -> Graded:
+    if program is None:
+        return Graded(0.0, NO_ANSWER)
+    result = sandbox.run(program, test, SECONDS, allow_unsandboxed)
+    return Graded(float(result.passed), "right" if result.passed else result.reason)
+
+
+BENCHMARKS = {
+    "gsm8k": Benchmark(
+        ("openai/gsm8k", "main"), ("question", "answer"), _gsm8k_example, _explain_gsm8k
+    ),
+    "math": Benchmark(
+        ("HuggingFaceH4/MATH-500",), ("problem", "solution"), _math_example, _explain_math
+    ),
+    "humaneval": Benchmark(
+        ("openai/openai_humaneval",),
+        ("prompt", "canonical_solution", "test"),
+        _humaneval_example,
+        _explain_humaneval,
+    ),
+    "mbpp": Benchmark(
+        ("google-research-datasets/mbpp", "full"),
+        ("code",),
+        _mbpp_example,
+        _explain_mbpp,
+    ),
+}
