@@ -15,10 +15,11 @@ import torch
 
 from minidistill import divergences as D
 from minidistill import toy
+from minidistill.arms import ARMS, GRID, MAP, world_of
 from minidistill.checkpoint import write_log
 from minidistill.errors import nearest
 from minidistill.experiments import Job, Protocol, machine, run_grid
-from minidistill.paper import ARMS, CLAIMS, GRID, MAP, Claim, Contrast, world_of
+from minidistill.paper import CLAIMS, Claim, Contrast
 from minidistill.report import logs_of
 from minidistill.toy import interval
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill import plots, toy
+from minidistill.arms import MAP
 from minidistill.batching import encode_prompt
 from minidistill.evaluation import nll
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
-from minidistill.paper import MAP
 from minidistill.rollouts import Rollouts
 from minidistill.settings import Settings
 from minidistill.tasks import Task
@@ -143,7 +143,7 @@ def collapse_step(probes: Sequence[dict], nats: float = 1.0) -> int | None:
 
 
 def arm(form: str, lam: float, lr: float) -> str:
-    """The name in `paper.MAP`; KeyError where the map has no such place."""
+    """The name in `arms.MAP`; KeyError where the map has no such place."""
     name = f"dpkd_{form}_lam{lam:g}_lr{lr:g}"
     MAP[name]
     return name
@@ -165,7 +165,7 @@ def _note(probes: Sequence[dict]) -> str:
 
 
 def map_explorer(logs: Sequence[dict]) -> Callable:
-    """A callback `(lam, rate) → Figure` over the logs of `paper.MAP`, places counted from 0."""
+    """A callback `(lam, rate) → Figure` over the logs of `arms.MAP`, places counted from 0."""
     runs = {log["job"]["name"]: log["probes"] for log in logs}
 
     def picture(lam: int = 1, rate: int = 2):

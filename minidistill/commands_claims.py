@@ -29,13 +29,15 @@ def claims_run(
 
 @app.command("grid")
 def claims_grid(out: Logs = None) -> None:
-    """The grid of alpha and beta and DPKD's map: what the sliders of lessons 04 to 08 show."""
+    """What lessons show beside the claims: the grid of alpha and beta, DPKD's map, CALD in other worlds."""
     from minidistill import claims
+    from minidistill.arms import CONTROLS
     from minidistill.tasks import data_dir
 
     folder = out or data_dir() / "runs"
     claims.run_arms(list(claims.GRID), folder, seeds=2)
     claims.run_arms(list(claims.MAP), folder, seeds=1)
+    claims.run_arms(list(CONTROLS), folder, seeds=claims.SEEDS)
 
 
 @app.command("table")

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from minidistill.arms import BASELINES, DOMAINS
 from minidistill.evaluation import pass_at_k
 from minidistill.judging import QUESTION, LLMJudge, WinRate
-from minidistill.paper import BASELINES, DOMAINS
 from minidistill.replies import parse_reply
 from minidistill.report import logs_of
 from minidistill.tasks import Task

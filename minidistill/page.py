@@ -65,7 +65,7 @@ METHODS = {
     "srkl": Style(BLUE, DOTS, ">", "--"),
     "sft": Style(GREY, "-", "o", "//"),
     "cald": Style(PURPLE, LONG, "D", "oo"),
-    "distillm": Style(SKY, DASH_DOT, "p", "**"),
+    "distillm": Style(RED, DASH_DOT, "p", "**"),
     "distillm2": Style(BLUE, "-", "*", "//"),
     "dpkd": Style(BLACK, DOTS, "x", "xx"),
 }

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill import plots
-from minidistill.paper import ALPHAS, BETAS
+from minidistill.arms import ALPHAS, BETAS
 from minidistill.rollouts import Rollouts
 from minidistill.scoring import Scored
 
@@ -65,7 +65,7 @@ def draw_convergence(ax, logs: Sequence[dict], names: dict[str, str], title: str
 
 
 def grid_means(logs: Sequence[dict], metric: str = "rouge_l") -> dict[tuple[float, float], float]:
-    """(α, β) → mean over seeds, for the runs of `paper.GRID` that are there."""
+    """(α, β) → mean over seeds, for the runs of `arms.GRID` that are there."""
     found: dict[tuple[float, float], list[float]] = {}
     for log in logs:
         hyper = log["job"]["arm"]["hyper"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from minidistill import curriculum as C
 from minidistill import objectives, pairing, plots, sources
-from minidistill.paper import ALPHAS, BETAS
+from minidistill.arms import ALPHAS, BETAS
 from minidistill.rollouts import Rollouts
 from minidistill.scoring import Scored
 from minidistill.training import Run

@@ -5,9 +5,9 @@ from pathlib import Path
 from statistics import mean
 
 from minidistill import duels, plots, scoreboard
+from minidistill.arms import DOMAINS, RIVALS
 from minidistill.curation import differences
 from minidistill.judging import blurred
-from minidistill.paper import DOMAINS, RIVALS
 from minidistill.scoreboard import ALL_SIZES, CONTENDERS, at_size
 
 Lines = Mapping[str, Mapping[float, Sequence[float]]]  # name → x → one number a seed

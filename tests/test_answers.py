@@ -270,7 +270,7 @@ SAME = r"""
 \frac{\sqrt3}{2} | \sqrt{3}/2 | \frac12\sqrt3 | 0.5\sqrt{3}
 \frac{1}{2x} | \frac{1}{x}/2 | 1/(2x) | \frac{0.5}{x}
 \frac{1}{1/x} | x
-x+1 | 1+x | x~+\;1 | x\ +\quad 1 | \displaystyle x+1 | y = x+1 | (x+1) | x + 3 - 2 | x--1
+x+1 | 1+x | x~+\;1 | x\ +\quad 1 | \displaystyle x+1 | y = x+1 | (x+1) | x + 3 - 2 | x--1 | ++x+1
 \frac{x+1}{2} | (x+1)/2 | \frac{x}{2} + \frac12 | 0.5(x+1)
 2(x+1)(x-1) | (x-1)(x+1)*2 | 2(1+x)(x-1)
 x^2 | x^{2}
@@ -280,14 +280,17 @@ x^-2 y | y \cdot x^{-2} | yx^{-2}
 2ab | 2ba | ab \cdot 2
 xy^2 | y^2x | y^2 \cdot x
 \text{no} | no | No | \text{No}
+\text{Yes} | yes | Yes
+\frac{x}{2} | x ÷ 2 | x·0.5 | x⋅0.5
 e^{-x} | e^{- x}
 x^2+y^2=1 | x^{2} + y^2 = 1.0
 2^{-1} | 0.5
 (1,2) | \left(1,2\right) | \big( 1, \frac{4}{2} )
 (-\infty,\frac12] | (-∞, 0.5] | x \in (-\infty,1/2] | \left(-infty,0.5\right]
 [0,\frac12)\cup(1,2) | (1,2) \cup [0, 0.5)
-\{1,2\} | \{2, 1\} | {1,2} | \left\{1,2,2\right\}
+\{1,2\} | \{2, 1\} | {2,1} | \left\{1,2,2\right\}
 1,2 | 2, 1 | x=1,2 | x=1, x=2 | x = 1 \text{ or } x = 2 | 1 and 2 | x=2 \text{and} 1
+\{\frac12\} | \{0.5\}
 x=1, y=2 | y = 2.0, x = 1
 ((1,2),(3,4)) | ((1, 2), (3, 4.0))
 \text{Evelyn} | Evelyn | evelyn | \textbf{Evelyn} | \mathrm{ Evelyn }
@@ -331,7 +334,9 @@ Evelyn | Evelny    2x | x    x+1 | x-1    x/2 | 2/x    x^2 | 2^x    x^2 | x^3   
 x<5 | x>5    x<5 | 5    x=5 | x<5    x\le5 | x<5    f(2)=3 | f(3)=2    x^2+y^2=1 | 1    5! | 5
  | 5    3:4 | 4:3    1\pm2 | 2\pm1    2\sqrt{2} | \sqrt{8}    (x+1)^2 | x^2+2x+1    0^{-1} | 0
 1/0 | 2/0    [0,1)\cup(2,3) | [0,1)    2^101 | 2^{102}    (-2)^2 | -2^2    1/2x | 1/(2x)
-1,000,2 | 1000,2,0    5 6 | 6 5    1) | 1    2\cdot-x^2 | 2(-x)^2
+1,000,2 | 1000,2,0    5 6 | 6 5
+(x+1)(x-1) | (y+1)(z-1)    5 "cm" | 5    (x) sin y | (y) sin x    \{1\}x | \{1\}y    2^{1/2} | 1
+1) | 1    2\cdot-x^2 | 2(-x)^2
 (x+1)(x-1) | (x+1)(x+2)    \frac{1}{x+1} | \frac{1}{x+2}
 \text{red} | \text{blue}    \frac{1}{x} | x
 \begin{pmatrix}1&2\end{pmatrix} | 1,2    ( | )
@@ -375,9 +380,14 @@ def test_towers_of_powers_are_not_computed():
     assert not same_answer(small, small.replace("1/99", "1/98"))
 
 
+def test_nothing_is_not_zero():
+    assert not same_answer("0", "")
+
+
 def test_what_is_longer_than_any_answer_must_be_equal_to_the_letter():
     long = "1 + " * 100 + "1"
-    assert same_answer(long, long)
+    assert same_answer(long, f" {long} ")
+    assert same_answer(f"\n{long}", long)
     assert not same_answer(long, long.replace(" ", ""))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from minidistill import claims, experiments, ledger, load_pair, load_task, paper
+from minidistill import arms, claims, experiments, ledger, load_pair, load_task
 from minidistill.checkpoint import read_log, write_log
 from minidistill.claims import ARMS, CLAIMS, GRID, MAP, METRICS, Contrast, Result
 from minidistill.experiments import Protocol
@@ -213,8 +213,54 @@ def test_what_the_grid_is_said_to_show_under_c8():
         logs = claims.logs_of(f"cald_a{alpha:g}_b{beta:g}", SHIPPED).values()
         return sum(log["scores"]["rouge_l"] for log in logs) / len(logs)
 
-    assert all(rouge(alpha, 0.7) < rouge(alpha, 0.5) for alpha in paper.ALPHAS)
+    assert all(rouge(alpha, 0.7) < rouge(alpha, 0.5) for alpha in arms.ALPHAS)
     assert rouge(0.01, 0.5) >= rouge(0.1, 0.5)
+
+
+def mean_accuracy(name: str) -> float:
+    logs = claims.logs_of(name, SHIPPED).values()
+    return sum(log["scores"]["accuracy"] for log in logs) / len(logs)
+
+
+def in_world(world: str, label: str) -> str:
+    return label if world == "instruct" else f"{world}/{label}"
+
+
+def test_what_is_said_under_c9():
+    """Both sources beat one; GKD, DistiLLM and CALD are ahead of DistiLLM-2 in every world."""
+    for world in arms.DOMAINS:
+        for ahead in ("gkd", "distillm", "cald"):
+            ours, theirs = (in_world(world, name) for name in ("distillm2", ahead))
+            assert mean_accuracy(theirs) > mean_accuracy(ours), (theirs, ours)
+    for world in ("arithmetic", "program"):
+        for single in ("sft", "seqkd", "kd", "imitkd", "speculative_kd"):
+            contrast = Contrast("", {f"{world}/distillm2": 1, f"{world}/{single}": -1}, "accuracy")
+            assert min(claims.judge(contrast, SHIPPED).values) > 0, (world, single)
+
+
+def test_what_is_said_under_c10():
+    """GKD is ahead at every size; closer together at a quarter; data moves more than the method."""
+    for world in arms.DOMAINS:
+        spread, moved = {}, []
+        for size in ("_p250", "_p500", ""):
+            level = {
+                n: mean_accuracy(in_world(world, n + size))
+                for n in ("gkd", "distillm", "distillm2")
+            }
+            assert level["gkd"] > level["distillm2"]
+            spread[size] = max(level.values()) - min(level.values())
+            moved.append(sum(level.values()) / 3)
+        assert spread["_p250"] < spread[""]
+        assert moved[-1] - moved[0] > max(spread.values())
+
+
+def test_what_is_said_under_c11():
+    """All gain from the first step; from the second less than half as much."""
+    for method in ("gkd", "distillm", "distillm2"):
+        small, medium, full = (
+            mean_accuracy(method + end) for end in ("_small_teacher", "_medium_teacher", "")
+        )
+        assert medium - small > 2 * (full - medium)
 
 
 def test_the_table_says_each_verdict_with_interval_seeds_device_and_seconds():

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from minidistill import collapse, distill, load_pair, load_task
+from minidistill.arms import MAP
 from minidistill.batching import encode_prompt
 from minidistill.generation import sample
-from minidistill.paper import MAP
 from minidistill.settings import Settings
 from minidistill.training import Run
 

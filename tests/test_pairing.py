@@ -5,7 +5,7 @@ import torch
 
 from minidistill import claims, objectives, pairing, plots, report
 from minidistill import divergences as D
-from minidistill.paper import ALPHAS, BETAS
+from minidistill.arms import ALPHAS, BETAS
 from minidistill.scoring import Scored
 from minidistill.settings import Settings
 from minidistill.tasks import Task

@@ -5,7 +5,7 @@ import torch
 
 from minidistill import claims, ledger, pairing, plots, report, schedules
 from minidistill import curriculum as C
-from minidistill.paper import ALPHAS, BETAS
+from minidistill.arms import ALPHAS, BETAS
 from minidistill.scoring import Scored
 
 GAPS = {"tgo": torch.tensor([0.02, 0.05, 0.11, 0.30]), "sgo": torch.tensor([-0.1, 0.2, 0.5])}

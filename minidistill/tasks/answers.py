@@ -67,8 +67,8 @@ def _first_number(text: str) -> float | None:
     """The first number of the first line; of a sum such as 5 + 6 = 11 its result."""
     line = text.strip().partition("\n")[0]
     found = NUMBER.search(line)
-    if found and (end := EQUATIONS.match(line, found.start()).end()) > found.start():
-        found = NUMBER.search(line, end)
+    if found:
+        found = NUMBER.search(line, EQUATIONS.match(line, found.start()).end())
     return _value(found) if found else None
 
 
@@ -207,7 +207,7 @@ def _element(tokens: list[str]) -> str:
             return mark.join(sorted(forms) if mark == r"\cup" else forms)
     first, *inner, last = tokens if len(tokens) > 2 else ("", "")
     parts = _split(inner, ",")
-    if first in OPEN and last in CLOSE and (len(parts) > 1 or first == r"\{"):
+    if last in CLOSE and (len(parts) > 1 or first == r"\{"):
         forms = [_element(part) for part in parts]
         if first in ("{", r"\{"):
             return "{" + ", ".join(sorted(set(forms))) + "}"
@@ -237,11 +237,10 @@ def _read(tokens: deque) -> Value:
 def _sum(tokens: deque) -> Value:
     total: Value = {}
     while True:
-        sign = 1
-        while tokens[0] in ("+", "-"):
-            sign *= -1 if tokens.popleft() == "-" else 1
+        while tokens[0] == "+":  # a minus belongs to what follows it
+            tokens.popleft()
         for factors, coefficient in _product(tokens).items():
-            total[factors] = total.get(factors, 0) + sign * coefficient
+            total[factors] = total.get(factors, 0) + coefficient
         if not tokens or tokens[0] not in ("+", "-"):
             return {factors: c for factors, c in total.items() if c}
 
@@ -300,7 +299,7 @@ def _name(token: str) -> str:
     name = " ".join(token.strip('" ().').split())
     if name in FUNCTIONS.split() or not (name[:1].isalnum() or token in SYMBOLS):
         raise ValueError(f"cannot read {token!r}")
-    return name.casefold() if len(name) > 1 and name.isascii() else name
+    return name.casefold() if len(name) > 1 else name
 
 
 def _number(value: Value) -> Fraction | None:

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from minidistill import (
+    arms,
     collapse,
     curation,
     load_pair,
     load_task,
     pairing,
-    paper,
     plots,
     replay,
     report,
@@ -98,13 +98,13 @@ LESSONS = {  # a slider's callback, made as its lesson makes it
     "replay": lambda: replay.step_explorer(report.shipped_logs()),
     "sampler": lambda: sampler.sampler_explorer,
     "flow": collapse.flow_explorer,
-    "DPKD's map": lambda: collapse.map_explorer(report.shipped_logs(list(paper.MAP))),
-    "grid": lambda: pairing.grid_explorer(report.shipped_logs(list(paper.GRID))),
+    "DPKD's map": lambda: collapse.map_explorer(report.shipped_logs(list(arms.MAP))),
+    "grid": lambda: pairing.grid_explorer(report.shipped_logs(list(arms.GRID))),
     "epsilon": curation.epsilon_explorer,
     "alpha": lambda: schedules.alpha_explorer({"tgo": torch.rand(240), "sgo": torch.rand(240)}),
     "beta": lambda: schedules.beta_explorer,
     "path": lambda: schedules.path_explorer(
-        report.shipped_logs(list(paper.GRID)), report.shipped_logs(["cald", "distillm2"])
+        report.shipped_logs(list(arms.GRID)), report.shipped_logs(["cald", "distillm2"])
     ),
 }
 
