@@ -108,7 +108,7 @@ def _models(task, teacher, student):
 
 def _written(work, source: str) -> list[str]:
     """The responses to grade: the data's own, those without their bodies, or a file's."""
-    from minidistill.tasks.benchmarks import emptied
+    from minidistill.tasks.code import emptied
 
     if source not in ("references", "emptied"):
         return _read_responses(Path(source))

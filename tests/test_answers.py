@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidistill.tasks import arithmetic
-from minidistill.tasks.answers import Graded, extract_answer, extract_boxed, same_answer
+from minidistill.tasks.answers import Graded, extract_answer, extract_boxed
+from minidistill.tasks.forms import same_answer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -13,16 +13,11 @@ from pathlib import Path
 import pytest
 
 from minidistill import sandbox
+from minidistill.evaluation import verdicts
 from minidistill.tasks import NO_ANSWER, Example, Task, benchmarks
 from minidistill.tasks.answers import Graded
-from minidistill.tasks.benchmarks import (
-    emptied,
-    grade_all,
-    humaneval_program,
-    humaneval_test,
-    load_benchmark,
-    mbpp_program,
-)
+from minidistill.tasks.benchmarks import load_benchmark
+from minidistill.tasks.code import emptied, humaneval_program, humaneval_test, mbpp_program
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data beside the project")
@@ -202,14 +197,14 @@ def test_other_prompts_and_responses_are_refused(load):
         task.explain(APPLES["question"], 5)
 
 
-def test_grade_all_grades_each_response_to_its_prompt(load):
+def test_verdicts_grade_each_response_to_its_prompt(load):
     task = load("gsm8k", APPLES, PEARS)
-    found = grade_all(task, ["#### 5", "#### 5"])
+    found = verdicts(task, ["#### 5", "#### 5"])
     assert found == [Graded(1.0, "right"), Graded(0.0, "wrong")]
     with pytest.raises(ValueError, match="1 responses to 2 prompts of 'gsm8k'"):
-        grade_all(task, ["#### 5"])
-    with pytest.raises(ValueError, match="nothing grades the responses to 'few'"):
-        grade_all(Task("few", [], []), [])
+        verdicts(task, ["#### 5"])
+    with pytest.raises(ValueError, match="task 'few' has no grader"):
+        verdicts(Task("few", [], []), [])
 
 
 # --- final answers --------------------------------------------------------------------------------------
@@ -387,7 +382,7 @@ def humaneval():
 
 
 def share_right(task, respond):
-    grades = grade_all(task, [respond(e.prompt, e.references[0]) for e in task.test])
+    grades = verdicts(task, [respond(e.prompt, e.references[0]) for e in task.test])
     return sum(g.grade for g in grades), [g.reason for g in grades if not g.grade]
 
 
@@ -452,7 +447,7 @@ def test_mutated_solutions_of_humaneval_fail(humaneval, monkeypatch):
         found = list(mutants(example.prompt + example.references[0]))
         chosen += [(example, program) for program in rng.sample(found, min(3, len(found)))]
     task = Task("mutants", [], [e for e, _ in chosen], humaneval.grade, humaneval.explain)
-    graded = grade_all(task, [program for _, program in chosen])
+    graded = verdicts(task, [program for _, program in chosen])
     alive = [pair for pair, g in zip(chosen, graded, strict=True) if g.grade]
     assert len(chosen) > 350
     assert len(alive) < 0.15 * len(chosen), f"{len(alive)} of {len(chosen)} mutants pass"
