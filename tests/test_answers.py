@@ -310,7 +310,7 @@ x^2 \in [0,\frac12] | x^2\in[0,0.5]
 1011_2 | 1011_{2}
 a_1+a_2 | a_{2}+a_{1}
 \begin{pmatrix} 1 \\ 2 \end{pmatrix} | \begin{pmatrix}1\\2\end{pmatrix}
-\sin{x} | \sin x | \sin  x
+\sin{x} | \sin x | \sin\text{x} | \sin  x
 5! | 5 !
 """
 

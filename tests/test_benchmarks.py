@@ -93,6 +93,10 @@ def test_reading_leaves_no_cache(load, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
+def test_a_path_is_a_file_whatever_its_name(load):
+    assert len(load("gsm8k", APPLES, file="rows.txt").test) == 1
+
+
 def test_lines_keep_their_order_and_extra_fields_do_no_harm(load):
     many = [{"question": f"{i}?", "answer": f"#### {i}", "n": i} for i in range(50)]
     task = load(
@@ -116,6 +120,9 @@ def test_lines_keep_their_order_and_extra_fields_do_no_harm(load):
         ("gsm8k", ['{"question": "\\ud800", "answer": "3"}\n'], r"line 1: not JSON in UTF-8 .*surrogate"),
         ("math", [HALF, {"problem": "p", "solution": "4"}], r"line 2: field 'solution' has no \\boxed"),
         ("math", [{"problem": "p", "answer": "4"}], r"line 1: field 'solution' must be a text"),
+        ("math", [{"solution": "4"}], r"line 1: field 'problem' must be a text"),
+        ("humaneval", [{**DOUBLE, "prompt": None}], r"line 1: field 'prompt' must be a text"),
+        ("humaneval", [{**DOUBLE, "canonical_solution": 1}], r"line 1: field 'canonical_solution' must"),
         ("humaneval", [{**DOUBLE, "test": None}], r"line 1: field 'test' must be a text, but is None"),
         ("humaneval", [{**DOUBLE, "prompt": "x = 1"}], r"line 1: field 'prompt' has no function"),
         ("mbpp", [{**TRIPLE, "test_list": []}], r"line 1: field 'test_list' must be a list of texts"),
@@ -195,6 +202,8 @@ def test_other_prompts_and_responses_are_refused(load):
         task.explain("why?", "#### 5")
     with pytest.raises(TypeError, match="response must be a text, but is 5"):
         task.explain(APPLES["question"], 5)
+    with pytest.raises(TypeError, match="response must be a text, but is None"):
+        explain_double(load, None)
 
 
 def test_verdicts_grade_each_response_to_its_prompt(load):
@@ -252,6 +261,9 @@ RIGHT = {
     "a body, then an example": "    return 2 * x\n\nprint(double(3))\nassert double(1) == 3\n",
     "a body with its helper": "    return add(x, x)\n\n\ndef add(a, b):\n    return a + b\n",
     "a body and a closing fence": "    return 2 * x\n```\nThis doubles `x`.\n```python\ndouble(1)\n```",
+    "a body and a fence": "    return 2 * x\n```\nSo ```double(1)``` is 2.",
+    "a function and a fence": f"\n{WHOLE}```\nThis doubles.\n```python\ndouble(1)\n```",
+    "a stripped body after a gap": "\n\ny = x\n    return 2 * y",
     "a stripped body": "y = x\n    return 2 * y",
     "a stripped body that goes on": "y = x\n    return 2 * y\n\nprint(1",
     "a body at the margin": "if x:\n    y = x\nelse:\n    y = 0\nreturn 2 * y",
@@ -267,8 +279,9 @@ RIGHT = {
     "an indented fence": "1. Code:\n\n   ```py\n   def double(x):\n       return x + x\n   ```\n",
     "a function in the second block": f"```bash\npip install double\n```\n```python\n{WHOLE}```",
     "the first of two functions": f"```\n{WHOLE}```\nor\n```\ndef double(x):\n    return x\n```",
-    "imports and names": "import operator\nfrom math import pi\n\nTWO = 2\n\n\n"
-    "def double(x):\n    return operator.mul(x, TWO)",
+    "imports and names": "import operator\nfrom math import floor\n\nTWO = 2\nZERO: int = 0\ntry:\n    import ssl2\n"
+    "except ImportError:\n    ssl2 = 0\n\n\nclass No:\n    pass\n\n\n"
+    "def double(x):\n    No()\n    return floor(operator.mul(x, TWO)) + ZERO + ssl2",
     "a decorated function": "def same(f):\n    return f\n\n\n@same\ndef double(x):\n    return one() * 2 * x",
     "a typed function": "def double(x: int) -> int:\n    return 2 * x",
 }  # fmt: skip
@@ -279,6 +292,9 @@ WRONG = {
     "broken body": ("    return 2 *\n", "SyntaxError"),
     "broken function": ("def double(x):\n    return 2 * x\n    or not\n", "SyntaxError"),
     "broken fence": ("```python\ndef double(x:\n    return\n```", "SyntaxError"),
+    "another name, broken": ("def triple(x:\n    return 3", "SyntaxError"),
+    "another name in a fence": ("```\ndef triple(x):\n    return 3\n```", "wrong answer"),
+    "a body with a null byte": ("    return 2\0 * x\n", ""),
     "another name": ("def triple(x):\n    return 3 * x\n", "wrong answer"),
     "a null byte": ("def double(x):\n    return 2\0 * x\n", ""),
     "words in a fence": ("```\nI do not know\n```", "SyntaxError"),
@@ -310,6 +326,12 @@ def test_without_code_there_is_no_answer(load, response):
     assert explain_double(load, response) == Graded(0.0, NO_ANSWER)
     assert humaneval_program(DOUBLE["prompt"], response) is None
     assert mbpp_program("assert triple(1) == 3", response) is None
+
+
+@pytest.mark.parametrize("name", ["humaneval", "mbpp"])
+def test_an_empty_fence_is_no_answer(load, name):
+    task = load(name, DOUBLE if name == "humaneval" else TRIPLE)
+    assert task.explain(task.test[0].prompt, "Here:\n```\n```") == Graded(0.0, NO_ANSWER)
 
 
 def test_the_test_brings_what_the_prompt_defines_itself():
@@ -490,11 +512,8 @@ def test_solutions_of_mbpp_pass_and_others_do_not(load, row):
     assert task.explain(example.prompt, f"```python\n{row['code']}\n```\nEnjoy!") == Graded(
         1.0, "right"
     )
-    for wrong in (
-        emptied(row["code"]),
-        row["code"].replace("return ", "return 1 + "),
-        "def f():\n    pass\n",
-    ):
+    others = ("def f():\n    pass\n", "```\nx = 1\n```", "def f(:\n")
+    for wrong in (emptied(row["code"]), row["code"].replace("return ", "return 1 + "), *others):
         found = task.explain(example.prompt, wrong)
         assert found.grade == 0
         assert found.reason not in ("right", NO_ANSWER)

@@ -455,3 +455,20 @@ def test_a_sandbox_that_does_not_start_is_no_failure_of_the_program(monkeypatch)
     with pytest.raises(RuntimeError, match="the sandbox did not start"):
         sandbox.run(SQUARE, TEST)
     sandbox.close()
+
+
+@needs_bubblewrap
+def test_those_who_are_not_root_bring_a_user_of_their_own(monkeypatch):
+    sandbox.close()
+    sandbox.bubblewrap.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: 1000)
+        command = sandbox.bubblewrap()
+    try:
+        if "--unshare-user" in command:
+            assert run(SQUARE) == sandbox.Result(True, "passed")
+            assert run("import os\nassert os.getuid() == 65534\n" + SQUARE).passed
+        assert not run(WRONG).passed
+    finally:
+        sandbox.close()
+        sandbox.bubblewrap.cache_clear()

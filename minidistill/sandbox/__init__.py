@@ -29,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 PYTHON = os.path.realpath(sys.executable)
 ISOLATED = ["-I", "-S", "-B", "-X", "utf8"]
 LONGEST_SECONDS = 600
+NOBODY = 65534
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ def bubblewrap() -> tuple[str, ...] | None:
     """The start of a command that runs the rest in a sandbox; None where that does not work."""
     program = shutil.which("bwrap")
     # Root becomes nobody inside, for root is under no limit of processes; others bring their own user.
-    ways = (["--unshare-user"], []) if os.getuid() else ([], ["--unshare-user"])
+    own = ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
+    ways = (own, []) if os.getuid() else ([], own)
     for way in ways if program else ():
         command = (program, *way, *_walls())
         tried = subprocess.run(

@@ -189,14 +189,11 @@ def _explain_mbpp(row: dict, response: str, allow_unsandboxed: bool) -> Graded:
 
 def _mbpp_example(row: dict) -> Example:
     """The prompt of MBPP's paper, arXiv 2108.07732."""
-    text = _text(
-        row, "prompt" if "prompt" in row else "text"
-    )  # the sanitized and the full data set
+    field = "prompt" if "prompt" in row else "text"  # in the sanitized and the full data set
+    asked = f"You are an expert Python programmer, and here is your task: {_text(row, field)} "
+    asked += f"Your code should pass these tests:\n\n{_asserts(row)}\n"
     _mbpp_setup(row)
-    prompt = f"You are an expert Python programmer, and here is your task: {text} "
-    return Example(
-        f"{prompt}Your code should pass these tests:\n\n{_asserts(row)}\n", (row["code"],)
-    )
+    return Example(asked, (row["code"],))
 
 
 def _asserts(row: dict) -> str:
@@ -228,7 +225,7 @@ def _mbpp_setup(row: dict) -> tuple[str, str]:
 
 
 def _run(program: str | None, test: str, allow_unsandboxed: bool) -> Graded:
-    if program is None:
+    if not program:
         return Graded(0.0, NO_ANSWER)
     result = sandbox.run(program, test, SECONDS, allow_unsandboxed)
     return Graded(float(result.passed), "right" if result.passed else result.reason)
