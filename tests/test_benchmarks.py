@@ -279,8 +279,8 @@ RIGHT = {
     "an indented fence": "1. Code:\n\n   ```py\n   def double(x):\n       return x + x\n   ```\n",
     "a function in the second block": f"```bash\npip install double\n```\n```python\n{WHOLE}```",
     "the first of two functions": f"```\n{WHOLE}```\nor\n```\ndef double(x):\n    return x\n```",
-    "imports and names": "import operator\nfrom math import floor\n\nTWO = 2\nZERO: int = 0\ntry:\n    import ssl2\n"
-    "except ImportError:\n    ssl2 = 0\n\n\nclass No:\n    pass\n\n\n"
+    "imports and names": "import operator\nfrom math import floor\n\nTWO = 2\nZERO: int = 0\n"
+    "try:\n    import ssl2\nexcept ImportError:\n    ssl2 = 0\n\n\nclass No:\n    pass\n\n\n"
     "def double(x):\n    No()\n    return floor(operator.mul(x, TWO)) + ZERO + ssl2",
     "a decorated function": "def same(f):\n    return f\n\n\n@same\ndef double(x):\n    return one() * 2 * x",
     "a typed function": "def double(x: int) -> int:\n    return 2 * x",

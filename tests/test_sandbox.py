@@ -472,3 +472,22 @@ def test_those_who_are_not_root_bring_a_user_of_their_own(monkeypatch):
     finally:
         sandbox.close()
         sandbox.bubblewrap.cache_clear()
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("import os; os.fork()", "BlockingIOError"),
+        ("import threading; threading.Thread(target=print).start()", "RuntimeError"),
+        ("print('x' * 2_000_000)", "printed more than 1048576 bytes"),
+        ("open('/work/x', 'w')", "OSError: .* Read-only file system"),
+        ("import socket; socket.create_connection(('127.0.0.1', 9))", "OSError|ConnectionRefusedError"),
+        ("f = lambda x: 'x' * 5_000_000", "answered with more than 4194304 bytes"),
+        ("x = bytearray(2**30)", "MemoryError"),
+    ],
+)  # fmt: skip
+def test_a_limit_holds_even_for_a_program_that_is_right(program, reason):
+    result = run(SQUARE + program)
+    assert not result.passed
+    assert re.search(reason, result.reason), result.reason
