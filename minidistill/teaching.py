@@ -9,6 +9,7 @@ from minidistill.batching import encode_prompt
 from minidistill.checkpoint import atomic_write
 from minidistill.evaluation import accuracy
 from minidistill.generation import decode, sample
+from minidistill.judging import scoring_table
 from minidistill.models import Pair, load_model, tiny_model, word_tokenizer
 from minidistill.tasks import Example, Task, get_world, write_examples, write_jsonl
 from minidistill.training import distill
@@ -116,6 +117,16 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
             f"- All: Llama blocks, a word-level tokenizer of {len(tokenizer)} tokens, weights in 16 bits "
             "(safetensors).\n\n"
             "| model | parameters | layers × width | accuracy, greedy | accuracy, sampled at T = 1 |\n"
-            "|---|---|---|---|---|\n" + "".join(rows)
+            "|---|---|---|---|---|\n" + "".join(rows) + _scoring(name)
         ).encode(),
     )
+
+
+def _scoring(name: str) -> str:
+    """For the card: how the rule judge grades, where a grade has parts."""
+    if name != "instruct":
+        return ""
+    return (
+        "\n## How a response is graded\n\nForm (it can be read), correct (nothing false) and complete "
+        "(nothing missing) count a third each; accuracy counts the grade of 1.\n\n"
+    ) + scoring_table()
