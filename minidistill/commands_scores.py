@@ -138,6 +138,7 @@ def _read_responses(path: Path) -> list[str]:
 
 
 def print_scores(rows: dict[str, dict]) -> None:
+    """A row a label, a column a score; a dash where there is none."""
     names = list(next(iter(rows.values())))
     typer.echo(" " * 9 + "".join(f"{name:>14}" for name in names))
     for label, row in rows.items():

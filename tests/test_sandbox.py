@@ -237,7 +237,7 @@ HOSTILE = {
     "fills the disk": """
         import itertools
         for i in itertools.count():
-            for folder in ('/tmp', '/work', '/dev/shm', '/var/tmp', '/', '/dev', '/sandbox'):
+            for folder in ('/tmp', '/empty', '/dev/shm', '/var/tmp', '/', '/dev', '/sandbox'):
                 try: open(f'{folder}/{i}', 'wb').write(bytes(10**6))
                 except OSError: pass
             if i > 100: raise OSError('nothing can be written')
@@ -481,7 +481,7 @@ def test_those_who_are_not_root_bring_a_user_of_their_own(monkeypatch):
         ("import os; os.fork()", "BlockingIOError"),
         ("import threading; threading.Thread(target=print).start()", "RuntimeError"),
         ("print('x' * 2_000_000)", "printed more than 1048576 bytes"),
-        ("open('/work/x', 'w')", "OSError: .* Read-only file system"),
+        ("open('/empty/x', 'w')", "OSError: .* Read-only file system"),
         ("import socket; socket.create_connection(('127.0.0.1', 9))", "OSError|ConnectionRefusedError"),
         ("f = lambda x: 'x' * 5_000_000", "answered with more than 4194304 bytes"),
         ("x = bytearray(2**30)", "MemoryError"),

@@ -183,7 +183,7 @@ def _walls() -> list[str]:
         for parent in list(prefix.parents)[-2::-1]:
             walls += [*open_to_all, str(parent)]
         walls += ["--ro-bind", str(prefix), str(prefix)]
-    walls += [*open_to_all, "/dev", *open_to_all, "/work", "--chdir", "/work"]
+    walls += [*open_to_all, "/dev", *open_to_all, "/empty", "--chdir", "/empty"]
     for device in ("/dev/null", "/dev/urandom"):
         walls += ["--dev-bind", device, device]
     return [*walls, "--ro-bind", str(HERE), "/sandbox", "--remount-ro", "/"]
