@@ -18,7 +18,7 @@ from minidistill import ledger, load_pair, report, teaching
 from minidistill.checkpoint import read_log
 from minidistill.experiments import Protocol, distil_and_score, main_job
 from minidistill.settings import Settings
-from minidistill.tasks import Task, load_task
+from minidistill.tasks import WORLDS, Task, load_task, write_examples
 
 README = Path(__file__).parents[1] / "README.md"
 SMALL = Protocol(prompts=16, epochs=1, draws=1)
@@ -160,27 +160,33 @@ def test_the_shipped_table_says_what_the_course_says():
 
 
 def test_teach_remakes_a_pair(tmp_path, monkeypatch):
-    small = teaching.Recipe(
-        train=12, test=6, teacher_examples=32, teacher_epochs=1, student_epochs=1
-    )
+    models = {"student": "student", "teacher": "teacher", "teacher_small": "thin"}
+    few = {"teacher_examples": 32, "teacher_epochs": 1, "student_epochs": 1}
+    small = teaching.Recipe(models, train=12, test=6, **few, weaker={"teacher_small": 16})
     monkeypatch.setitem(teaching.RECIPES, "instruct", small)
     teaching.teach("instruct", tmp_path)
     folder = tmp_path / "instruct"
+    kept = (folder / "student" / "model.safetensors").stat().st_mtime_ns
+    teaching.teach("instruct", tmp_path)  # what is there stays
+    assert (folder / "student" / "model.safetensors").stat().st_mtime_ns == kept
     assert {p.name for p in folder.iterdir()} >= {
         "train.jsonl",
         "test.jsonl",
         "teacher",
+        "teacher_small",
         "student",
         "README.md",
     }
-    assert "| teacher | 87" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "| teacher | 87" in card
+    assert "`teacher/` (32), `teacher_small/` (16)" in card
+    assert "## How a response is graded" in card
 
 
-def test_the_shipped_prompts_are_those_that_the_recipe_writes():
-    from minidistill.tasks import write_examples
-
-    task, recipe = load_task("instruct"), teaching.RECIPES["instruct"]
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_shipped_prompts_are_those_that_the_recipe_writes(world):
+    task, recipe = load_task(world), teaching.RECIPES[world]
     assert len(task.train) == recipe.train
     assert task.test == write_examples(
-        "instruct", recipe.test, seed=2, held_out=True, references=recipe.references
+        world, recipe.test, seed=2, held_out=True, references=recipe.references
     )

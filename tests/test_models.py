@@ -18,6 +18,8 @@ from minidistill.models import (
     tiny_model,
     word_tokenizer,
 )
+from minidistill.tasks import WORLDS
+from minidistill.teaching import RECIPES
 from tests.conftest import sharpen
 
 
@@ -92,9 +94,11 @@ def test_a_preset_depends_on_its_seed_alone(tokenizer):
     assert not torch.equal(embeddings[0], embeddings[2])
 
 
-def test_the_teacher_is_five_to_fifteen_times_the_student(tokenizer):
-    teacher, student = (tiny_model(preset, tokenizer, 0).num_parameters() for preset in TINY)
-    assert 5 <= teacher / student <= 15
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_shipped_teacher_is_five_to_fifteen_times_the_student(world):
+    pair = load_pair(world)
+    assert 5 <= pair.teacher.num_parameters() / pair.student.num_parameters() <= 15
+    assert set(RECIPES[world].models.values()) <= set(TINY)
 
 
 def test_an_unknown_preset_names_the_nearest(tokenizer):
