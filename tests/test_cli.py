@@ -150,6 +150,7 @@ def test_what_grade_cannot_do_is_said_in_a_sentence(tmp_path):
         "grade", "--task", "arithmetic", "--responses", short
     )
     assert "did you mean 'program'?" in refused("grade", "--task", "programs")
+    assert "did you mean 'humaneval'?" in refused("grade", "--task", "humanevl")
     assert "--prompts goes with a benchmark" in refused(
         "grade", "--task", "program", "--prompts", short
     )
