@@ -19,9 +19,10 @@ from minidistill.training import distill
 class Recipe:
     """Sizes and seeds of one world. Teachers see fresh examples, the student the shipped ones.
 
-    `models`: folder → preset of `models.TINY`; the student's folder is 'student', all others teach.
-    `weaker`: teacher → fewer examples than `teacher_examples`. A tiny world is learnt by the smallest
-    of them, given enough examples, so strength is a matter of size and of teaching.
+    `models`: folder → preset of `models.TINY`. What is in `starts` is where distillation starts, all
+    others teach. `weaker`: teacher → fewer examples than `teacher_examples`. A tiny world is learnt by
+    the smallest of them, given enough examples, so strength is a matter of size and of teaching.
+    `rates`: teacher → another learning rate than `lr`: a deep one wants a gentler.
     """
 
     models: dict[str, str]
@@ -33,6 +34,8 @@ class Recipe:
     student_epochs: int = 14
     lr: float = 3e-3
     weaker: dict[str, int] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+    starts: tuple[str, ...] = ("student",)
 
 
 RECIPES = {
@@ -42,8 +45,12 @@ RECIPES = {
             "teacher": "teacher",
             "teacher_medium": "medium",
             "teacher_small": "thin",
+            "target": "deep",
+            "draft": "flat",
         },
-        weaker={"teacher_medium": 20_000, "teacher_small": 12_000},
+        weaker={"teacher_medium": 20_000, "teacher_small": 12_000, "target": 40_000},
+        rates={"target": 1.5e-3},
+        starts=("student", "draft"),
     ),
     "arithmetic": Recipe({"student": "small", "teacher": "medium"}, teacher_examples=60_000),
     "program": Recipe(
@@ -67,7 +74,7 @@ def teach(name: str, out: Path) -> None:
     for model in recipe.models:
         if not (folder / model / "model.safetensors").is_file():
             seen = fresh[: recipe.weaker.get(model)]
-            examples = train if model == "student" else seen
+            examples = train if model in recipe.starts else seen
             _supervise(model, tokenizer, examples, test, recipe, folder)
     _write_card(name, recipe, folder, test)
 
@@ -76,9 +83,10 @@ def _supervise(model: str, tokenizer, examples, test, recipe: Recipe, folder: Pa
     """SFT from random weights on `examples`, saved in 16 bits."""
     network = tiny_model(recipe.models[model], tokenizer, seed=0)
     pair = Pair(None, network, tokenizer, len(tokenizer))
-    student = model == "student"
+    student = model in recipe.starts
     distill(
-        pair, Task("student" if student else "teacher", examples, test), "sft", lr=recipe.lr,
+        pair, Task("student" if student else "teacher", examples, test), "sft",
+        lr=recipe.rates.get(model, recipe.lr),
         epochs=recipe.student_epochs if student else recipe.teacher_epochs,
         batch_size=32 if student else 64, out=folder / ".work" / model,
     )  # fmt: skip
@@ -92,8 +100,9 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
     teachers = ", ".join(
         f"`{model}/` ({recipe.weaker.get(model, recipe.teacher_examples):,})"
         for model in recipe.models
-        if model != "student"
+        if model not in recipe.starts
     )
+    starts = ", ".join(f"`{model}/`" for model in recipe.starts)
     task = Task(name, [], test, lambda prompt, response: world.judge(prompt, response).grade)
     for preset in recipe.models:
         model, tokenizer = load_model(folder / preset)
@@ -113,7 +122,7 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
             f"- `train.jsonl`: {recipe.train} prompts (seed 1), up to {recipe.references} references each; "
             f"`test.jsonl`: {recipe.test} held-out prompts (seed 2). No prompt stands in both.\n"
             f"- {teachers}: SFT on so many fresh examples (seed 3), {recipe.teacher_epochs} epochs.\n"
-            f"- `student/`: SFT on `train.jsonl`, {recipe.student_epochs} epochs: the start.\n"
+            f"- {starts}: SFT on `train.jsonl`, {recipe.student_epochs} epochs: the start.\n"
             f"- All: Llama blocks, a word-level tokenizer of {len(tokenizer)} tokens, weights in 16 bits "
             "(safetensors).\n\n"
             "| model | parameters | layers × width | accuracy, greedy | accuracy, sampled at T = 1 |\n"
