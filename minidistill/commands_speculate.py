@@ -51,10 +51,15 @@ def speculate(
     import torch
 
     from minidistill.applications.speculative import EXACT, typical_rule
+    from minidistill.generation import check_sampling
+    from minidistill.objectives import get_method
 
     if target is None:
         torch.set_num_threads(1)  # models this small are slower on more
-    rule = EXACT if typical is None else typical_rule(typical)
+    rule = EXACT if typical is None else typical_rule(typical)  # mistakes first: they cost nothing
+    check_sampling(temperature, top_p)
+    if method:
+        get_method(method)
     how = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     pair, work = _load(task, prompts, target, draft)
     if method:

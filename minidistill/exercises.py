@@ -8,5 +8,6 @@ from minidistill.exercises_benchmarks import BENCHMARKS
 from minidistill.exercises_curriculum import CURRICULUM
 from minidistill.exercises_divergences import DIVERGENCES
 from minidistill.exercises_responses import RESPONSES
+from minidistill.exercises_speculative import SPECULATIVE
 
-EXERCISES = DIVERGENCES | RESPONSES | CURRICULUM | BENCHMARKS
+EXERCISES = DIVERGENCES | RESPONSES | CURRICULUM | BENCHMARKS | SPECULATIVE

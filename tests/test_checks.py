@@ -118,6 +118,11 @@ SOLUTIONS = {
         [1 - math.prod((n - c - i) / (n - i) for i in range(k)) for c in right.tolist()]
     ),
     "win_rate": win_rate,
+    "keep_chance": lambda p, q: torch.where(p >= q, 1.0, p / q),
+    "residual": lambda p, q: torch.where(
+        p == q, p, (p - q).relu() / (p - q).abs().sum(-1, keepdim=True) * 2
+    ),
+    "tokens_per_call": lambda a, n: torch.where(a == 1, n + 1, (1 - a ** (n + 1)) / (1 - a)),
 }
 
 
