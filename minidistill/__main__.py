@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from minidistill import commands_claims, commands_scores
+from minidistill import commands_apply, commands_claims, commands_scores
 from minidistill.commands_scores import Model, Prompts, Tokens, print_scores
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__
 )
 app.add_typer(commands_claims.app, name="claims")
+app.add_typer(commands_apply.app, name="apply")
 app.command()(commands_scores.evaluate)
 app.command()(commands_scores.grade)
 Task = Annotated[str | None, typer.Option(help="A tiny world: instruct, arithmetic or program.")]

@@ -17,9 +17,10 @@ from minidistill import divergences as D
 from minidistill import toy
 from minidistill.arms import ARMS, GRID, MAP, world_of
 from minidistill.checkpoint import write_log
+from minidistill.contrasts import Claim, Contrast
 from minidistill.errors import nearest
 from minidistill.experiments import Job, Protocol, machine, run_grid
-from minidistill.paper import CLAIMS, Claim, Contrast
+from minidistill.paper import CLAIMS
 from minidistill.report import logs_of
 from minidistill.toy import interval
 
@@ -48,10 +49,11 @@ class Result:
         )
 
 
-# What is measured on one log. "early" is the mean ROUGE-L over the measurements before the end.
+# What is measured on one log: one of its scores, or something made from them. "early" is the mean
+# ROUGE-L over the measurements before the end.
+SCORES = ("rouge_l", "accuracy", "nll_teacher", "win_rate", "acceptance", "head", "tail")
 METRICS: dict[str, Callable[[dict], float]] = {
-    **{n: lambda log, n=n: log["scores"][n] for n in ("rouge_l", "accuracy", "nll_teacher")},
-    **{n: lambda log, n=n: log["scores"][n] for n in ("head", "tail")},
+    **{name: lambda log, name=name: log["scores"][name] for name in SCORES},
     "separation": lambda log: log["scores"]["nll_student"] - log["scores"]["nll_teacher"],
     "early": lambda log: mean(point["rouge_l"] for point in log["curve"]),
     "log_seconds": lambda log: math.log(log["train_seconds"]),

@@ -18,11 +18,12 @@ import torch
 import transformers
 from tqdm.auto import tqdm
 
+from minidistill.applications.stages import Trained, get_stage
 from minidistill.batching import encode_prompt, seeded
 from minidistill.checkpoint import atomic_write, read_log, write_log
 from minidistill.evaluation import Probe, Scores, evaluate, make_probe, rouge_l
 from minidistill.generation import decode, sample
-from minidistill.models import load_pair, pick_device
+from minidistill.models import Pair, load_pair, pick_device
 from minidistill.objectives import get_method
 from minidistill.report import METRICS, START, draw, table
 from minidistill.settings import Settings, check_same_run, fingerprint
@@ -51,7 +52,8 @@ class Protocol:
 class Arm:
     """One kind of run: a method, what feeds its slots, its own settings, where it leaves the protocol.
 
-    `prompts`: fewer than the protocol's, its first ones. `teacher`: another of the world's teachers.
+    `prompts`: fewer than the protocol's, its first ones. `teacher`, `student`: others of the world's
+    models. `stage`: what an application adds (`applications.stages`), with its own `options`.
     """
 
     method: str
@@ -60,10 +62,22 @@ class Arm:
     settings: dict = field(default_factory=dict)
     prompts: int | None = None
     teacher: str = "teacher"
+    student: str = "student"
+    stage: str = ""
+    options: dict = field(default_factory=dict)
 
     def __post_init__(self):
         get_method(self.method).check_settings(self.hyper)
         Settings(self.method, feed=self.feed, **self.settings)
+
+    @property
+    def start(self) -> str:
+        """What responses before training depend on, besides the seed: '' for the world's own pair."""
+        models = [self.teacher] * (self.teacher != "teacher")
+        models += [self.student] * (self.student != "student")
+        if get_stage(self.stage).prepare:
+            models += [self.stage, *(f"{name}{value}" for name, value in self.options.items())]
+        return "-".join(models)
 
 
 @dataclass(frozen=True)
@@ -151,9 +165,8 @@ def _finished(job: Job, folder: Path) -> dict | None:
 
 def _run(job: Job, folder: Path) -> None:
     """One job in a process of its own: same teacher responses and probe for all arms of a seed."""
-    started, protocol = time.monotonic(), job.protocol
-    teacher = data_dir() / protocol.task / job.arm.teacher
-    pair, task = load_pair(protocol.task, teacher=teacher), load_task(protocol.task)
+    started, protocol, stage = time.monotonic(), job.protocol, get_stage(job.arm.stage)
+    pair, task = _models(job), load_task(protocol.task)
     task = replace(task, train=task.train[: protocol.prompts])
     tgo, probe = _common_responses(job, folder, pair, task)
     task, tgo = replace(task, train=task.train[: job.arm.prompts]), tgo[: job.arm.prompts]
@@ -164,12 +177,22 @@ def _run(job: Job, folder: Path) -> None:
             callback=watch, progress=False, **job.settings(), **job.arm.hyper,
         )  # fmt: skip
         watch.trained(history)
+    more = stage.finish(Trained(pair, task, probe, job), **job.arm.options) if stage.finish else {}
     drawn = {"draws": protocol.draws, "seed": seeded(job.seed, "draw")}
     scores = evaluate(pair, task, probe, temperature=protocol.temperature, **drawn)
-    content = {"job": asdict(job), "scores": _numbers(scores), **watch.log}
+    content = {"job": asdict(job), **watch.log, **more}
+    content["scores"] = {**_numbers(scores), **more.get("scores", {})}
     content["grades"] = [[round(grade, 2) for grade in row] for row in scores.grades]
     content["seconds"] = round(time.monotonic() - started, 1)
     write_log(job.path(folder), {**content, **machine()})
+
+
+def _models(job: Job) -> Pair:
+    """The arm's teacher and student, after what its stage does to them."""
+    folder, prepare = data_dir() / job.protocol.task, get_stage(job.arm.stage).prepare
+    models = {"teacher": folder / job.arm.teacher, "student": folder / job.arm.student}
+    pair = load_pair(job.protocol.task, **models)
+    return prepare(pair, **job.arm.options) if prepare else pair
 
 
 class Watch:
@@ -185,7 +208,7 @@ class Watch:
         self.prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.test]
         self.log = {"probes": [], "answers": [], "curve": []}
         self.seconds = 0.0
-        self.curved = job.protocol.task == "instruct" and job.arm.teacher == "teacher"
+        self.curved = job.protocol.task == "instruct" and not (job.arm.start or job.arm.stage)
 
     def __call__(self, history) -> None:
         started = time.monotonic()
@@ -219,7 +242,7 @@ class Watch:
 def _common_responses(job: Job, folder: Path, pair, task: Task) -> tuple[list, Probe]:
     """The teacher's training responses and the probe: one set a seed, whatever the method."""
     protocol = job.protocol
-    kind = "responses" if job.arm.teacher == "teacher" else f"responses-{job.arm.teacher}"
+    kind = f"responses-{job.arm.start}" if job.arm.start else "responses"
     path = folder / f"{protocol.task}-{kind}-{job.seed}.json"
     sampling = {"temperature": protocol.temperature, "seed": seeded(job.seed, "common")}
     content = read_log(path)
@@ -264,9 +287,19 @@ def _numbers(scores: Scores) -> dict:
 
 def machine() -> dict:
     """What a log must say of where it was made."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     return {"device": f"{pick_device().type} ({name})", "cores": os.cpu_count(), **versions}
+
+
+def _processor() -> str:
+    """The CPU's model where Linux tells it: equal seeds end in equal bits only on equal processors."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{platform.machine()} {models[0]}" if models else platform.machine()
 
 
 def _headline(job: Job, probe: dict) -> str:

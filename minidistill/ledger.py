@@ -6,7 +6,8 @@ from pathlib import Path
 
 from minidistill import claims, scoreboard
 from minidistill.checkpoint import read_log
-from minidistill.paper import CLAIMS, METRIC_NAMES
+from minidistill.contrasts import METRIC_NAMES
+from minidistill.paper import CLAIMS
 from minidistill.report import real_table, shipped_logs, table
 from minidistill.tasks import data_dir
 

@@ -1,57 +1,13 @@
-"""What the DistiLLM-2 paper (arXiv 2503.07067) claims, as data: contrasts of arms, and figures.
+"""What the DistiLLM-2 paper (arXiv 2503.07067) claims of the method itself, as data: contrasts, figures.
 
-A contrast is a weighted sum of one metric over arms, written so that the
-paper expects it above zero: {"cald": 1, "skl": -1} is CALD minus SKL. `claims.py` runs and judges.
+Its applications' claims (C12 to C15) stand in `paper_applications.py`.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from minidistill.arms import BASELINES, DOMAINS, EPSILONS, RIVALS, in_world
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Σ weight · metric over arms, above `margin` if the paper is right (nats, or shares of 1)."""
-
-    says: str
-    weights: dict[str, float]
-    metric: str = "rouge_l"
-    margin: float = 0.0
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What the paper says, where, with which figures; the contrasts that test it here."""
-
-    says: str
-    where: str
-    figures: str
-    contrasts: tuple[Contrast, ...]
-    why: str = ""
-    arms: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self):
-        names = [name for c in self.contrasts for name in c.weights]
-        object.__setattr__(self, "arms", tuple(dict.fromkeys(names)))
-
-
-def over(winner: str, rivals: Sequence[str], metric="rouge_l", **more) -> tuple[Contrast, ...]:
-    """`winner` above each of `rivals`."""
-    says = "{} over {}" + ("" if metric == "rouge_l" else f", {METRIC_NAMES[metric]}")
-    return tuple(
-        Contrast(says.format(winner, rival), {winner: 1, rival: -1}, metric, **more)
-        for rival in rivals
-    )
-
-
-METRIC_NAMES = {
-    "rouge_l": "ROUGE-L", "accuracy": "accuracy", "nll_teacher": "NLL on teacher responses",
-    "separation": "NLL on student minus on teacher responses", "early": "ROUGE-L on the way",
-    "log_seconds": "log seconds", "head": "mass in the head", "tail": "mass in the tail",
-}  # fmt: skip
-
+from minidistill.contrasts import Claim, Contrast, over
+from minidistill.paper_applications import APPLICATIONS
 
 CLAIMS: dict[str, Claim] = {
     "C1": Claim(
@@ -231,4 +187,6 @@ CLAIMS: dict[str, Claim] = {
         why="An epoch is only 125 steps here, so batched responses are never old, and on-policy sampling "
         "pays for small batches at every step. Where an epoch is thousands of steps the gap can grow.",
     ),
+    **APPLICATIONS,
 }
+CLAIMS = {name: CLAIMS[name] for name in sorted(CLAIMS, key=lambda name: int(name[1:]))}

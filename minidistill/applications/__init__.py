@@ -1,0 +1,1 @@
+"""What distillation is good for: preference tuning, vision, 4-bit healing, draft models."""

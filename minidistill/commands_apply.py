@@ -1,0 +1,5 @@
+"""`python -m minidistill apply …`: what distillation is good for, on the tiny pair or a real model."""
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Applications, tiny or on a real model.")
