@@ -79,3 +79,9 @@ MAP = {
     for lam in (0.03, 0.1, 0.3, 1.0)
     for lr in (1.5e-4, 5e-4, 1.5e-3)
 }
+# C15: a draft of one layer for a target of twelve; KD is a control outside the claim
+ARMS |= {
+    f"draft_{name}": Arm(name, teacher="target", student="draft", stage="draft")
+    for name in ("sft", "kd", "gkd", "distillm", "distillm2")
+}
+CONTROLS["draft_kd"] = ARMS["draft_kd"]

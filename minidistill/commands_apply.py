@@ -2,4 +2,7 @@
 
 import typer
 
+from minidistill import commands_speculate
+
 app = typer.Typer(no_args_is_help=True, help="Applications, tiny or on a real model.")
+app.command()(commands_speculate.speculate)

@@ -33,6 +33,7 @@ def speculate(
     typical: Typical = None,
     method: Method = None,
     epochs: Annotated[int, typer.Option(help="Of --method.", min=1)] = 5,
+    lr: Annotated[float, typer.Option(help="Of --method; a real model wants less.")] = 1.5e-3,
     out: Out = Path("out/speculate"),
     time: Annotated[
         bool, typer.Option("--time", help="Measure tokens a second, in turns.")
@@ -63,7 +64,7 @@ def speculate(
     how = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     pair, work = _load(task, prompts, target, draft)
     if method:
-        _train(pair, work, method, epochs, seed, out, how)
+        _train(pair, work, (method, epochs, seed), lr, out, how)
     asked = [prompt] if prompt else [e.prompt for e in work.test[:limit]]
     if time:
         _race(pair, asked, rule, repeats, log, how, draft_length)
@@ -85,14 +86,15 @@ def _load(task, prompts, target, draft):
     return load_pair(teacher=target or folder / "target", student=draft or folder / "draft"), work
 
 
-def _train(pair, work, method, epochs, seed, out, how) -> None:
+def _train(pair, work, chosen, lr, out, how) -> None:
+    """`chosen`: method, epochs, seed; the rest as in the ledger. Resumes, and ends in out/student."""
     from minidistill.commands_scores import print_scores
     from minidistill.experiments import Protocol, distil_and_score
     from minidistill.settings import Settings
 
     same = Protocol()  # as in the ledger
     settings = Settings(
-        method, epochs, seed, same.batch_size, lr=same.lr,
+        *chosen, same.batch_size, lr=lr,
         **{**how, "temperature": how["temperature"] or same.temperature},
     )  # fmt: skip
     train = replace(work, train=work.train[: same.prompts])

@@ -1,5 +1,17 @@
 """What the DistiLLM-2 paper (arXiv 2503.07067) claims distillation is good for: C12 to C15."""
 
-from minidistill.contrasts import Claim
+from minidistill.contrasts import Claim, over
 
-APPLICATIONS: dict[str, Claim] = {}
+APPLICATIONS: dict[str, Claim] = {
+    "C15": Claim(
+        "DistiLLM-2 makes a better draft model for speculative decoding",
+        "Table 10",
+        "Phi-3-medium, speed-up (acceptance): SFT 1.32 (.412), GKD 1.64 (.464), DistiLLM 1.71 (.469), "
+        "DistiLLM-2 1.97 (.487)",
+        over("draft_distillm2", ("draft_sft", "draft_gkd", "draft_distillm"), "acceptance"),
+        why="Every method makes a better draft than SFT, in every seed. The three that read both models' "
+        "responses lie within four thousandths of one another, with GKD ahead as in C9. The paper's SFT "
+        "draft starts at .412 accepted, ours at .70: a draft that shares nine tenths of its mass with the "
+        "target has less to gain. While more drafts stay, NLL on the target's responses rises.",
+    ),
+}

@@ -121,12 +121,11 @@ def expected_counts(
 def counted(written: Sequence[Written], draft_length: int) -> Counts:
     """The same sums from responses that `speculate` wrote."""
     rounds = [r for w in written for r in w.rounds]
-    tested = [r.kept + (r.own is not None and r.kept < len(r.drafted)) for r in rounds]
     return Counts(
         float(sum(len(r.tokens) for r in rounds)),
         float(len(rounds)),
         float(sum(len(r.drafted) for r in rounds)),
-        tuple(float(sum(n > i for n in tested)) for i in range(draft_length)),
+        tuple(float(sum(r.tested > i for r in rounds)) for i in range(draft_length)),
         tuple(float(sum(r.kept > i for r in rounds)) for i in range(draft_length)),
     )
 

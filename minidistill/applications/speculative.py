@@ -75,6 +75,11 @@ class Round:
     def tokens(self) -> tuple[int, ...]:
         return self.drafted[: self.kept] + (() if self.own is None else (self.own,))
 
+    @property
+    def tested(self) -> int:
+        """Drafted tokens that were judged at all: up to the first rejected one."""
+        return self.kept + (self.own is not None and self.kept < len(self.drafted))
+
 
 @dataclass(frozen=True)
 class Written:
@@ -96,8 +101,7 @@ class Written:
 
     @property
     def tested(self) -> int:
-        """Drafted tokens that were judged at all: up to the first rejected one of each round."""
-        return sum(r.kept + (r.own is not None and r.kept < len(r.drafted)) for r in self.rounds)
+        return sum(r.tested for r in self.rounds)
 
 
 class Reader:

@@ -13,7 +13,7 @@ from minidistill.evaluation import Probe
 from minidistill.models import Pair
 from minidistill.tasks import Task
 
-MODULES = {}
+MODULES = {"draft": "acceptance"}
 
 
 @dataclass(frozen=True)
