@@ -31,8 +31,9 @@ def run(
 ) -> None:
     """The main job: distil the tiny pair with each method; prints a table, draws figures."""
     from minidistill import experiments
+    from minidistill.report import MAIN_METHODS
 
-    names = [m.strip() for m in methods.split(",")] if methods else experiments.MAIN_METHODS
+    names = [m.strip() for m in methods.split(",")] if methods else MAIN_METHODS
     experiments.main_job(out, names, seeds, experiments.Protocol(prompts=prompts, epochs=epochs))
 
 

@@ -19,7 +19,8 @@ from minidistill.arms import ARMS, GRID, MAP, world_of
 from minidistill.checkpoint import write_log
 from minidistill.contrasts import Claim, Contrast
 from minidistill.errors import nearest
-from minidistill.experiments import Job, Protocol, machine, run_grid
+from minidistill.experiments import Job, Protocol, run_grid
+from minidistill.machine import machine
 from minidistill.paper import CLAIMS
 from minidistill.report import logs_of
 from minidistill.toy import interval

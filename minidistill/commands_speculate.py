@@ -102,17 +102,27 @@ def _train(pair, work, chosen, lr, out, how) -> None:
     typer.echo(f"draft: {out / 'student'}")
 
 
+def _encode(pair, asked) -> list[list[int]]:
+    """Prompts as token ids; a word that the model has never seen is worth a remark."""
+    from minidistill.batching import encode_prompt
+
+    unknown = pair.tokenizer.unk_token_id
+    prompts = [encode_prompt(pair.tokenizer, x) for x in asked]
+    if unknown is not None and any(unknown in ids for ids in prompts):
+        typer.echo("note: a prompt has words that this model's tokenizer does not know", err=True)
+    return prompts
+
+
 def _write(pair, asked, how, seed, every_round) -> None:
     """Responses, round by round where there is one alone, and what was counted over all of them."""
     from tqdm.auto import tqdm
 
     from minidistill.applications.acceptance import counted
     from minidistill.applications.speculative import speculate
-    from minidistill.batching import encode_prompt
 
     written = [
-        speculate(pair, encode_prompt(pair.tokenizer, x), seed=seed + i, **how)
-        for i, x in enumerate(tqdm(asked, unit="response", leave=False))
+        speculate(pair, x, seed=seed + i, **how)
+        for i, x in enumerate(tqdm(_encode(pair, asked), unit="response", leave=False))
     ]
     if every_round:
         _show(pair, written[0])
@@ -140,11 +150,10 @@ def _race(pair, asked, rule, repeats, log, how, draft_length) -> None:
     from tqdm.auto import tqdm
 
     from minidistill.applications import speed
-    from minidistill.batching import encode_prompt
     from minidistill.checkpoint import write_log
-    from minidistill.experiments import machine
+    from minidistill.machine import machine
 
-    prompts = [encode_prompt(pair.tokenizer, x) for x in asked]
+    prompts = _encode(pair, asked)
     lengths = sorted({1, 2, 4, 6, 8, draft_length})
     with tqdm(unit="way", leave=False) as bar:
 

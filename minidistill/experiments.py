@@ -5,7 +5,6 @@ other on a GPU. A finished run leaves a log; the same command takes up where it 
 """
 
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,24 +14,21 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import torch
-import transformers
 from tqdm.auto import tqdm
 
 from minidistill.applications.stages import Trained, get_stage
 from minidistill.batching import encode_prompt, seeded
 from minidistill.checkpoint import atomic_write, read_log, write_log
-from minidistill.evaluation import Probe, Scores, evaluate, make_probe, rouge_l
-from minidistill.generation import decode, sample
-from minidistill.models import Pair, load_pair, pick_device
+from minidistill.evaluation import Probe, Scores, evaluate, make_probe
+from minidistill.generation import sample
+from minidistill.machine import machine
+from minidistill.models import Pair, load_pair
 from minidistill.objectives import get_method
 from minidistill.report import METRICS, START, draw, table
 from minidistill.settings import Settings, check_same_run, fingerprint
 from minidistill.tasks import Task, data_dir, load_task
 from minidistill.training import distill
-
-WATCHED = 8  # held-out prompts whose greedy answers a log keeps
-CURVE = 4  # every how many probes ROUGE-L is measured
-MAIN_METHODS = ["kd", "gkd", "skl", "dpkd", "cald", "distillm2"]
+from minidistill.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -195,50 +191,6 @@ def _models(job: Job) -> Pair:
     return prepare(pair, **job.arm.options) if prepare else pair
 
 
-class Watch:
-    """What a log keeps of a run while it goes: `distill`'s callback.
-
-    probes: the two NLLs and what the method logged (alpha, beta, phi); answers: greedy ones to the
-    first held-out prompts; curve: ROUGE-L of one sampled response a held-out prompt, every few probes
-    (for the arms whose speed is compared: instruct's with its own teacher).
-    """
-
-    def __init__(self, pair, task: Task, job: Job, say: Callable[[dict], None]):
-        self.pair, self.task, self.job, self.say = pair, task, job, say
-        self.prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.test]
-        self.log = {"probes": [], "answers": [], "curve": []}
-        self.seconds = 0.0
-        self.curved = job.protocol.task == "instruct" and not (job.arm.start or job.arm.stage)
-
-    def __call__(self, history) -> None:
-        started = time.monotonic()
-        logged = {k: v for k, v in history.steps[-1].items() if k not in ("step", "epoch", "lr")}
-        history.probes[-1].update(logged)
-        self.say(history.probes[-1])
-        watched = self.prompts[:WATCHED]
-        self.log["answers"].append(self._answers(watched, temperature=0))
-        if self.curved and (len(history.probes) - 1) % CURVE == 0:
-            seed = seeded(self.job.seed, "curve")
-            answers = self._answers(
-                self.prompts, temperature=self.job.protocol.temperature, seed=seed
-            )
-            overlap = rouge_l(self.task.test, answers)
-            self.log["curve"].append({"step": history.probes[-1]["step"], "rouge_l": overlap})
-        self.seconds += time.monotonic() - started
-
-    def trained(self, history) -> None:
-        """The probes, and the seconds of training without those of this watch."""
-        self.log |= {
-            "probes": history.probes,
-            "train_seconds": round(history.seconds - self.seconds, 1),
-        }
-        if self.job.name not in MAIN_METHODS:  # nobody replays the others
-            self.log["answers"] = self.log["answers"][-1:]
-
-    def _answers(self, prompts, **how) -> list[str]:
-        return decode(self.pair, sample(self.pair.student, prompts, self.pair, **how))
-
-
 def _common_responses(job: Job, folder: Path, pair, task: Task) -> tuple[list, Probe]:
     """The teacher's training responses and the probe: one set a seed, whatever the method."""
     protocol = job.protocol
@@ -283,23 +235,6 @@ def distil_and_score(pair, task: Task, settings: Settings, hyper: dict, out: Pat
 
 def _numbers(scores: Scores) -> dict:
     return {name: getattr(scores, name) for name in (*METRICS, "no_answer")}
-
-
-def machine() -> dict:
-    """What a log must say of where it was made."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    return {"device": f"{pick_device().type} ({name})", "cores": os.cpu_count(), **versions}
-
-
-def _processor() -> str:
-    """The CPU's model where Linux tells it: equal seeds end in equal bits only on equal processors."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{platform.machine()} {models[0]}" if models else platform.machine()
 
 
 def _headline(job: Job, probe: dict) -> str:

@@ -8,6 +8,7 @@ from minidistill.checkpoint import atomic_write, read_log
 from minidistill.tasks import data_dir
 
 START = "sft"  # the shipped student, before any distillation
+MAIN_METHODS = ["kd", "gkd", "skl", "dpkd", "cald", "distillm2"]
 NAMES = {
     "sft": "SFT (start)", "kd": "KD", "gkd": "GKD", "skl": "SKL", "dpkd": "DPKD", "cald": "CALD",
     "distillm2": "DistiLLM-2",

@@ -13,11 +13,12 @@ from statistics import mean, stdev
 from minidistill import claims
 from minidistill.arms import BASELINES, DOMAINS, RIVALS, SIZES, TEACHERS, world_of
 from minidistill.batching import encode_prompt
-from minidistill.experiments import WATCHED, Protocol
+from minidistill.experiments import Protocol
 from minidistill.generation import decode, sample
 from minidistill.models import Pair, load_pair
 from minidistill.report import logs_of
 from minidistill.tasks import Task, data_dir, load_task
+from minidistill.watch import WATCHED
 
 METHODS = (*BASELINES, "distillm2")
 CONTENDERS = (*RIVALS, "distillm2")

@@ -302,6 +302,12 @@ def test_one_prompt_is_answered_round_by_round():
     assert "drafted tokens stayed" in done.stdout
 
 
+def test_a_word_outside_the_vocabulary_gets_a_remark():
+    asked = ("--temperature", 0, "--prompt")
+    assert "does not know" in call(*asked, "i need three xylophones , please").stderr
+    assert "does not know" not in call(*asked, "i need three creatures , please").stderr
+
+
 def test_the_race_on_the_command_line(tmp_path):
     file = tmp_path / "log.json"
     done = call("--time", "--limit", 1, "--repeats", 1, "--log", file, "--typical", 0.3)

@@ -190,6 +190,7 @@ def next_token(logits: Tensor, temperature: float, top_p: float) -> Tensor:
 
 
 def draw(probs: Tensor, rng) -> int:
+    """One token id from (vocab,) probabilities."""
     return int(torch.multinomial(probs, 1, generator=rng))
 
 
