@@ -44,5 +44,5 @@ clean:                      ## remove the environment and all output
 	"name another: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[course,scale,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[adapt,course,scale,test]'
 	@touch $@

@@ -1,5 +1,10 @@
 """How large language models are distilled into small ones, in code that reads like the equations."""
 
+from minidistill.quiet import quiet
+
+with quiet():  # transformers imports torchao where that is installed
+    import transformers.modeling_utils  # noqa: F401
+
 from minidistill import curriculum, divergences
 from minidistill.evaluation import evaluate
 from minidistill.models import load_pair
