@@ -73,14 +73,22 @@ def win_rate(
     Swapping `ours` and `theirs` gives 1 − W. Raises TypeError for what is not a text, ValueError for
     unequal numbers, for no prompts, and for a verdict outside {0, ½, 1}. Sec 4 of arXiv 2503.07067.
     """
+    return WinRate.of(verdicts(prompts, ours, theirs, judge))
+
+
+def verdicts(
+    prompts: Sequence[str], ours: Sequence[str], theirs: Sequence[str], judge: Judge
+) -> list[float]:
+    """The points of `ours` on each prompt; a judge that has `points` is asked for all at once."""
     rows = _rows(prompts, ours, theirs)
-    points = [judge(*row) for row in rows]
+    many = getattr(judge, "points", None)
+    points = many(prompts, ours, theirs) if many else [judge(*row) for row in rows]
     for number, value in enumerate(points, start=1):
         if value not in OUTCOMES.values():
             raise ValueError(
                 f"the judge's verdict on prompt {number} must be 0, 0.5 or 1, but is {value!r}"
             )
-    return WinRate.of(points)
+    return points
 
 
 def _rows(prompts, ours, theirs) -> list[tuple[str, str, str]]:
@@ -170,6 +178,10 @@ class LLMJudge:
 
     def __call__(self, prompt: str, ours: str, theirs: str) -> float:
         return _agreed(*self._both_orders([prompt], [ours], [theirs])[0])
+
+    def points(self, prompts, ours, theirs) -> list[float]:
+        """The verdict on each prompt, its questions in batches."""
+        return [_agreed(*order) for order in self._both_orders(prompts, ours, theirs)]
 
     def report(self, prompts, ours, theirs) -> JudgeReport:
         """`win_rate` with this judge, its questions in batches, and how often it can be believed."""

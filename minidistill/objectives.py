@@ -6,10 +6,12 @@ if there, is the moment of training (for schedules). Keyword-only ones are its s
 Each source is a `Scored` batch; the function returns one loss a sample, (batch,) nats.
 To add a method, write such a function under `@method`; `distill(..., method="its_name")` finds it.
 
-Sources: DistiLLM-2 (arXiv 2503.07067) and its released code for the baselines, DPKD (2406.19774).
+Sources: DistiLLM-2 (arXiv 2503.07067) and its released code for the baselines, DPKD (2406.19774),
+DPO (2305.18290).
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -164,12 +166,26 @@ def dpkd(tgo: Scored, first_sgo: Scored, *, lam: float = 0.1, per_token: bool = 
     below, so it runs away: this is the course's wrong turn.
     Sequence log-probs as in the paper; `per_token=True` takes means as its released code does.
     """
-    if not lam > 0:
-        raise ValueError(f"lam must be positive, but got {lam}")
-    reduce = Scored.mean if per_token else Scored.sum
-    winner = reduce(tgo, tgo.token_log_q - tgo.token_log_p)
-    loser = reduce(first_sgo, first_sgo.token_log_q - first_sgo.token_log_p)
-    return -F.logsigmoid(lam * (winner - loser))
+    _check_positive(lam=lam)
+    return _prefer(tgo, first_sgo, lam, Scored.mean if per_token else Scored.sum)
+
+
+@method
+def dpo(chosen: Scored, rejected: Scored, *, beta: float = 0.1) -> Tensor:
+    r"""(10.1) DPO: −log σ(β log[π(y_w)/π_ref(y_w)] − β log[π(y_l)/π_ref(y_l)]), y_w preferred to y_l.
+
+    The student is the policy π; its reference π_ref, a frozen copy of the student before training,
+    stands where a teacher stands. (batch,) nats; log 2 where the two agree. Sequence log-probs.
+    Source: DPO (arXiv 2305.18290).
+    """
+    _check_positive(beta=beta)
+    return _prefer(chosen, rejected, beta, Scored.sum)
+
+
+def _prefer(winner: Scored, loser: Scored, weight: float, reduce: Callable) -> Tensor:
+    """−log σ(weight · (winner's log[q/p] − loser's)): all of DPO, and all of DPKD."""
+    ratios = [reduce(y, y.token_log_q - y.token_log_p) for y in (winner, loser)]
+    return -F.logsigmoid(weight * (ratios[0] - ratios[1]))
 
 
 @method
@@ -255,6 +271,12 @@ def distillm2_no_beta(tgo: Scored, sgo: Scored, at: Moment, *, alpha0=0.1, beta0
 def _check_weights(**weights: float) -> None:
     for name, value in weights.items():
         D.check_unit_interval(name, value)
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive, but got {value}")
 
 
 def _contrast(tgo: Scored, sgo: Scored, at: Moment, alpha_t, alpha_s, beta: float) -> Tensor:

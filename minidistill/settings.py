@@ -52,7 +52,7 @@ class Settings:
 
 def fingerprint(pair: Pair, task: Task, settings: Settings, hyper: dict, tgo=None) -> str:
     """A hash of what decides a run's result: settings, prompts, references, both models' weights."""
-    examples = [(e.prompt, e.references) for e in (*task.train, *task.test)]
+    examples = [tuple(vars(e).values()) for e in (*task.train, *task.test)]
     digest = hashlib.sha256(
         json.dumps([asdict(settings), hyper, examples, tgo], default=str).encode()
     )

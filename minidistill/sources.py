@@ -2,6 +2,7 @@
 
     once    tgo  teacher-generated outputs          first_sgo  the student's, before training
             best_tgo  the best graded of several of the teacher's
+            chosen, rejected  the two sides of preference data
     epoch   sgo  student-generated outputs, anew ("batched on-policy")
             reference  what the data set says       speculative, mixed  student drafts, teacher corrects
     step    fresh_sgo  the student's for this mini-batch alone (on-policy)
@@ -16,11 +17,11 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from minidistill.batching import encode_references, seeded
+from minidistill.batching import encode_references, encode_response, seeded
 from minidistill.errors import nearest
 from minidistill.generation import decode, in_top_k, sample, speculative_drafts, typical
 from minidistill.models import Pair
-from minidistill.tasks import Task
+from minidistill.tasks import Preference, Task
 
 BEST_OF = 8
 SOURCES: dict[str, "Source"] = {}
@@ -96,6 +97,29 @@ def best_tgo(ask: Request) -> list[list[int]]:
         grades = [ask.task.grade(prompt, text[row]) for text in texts]
         best.append(draws[grades.index(max(grades))][row])
     return best
+
+
+@source("once")
+def chosen(ask: Request) -> list[list[int]]:
+    """y_w: of each pair of the task's `Preference` data the response that was preferred."""
+    return _side(ask, "chosen")
+
+
+@source("once")
+def rejected(ask: Request) -> list[list[int]]:
+    """y_l: of each pair of the task's `Preference` data the other response."""
+    return _side(ask, "rejected")
+
+
+def _side(ask: Request, side: str) -> list[list[int]]:
+    examples = [ask.task.train[i] for i in ask.indices]
+    for number, example in enumerate(examples, start=1):
+        if not isinstance(example, Preference):
+            raise ValueError(
+                f"prompt {number} has no {side} response ({example.prompt[:80]!r}): this needs "
+                "preference data, see applications.preference.sample_pairs and read_preferences"
+            )
+    return [encode_response(ask.pair.tokenizer, getattr(e, side)) for e in examples]
 
 
 @source("epoch")

@@ -16,7 +16,7 @@ from minidistill.scoring import Scored
 NAMES = [
     "sft", "seqkd", "kd", "rkl", "imitkd", "gkd", "skl", "srkl", "distillm", "speculative_kd", "dpkd",
     "cald", "cald_kl", "cald_by_epoch", "distillm2", "distillm2_no_alpha", "distillm2_no_beta",
-    "distillm2_paper_beta",
+    "distillm2_paper_beta", "dpo",
 ]  # fmt: skip
 
 
@@ -40,6 +40,7 @@ def source(seed, lengths=(4, 2, 1), vocab=5, sharpness=2.0):
 def sources():
     lengths = {"reference": (3, 3, 2), "tgo": (4, 2, 1), "sgo": (1, 3, 5), "speculative": (2, 4, 1)}
     lengths |= {"first_sgo": (2, 1, 4), "replay": (3, 1, 2)}
+    lengths |= {"chosen": (2, 3, 1), "rejected": (4, 1, 2)}
     return {name: source(i, each) for i, (name, each) in enumerate(lengths.items())}
 
 
@@ -79,9 +80,9 @@ def kl_of(y):
     return per_response(y, lambda p, q, _: kl(p, q))
 
 
-def dpkd_of(s, lam, reduce):
+def dpkd_of(s, lam, reduce, winner="tgo", loser="first_sgo"):
     ratio = lambda p, q, token: np.log(q[token] / p[token])  # noqa: E731
-    delta = per_response(s["tgo"], ratio, reduce) - per_response(s["first_sgo"], ratio, reduce)
+    delta = per_response(s[winner], ratio, reduce) - per_response(s[loser], ratio, reduce)
     return -np.log(1 / (1 + np.exp(-lam * delta)))
 
 
@@ -104,6 +105,8 @@ ORACLES = {
     "4_1_dpkd": ({}, lambda s: dpkd_of(s, 0.1, np.sum)),
     "4_1_dpkd lam": ({"lam": 0.7}, lambda s: dpkd_of(s, 0.7, np.sum)),
     "4_1_dpkd per_token": ({"per_token": True}, lambda s: dpkd_of(s, 0.1, np.mean)),
+    "10_1_dpo": ({}, lambda s: dpkd_of(s, 0.1, np.sum, "chosen", "rejected")),
+    "10_1_dpo beta": ({"beta": 2.0}, lambda s: dpkd_of(s, 2.0, np.sum, "chosen", "rejected")),
     "5_1_cald": ({}, lambda s: (skl_of(s["tgo"], 0.1) + srkl_of(s["sgo"], 0.1)) / 2),
     "5_1_cald alpha": (
         {"alpha": 0.3},
@@ -179,7 +182,9 @@ def test_the_teacher_receives_no_gradient(name):
 
     sources = {
         k: with_teacher(k, i)
-        for i, k in enumerate(("tgo", "sgo", "first_sgo", "speculative", "replay"))
+        for i, k in enumerate(
+            ("tgo", "sgo", "first_sgo", "speculative", "replay", "chosen", "rejected")
+        )
     }
     get_method(name)(sources, Moment()).sum().backward()
     assert all(w.grad is None for w in weights.values())

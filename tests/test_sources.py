@@ -12,7 +12,7 @@ from minidistill.generation import decode
 from minidistill.rollouts import Rollouts
 from minidistill.settings import Settings
 from minidistill.sources import SOURCES, Replay, Request, feeds
-from minidistill.tasks import Task
+from minidistill.tasks import Preference, Task
 from tests.conftest import build_pair
 
 QUICK = {"epochs": 2, "batch_size": 4, "max_new_tokens": 4, "progress": False}
@@ -20,7 +20,11 @@ QUICK = {"epochs": 2, "batch_size": 4, "max_new_tokens": 4, "progress": False}
 
 @pytest.fixture(scope="module")
 def few(task):
-    return Task("few", task.train[:8], task.test[:4], task.grade)
+    train = [
+        Preference(e.prompt, e.references, chosen=e.references[0], rejected="no")
+        for e in task.train[:8]
+    ]
+    return Task("few", train, task.test[:4], task.grade)
 
 
 def rollouts(pair, few, slots, **settings):

@@ -15,7 +15,7 @@ import torch
 from minidistill import checkpoint, distill, training
 from minidistill.evaluation import make_probe
 from minidistill.objectives import METHODS, method
-from minidistill.tasks import Task
+from minidistill.tasks import Preference, Task
 from minidistill.training import schedule
 from tests.conftest import build_pair
 
@@ -24,8 +24,12 @@ QUICK = {"epochs": 1, "batch_size": 16, "max_new_tokens": 4, "progress": False}
 
 @pytest.fixture(scope="module")
 def few(task):
-    """Eight prompts to train on and four held out."""
-    return Task("few", task.train[:8], task.test[:4], task.grade)
+    """Eight prompts to train on, with preferences, and four held out."""
+    train = [
+        Preference(e.prompt, e.references, chosen=e.references[0], rejected="no")
+        for e in task.train[:8]
+    ]
+    return Task("few", train, task.test[:4], task.grade)
 
 
 def weights_of(model):

@@ -27,6 +27,14 @@ class Example:
     references: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Preference(Example):
+    """A prompt, the response that was preferred, and the one it was preferred to."""
+
+    chosen: str
+    rejected: str
+
+
 class Graded(Protocol):
     """What a judge says: a grade in [0, 1] and its reason, NO_ANSWER where there is none."""
 
