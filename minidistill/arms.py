@@ -85,3 +85,12 @@ ARMS |= {
     for name in ("sft", "kd", "gkd", "distillm", "distillm2")
 }
 CONTROLS["draft_kd"] = ARMS["draft_kd"]
+# C12: preference optimisation from four starts; beside it beta, from SFT's, with a push that is felt
+ARMS |= {f"dpo_{name}": Arm(name, stage="dpo") for name in ("sft", "gkd", "distillm", "distillm2")}
+DPO_BETAS = (0.03, 0.1, 0.3, 1.0, 3.0)
+ALIGN = {
+    f"dpo_beta_{b:g}": Arm("sft", stage="dpo", options={"beta": b, "lr": 2e-4, "epochs": 2})
+    for b in DPO_BETAS
+}
+ARMS |= ALIGN
+CONTROLS |= ALIGN

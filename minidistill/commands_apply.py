@@ -2,7 +2,8 @@
 
 import typer
 
-from minidistill import commands_speculate
+from minidistill import commands_preference, commands_speculate
 
 app = typer.Typer(no_args_is_help=True, help="Applications, tiny or on a real model.")
+app.command()(commands_preference.preference)
 app.command()(commands_speculate.speculate)

@@ -3,6 +3,12 @@
 from minidistill.contrasts import Claim, over
 
 APPLICATIONS: dict[str, Claim] = {
+    "C12": Claim(
+        "A student distilled by DistiLLM-2 is a better start for DPO",
+        "Table 6",
+        "win rate after DPO, Qwen2, mean of two sets: SFT 30.09, GKD 56.66, DistiLLM 56.75, DistiLLM-2 60.33",
+        over("dpo_distillm2", ("dpo_sft", "dpo_gkd", "dpo_distillm"), "win_rate"),
+    ),
     "C15": Claim(
         "DistiLLM-2 makes a better draft model for speculative decoding",
         "Table 10",

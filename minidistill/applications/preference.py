@@ -36,10 +36,9 @@ def sample_pairs(
     Every response is compared with every other and gets the judge's points (1, ½, 0); of equals the
     first counts. A prompt whose responses all tie gives no pair and is left out. `how` goes to
     `generation.sample`. Pairs are kept as text, as preference data is: what was cut at the longest
-    length is trained on as if it had ended there. ValueError for fewer than two samples.
+    length is trained on as if it had ended there. ValueError for fewer than two samples, or if all tie.
     """
-    if not (isinstance(samples, int) and samples >= 2):
-        raise ValueError(f"samples must be a whole number from 2, but got {samples}")
+    check_samples(samples)
     asked = [e.prompt for e in examples]
     draws = [answers(pair, asked, seed=seeded(seed, "pairs", i), **how) for i in range(samples)]
     points = torch.zeros(samples, len(asked))
@@ -48,11 +47,19 @@ def sample_pairs(
         points[a] += won
         points[b] += 1 - won
     best, worst = points.argmax(0).tolist(), points.argmin(0).tolist()
-    return [
+    found = [
         Preference(e.prompt, e.references, chosen=draws[b][i], rejected=draws[w][i])
         for i, (e, b, w) in enumerate(zip(examples, best, worst, strict=True))
         if points[b, i] > points[w, i]
     ]
+    if not found:
+        raise ValueError(f"no pairs: on each of {len(asked)} prompts all {samples} responses tie")
+    return found
+
+
+def check_samples(samples: int) -> None:
+    if not (isinstance(samples, int) and samples >= 2):
+        raise ValueError(f"samples must be a whole number from 2, but got {samples}")
 
 
 def answers(pair: Pair, prompts: Sequence[str], **how) -> list[str]:

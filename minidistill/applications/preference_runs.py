@@ -1,0 +1,217 @@
+"""DPO on any student: the stage of claim C12, and the run behind `apply preference`.
+
+Before and after are judged against the same rival responses, so that their difference is training's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from minidistill.applications import preference as P
+from minidistill.applications.stages import Stage, Trained
+from minidistill.batching import seeded
+from minidistill.checkpoint import read_log, write_log
+from minidistill.evaluation import accuracy, rouge_l
+from minidistill.experiments import machine
+from minidistill.judging import Judge, RuleJudge, WinRate, win_rate
+from minidistill.models import Pair, load_pair
+from minidistill.objectives import get_method
+from minidistill.settings import Settings, check_same_run, fingerprint
+from minidistill.tasks import Preference, Task, write_examples
+from minidistill.training import distill
+
+DRAWS = 4  # responses a held-out prompt in the ledger's win rates
+WATCHED = 128  # pairs and prompts that a diary looks at
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Responses to beat on held-out prompts, `rivals[draw][prompt]`, and who decides."""
+
+    asked: Sequence[str]
+    rivals: Sequence[Sequence[str]]
+    judge: Judge
+    sampling: dict
+
+    @classmethod
+    def against(cls, pair: Pair, asked, judge: Judge, seed: int, draws: int = 1, **sampling):
+        """`draws` responses of pair.student as it is now are what is to be beaten."""
+        told = [
+            P.answers(pair, asked, seed=seeded(seed, "rival", i), **sampling) for i in range(draws)
+        ]
+        return cls(asked, told, judge, sampling)
+
+    def enter(self, pair: Pair, seed: int) -> tuple[WinRate, list[list[str]]]:
+        """The win rate of pair.student over all draws, and what it said."""
+        said = [
+            P.answers(pair, self.asked, seed=seeded(seed, "entrant", i), **self.sampling)
+            for i in range(len(self.rivals))
+        ]
+        every = [sum(map(list, texts), []) for texts in (said, self.rivals)]
+        return win_rate([*self.asked] * len(said), *every, self.judge), said
+
+
+# --- the ledger -----------------------------------------------------------------------------------------
+def finish(
+    trained: Trained, *, beta: float = 0.3, lr: float = 1e-4, epochs: int = 1, prompts: int = 2000,
+    samples: int = 4,
+) -> dict:  # fmt: skip
+    """DPO from the run's student: pairs from its own samples on fresh prompts, judged by the rules.
+
+    The win rate, before and after, is over samples of the world's SFT student: one set a seed, the same
+    for every arm. Fresh prompts, as in the paper, whose preference data is not its distillation data.
+    """
+    job, task = trained.job, trained.task
+    seed, heat = job.seed, {"temperature": job.protocol.temperature}
+    asked, judge = [e.prompt for e in task.test], RuleJudge(task)
+    contest = Contest.against(load_pair(job.protocol.task), asked, judge, seed, DRAWS, **heat)
+    pair = P.policy_and_reference(trained.pair.student, trained.pair.tokenizer)
+    fresh = write_examples(task.name, prompts, seeded(seed, "preference"), held_out=False)
+    pairs = P.sample_pairs(pair, fresh, judge, samples=samples, seed=seed, **heat)
+    held_out = P.sample_pairs(pair, task.test, judge, samples=samples, seed=seed, **heat)
+    before, said = contest.enter(pair, seed)
+    about = {"pairs": len(pairs), "before": _quality(task, said)}
+    watched = {"trained": pairs[:WATCHED], "held_out": held_out[:WATCHED]}
+    diary = P.Diary(
+        pair, watched, asked[:WATCHED], contest.rivals[0][:WATCHED], judge, beta, **heat
+    )
+    diary.write(0)
+    distill(
+        pair, replace(task, train=pairs), "dpo", beta=beta, epochs=epochs, lr=lr, batch_size=16,
+        seed=seed, callback=diary, progress=False, **heat,
+    )  # fmt: skip
+    after, said = contest.enter(pair, seed)
+    scores = {"win_rate": after.rate, "win_rate_before": before.rate}
+    kl = P.kl_to_reference(pair, asked, seed=seeded(seed, "kl"), **heat)
+    return {
+        "scores": {**scores, "kl": kl},
+        **about,
+        "after": _quality(task, said),
+        "diary": diary.rows,
+    }
+
+
+def _quality(task: Task, said: Sequence[Sequence[str]]) -> dict:
+    """Accuracy and ROUGE-L, means over draws."""
+    found = {
+        "accuracy": [accuracy(task, texts) for texts in said],
+        "rouge_l": [rouge_l(task.test, texts) for texts in said],
+    }
+    return {name: sum(v) / len(v) for name, v in found.items() if None not in v}
+
+
+STAGE = Stage(finish=finish)
+
+
+# --- a run of one's own ---------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Recipe:
+    """What `prefer` is told: the loss's beta, the pairs, and the settings of training and sampling."""
+
+    beta: float = 0.3
+    samples: int = 4
+    epochs: int = 1
+    lr: float = 1e-4
+    batch_size: int = 16
+    seed: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 48
+
+    def settings(self) -> Settings:
+        """Those that `distill` knows, checked."""
+        how = {k: v for k, v in asdict(self).items() if k not in ("beta", "samples")}
+        return Settings("dpo", **how)
+
+    def check(self) -> None:
+        """ValueError for what cannot be, before anything is loaded."""
+        self.settings()
+        get_method("dpo").check_settings({"beta": self.beta})
+        P.check_samples(self.samples)
+
+
+def prefer(
+    student, tokenizer, task: Task, judge: Judge | None, recipe: Recipe, out: Path,
+    preferences: Sequence[Preference] | None = None,
+) -> dict:  # fmt: skip
+    """DPO of `student` in place, resumable; leaves pairs, checkpoints, student and result under `out`.
+
+    Pairs are sampled and judged unless `preferences` are given; held-out pairs are those whose prompts
+    stand in task.test. Without a judge nothing can win, and margins and KL are all there is.
+    """
+    settings = recipe.settings()
+    pair = P.policy_and_reference(student, tokenizer)
+    asked = [e.prompt for e in task.test]
+    start = _start(pair, task, judge, recipe, out, preferences)
+    sampling = settings.sampling
+    trained, held_out = (
+        [Preference(**{**row, "references": tuple(row["references"])}) for row in start[name]]
+        for name in ("trained", "held_out")
+    )
+    contest = Contest(asked, start["rivals"], judge, sampling) if judge else None
+    history = distill(
+        pair, replace(task, train=trained), out=out, beta=recipe.beta, **asdict(settings)
+    )
+    result = {"before": start["before"]}
+    result |= {"after": _measured(pair, held_out, contest, recipe, asked)}
+    pair.student.save_pretrained(out / "student")
+    pair.tokenizer.save_pretrained(out / "student")
+    result |= {"pairs": len(trained), "held_out_pairs": len(held_out), "prompts": len(asked)}
+    cost = {"seconds": round(history.seconds), **machine()}
+    write_log(out / "result.json", {**result, **asdict(recipe), **cost})
+    return result
+
+
+def _start(pair: Pair, task: Task, judge, recipe: Recipe, out: Path, preferences) -> dict:
+    """Pairs, rival responses and the measures before training: made once, kept for a resumed run."""
+    settings, about = recipe.settings(), {"beta": recipe.beta, "samples": recipe.samples}
+    given = [vars(p) for p in preferences or ()]
+    ours = fingerprint(
+        pair, task, settings, {**about, "given": given, "judge": type(judge).__name__}
+    )
+    start = read_log(out / "start.json")
+    if start is None:
+        start = {"fingerprint": ours, "settings": {**asdict(settings), **about}, "rivals": []}
+        trained, held_out = _sides(pair, task, judge, recipe, preferences)
+        start |= {"trained": [vars(p) for p in trained], "held_out": [vars(p) for p in held_out]}
+        asked, contest = [e.prompt for e in task.test], None
+        if judge:
+            contest = Contest.against(pair, asked, judge, recipe.seed, **settings.sampling)
+            start["rivals"] = contest.rivals
+        start["before"] = _measured(pair, held_out, contest, recipe, asked)
+        write_log(out / "start.json", start)
+        P.write_preferences(out / "preferences.jsonl", trained)
+    check_same_run(out, start, ours)
+    return start
+
+
+def _sides(pair: Pair, task: Task, judge, recipe: Recipe, preferences):
+    """The pairs to train on, and the held-out ones."""
+    if preferences is not None:
+        kept = {e.prompt for e in task.test}
+        sides = (
+            [p for p in preferences if p.prompt not in kept],
+            [p for p in preferences if p.prompt in kept],
+        )
+        if not sides[0]:
+            raise ValueError(
+                "every prompt of the preferences is held out: there is none to train on"
+            )
+        return sides
+    if judge is None:
+        raise ValueError(
+            "without preferences a judge has to make them: give --judge or --preferences"
+        )
+    how = {"samples": recipe.samples, "seed": recipe.seed, **recipe.settings().sampling}
+    return [P.sample_pairs(pair, side, judge, **how) for side in (task.train, task.test)]
+
+
+def _measured(pair: Pair, held_out, contest: Contest | None, recipe: Recipe, asked) -> dict:
+    """What the command prints: win rate with interval, margin and reward accuracy, KL."""
+    sampling = recipe.settings().sampling
+    row = P.measure(pair, held_out, recipe.beta) if held_out else {}
+    row["kl"] = P.kl_to_reference(pair, asked, seed=seeded(recipe.seed, "kl"), **sampling)
+    if contest:
+        won, _ = contest.enter(pair, recipe.seed)
+        row |= {"win_rate": won.rate, "low": won.low, "high": won.high}
+    return row

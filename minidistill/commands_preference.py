@@ -1,0 +1,141 @@
+"""`python -m minidistill apply preference`: DPO of a student, tiny or real."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minidistill.commands_scores import Prompts, Tokens
+
+
+def preference(
+    task: Annotated[
+        str | None, typer.Option(help="A tiny world: instruct, arithmetic or program.")
+    ] = None,
+    prompts: Prompts = None,
+    preferences: Annotated[
+        Path | None,
+        typer.Option(
+            help="A JSONL file with prompt, chosen, rejected a line; without it pairs are sampled from "
+            "the student and judged."
+        ),
+    ] = None,
+    student: Annotated[
+        str | None,
+        typer.Option(
+            help="Where DPO starts, and its reference: a folder, a hub name or a .gguf file."
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="A chat model that says which response is better; a tiny world has its own rules."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("out/preference"),
+    beta: Annotated[
+        float, typer.Option(help="How dear it is to leave the reference: small goes far.")
+    ] = 0.3,
+    samples: Annotated[
+        int, typer.Option(help="Responses a prompt; the best and the worst are a pair.")
+    ] = 4,
+    epochs: int = 1,
+    lr: float = 1e-4,
+    batch_size: int = 16,
+    seed: int = 0,
+    temperature: Annotated[float, typer.Option(help="Of all sampling.")] = 1.0,
+    top_p: float = 1.0,
+    max_new_tokens: Tokens = 48,
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first so many prompts on each side.", min=2)
+    ] = None,
+) -> None:
+    """Train a student by DPO on preference pairs, and say what that did to it on held-out prompts.
+
+    Prints win rate over the student as it was, reward margin (10.2), log-probs of both sides of
+    held-out pairs, and KL to the start (10.3), before and after. The same command resumes.
+    """
+    from minidistill.applications.preference_runs import Recipe, prefer
+
+    sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    recipe = Recipe(beta, samples, epochs, lr, batch_size, seed, **sampling)
+    recipe.check()  # whatever is wrong, say so before loading anything
+    work, pairs = _work(task, prompts, preferences, limit)
+    who = _judge(work, judge, pairs)
+    model, tokenizer = _start(task, student)
+    result = prefer(model, tokenizer, work, who, recipe, out, pairs)
+    _print(result)
+    typer.echo(f"{result['pairs']} pairs trained on; student: {out / 'student'}")
+
+
+def _work(task, prompts, preferences, limit):
+    """The task with what is held out, and the pairs if they are given."""
+    from dataclasses import replace
+
+    from minidistill import load_task
+    from minidistill.applications.preference import read_preferences
+    from minidistill.tasks import Task
+
+    if task and prompts:
+        raise ValueError("give either --task NAME or --prompts FILE.jsonl")
+    if not (task or prompts or preferences):
+        raise ValueError("give --task NAME, --prompts FILE.jsonl or --preferences FILE.jsonl")
+    pairs = read_preferences(preferences) if preferences else None
+    if task or prompts:
+        work = load_task(task or prompts)
+    else:  # the last fifth of the pairs' prompts is held out
+        unique = list({p.prompt: p for p in pairs}.values())
+        cut = len(unique) - max(1, len(unique) // 5)
+        if cut < 1:
+            raise ValueError(f"{preferences}: too few prompts to train on and hold some out")
+        work = Task(preferences.stem, unique[:cut], unique[cut:])
+    return replace(work, train=work.train[:limit], test=work.test[:limit]), pairs
+
+
+def _judge(work, model, pairs):
+    """A named model; else the world's rules; else nobody, if the pairs are there already."""
+    from minidistill.judging import LLMJudge, RuleJudge
+    from minidistill.models import load_model
+
+    if model:
+        return LLMJudge(*load_model(model))
+    if work.grade:
+        return RuleJudge(work)
+    if pairs is None:
+        raise ValueError(
+            f"{work.name!r} has no grader of its own: name a chat model as the judge (--judge MODEL), or "
+            "give pairs that are judged already (--preferences FILE.jsonl)"
+        )
+    return None
+
+
+def _start(task, student):
+    from minidistill.models import load_model
+    from minidistill.tasks import WORLDS, data_dir
+
+    if student is None and task not in WORLDS:
+        raise ValueError("name the model to start from: --student MODEL")
+    return load_model(student or data_dir() / task / "student")
+
+
+NAMES = {
+    "win_rate": "win rate over the start", "margin": "reward margin", "accuracy": "pairs ranked rightly",
+    "chosen": "log-prob of chosen (nats)", "rejected": "log-prob of rejected (nats)",
+    "kl": "KL to the start (nats a response)",
+}  # fmt: skip
+
+
+def _print(result: dict) -> None:
+    """A row a measure, before and after; the win rate with its interval."""
+    typer.echo(f"{'':34}{'before':>24}{'after':>24}")
+    for name, said in NAMES.items():
+        if name not in result["after"]:
+            continue
+        cells = [_cell(result[when], name) for when in ("before", "after")]
+        typer.echo(f"{said:34}" + "".join(f"{cell:>24}" for cell in cells))
+
+
+def _cell(row: dict, name: str) -> str:
+    if name == "win_rate":
+        return f"{row[name]:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row[name]:.3f}"
