@@ -90,6 +90,17 @@ def win_rate(ours, theirs):
     return points.mean() + half * torch.tensor([0.0, -1.0, 1.0])
 
 
+def preference_pairs(grades):
+    rows = [row for row in enumerate(grades.tolist()) if len(set(row[1])) > 1]
+    return torch.tensor([[i, row.index(max(row)), row.index(min(row))] for i, row in rows])
+
+
+def log_ratio(y):
+    """log π(y)/π_ref(y) of each response, token by token."""
+    rows = zip(y.log_q, y.log_p, y.labels, y.mask.sum(-1), strict=True)
+    return torch.stack([sum(q[t, v[t]] - p[t, v[t]] for t in range(int(n))) for q, p, v, n in rows])
+
+
 # Written from the equations, so that no answer is compared with itself.
 SOLUTIONS = {
     "kl": kl,
@@ -118,6 +129,11 @@ SOLUTIONS = {
         [1 - math.prod((n - c - i) / (n - i) for i in range(k)) for c in right.tolist()]
     ),
     "win_rate": win_rate,
+    "preference_pairs": preference_pairs,
+    "reward_margin": lambda w, l, beta: beta * (log_ratio(w) - log_ratio(l)),
+    "kl_to_reference": lambda y: torch.stack(
+        [(q.exp() * (q - p))[m].sum() for p, q, m in zip(y.log_p, y.log_q, y.mask, strict=True)]
+    ),
     "keep_chance": lambda p, q: torch.where(p >= q, 1.0, p / q),
     "residual": lambda p, q: torch.where(
         p == q, p, (p - q).relu() / (p - q).abs().sum(-1, keepdim=True) * 2

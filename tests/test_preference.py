@@ -7,10 +7,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from typer.testing import CliRunner
 
-from minidistill import distill
+from minidistill import claims, distill, experiments, plots
+from minidistill.__main__ import app
 from minidistill.applications import preference as P
+from minidistill.applications import preference_plots
+from minidistill.applications import preference_runs as R
+from minidistill.arms import DPO_BETAS
 from minidistill.batching import encode_prompt, encode_response
+from minidistill.checkpoint import read_log
 from minidistill.objectives import Moment, get_method
 from minidistill.scoring import Scored, collate, response_log_probs
 from minidistill.tasks import Preference
@@ -18,6 +24,7 @@ from tests.conftest import build_pair
 
 QUICK = {"epochs": 1, "batch_size": 4, "max_new_tokens": 6, "progress": False}
 dpo = get_method("dpo")
+runner = CliRunner()
 
 
 def response(seed, lengths=(4, 2, 1), vocab=5, same=False):
@@ -213,3 +220,384 @@ def test_the_prompt_does_not_count(tokenizer, pair, pairs):
         logits = pair.student(torch.tensor([[*x, *y]])).logits[0].log_softmax(-1)
         by_hand = sum(float(logits[len(x) + t - 1, token]) for t, token in enumerate(y))
         assert float(scored.sum(scored.token_log_q)[row]) == pytest.approx(by_hand, abs=1e-4)
+
+
+# --- what is watched --------------------------------------------------------------------------------------
+def test_10_2_a_margin_by_hand():
+    """Two tokens, π/π_ref = 2 each on the chosen side, ½ on the rejected: β (log 4 + log 2)."""
+    half, even = torch.tensor([0.25, 0.75]).log(), torch.tensor([0.5, 0.5]).log()
+    one = lambda n, q, p: Scored(  # noqa: E731
+        torch.zeros(1, n, dtype=torch.long), torch.ones(1, n, dtype=torch.bool),
+        q.expand(1, n, 2), lambda: p.expand(1, n, 2),
+    )  # fmt: skip
+    margin = P.reward_margin(one(2, even, half), one(1, half, even), beta=0.5)
+    assert margin.tolist() == pytest.approx([0.5 * (math.log(4) + math.log(2))])
+
+
+def moved(tokenizer):
+    """A policy that has left its reference."""
+    pair = P.policy_and_reference(build_pair(tokenizer).student, tokenizer)
+    with torch.no_grad():
+        for weight in pair.student.parameters():
+            weight.mul_(0.9)
+    return pair
+
+
+def test_the_measures_are_means_of_sums_whatever_the_batches(tokenizer, pairs, monkeypatch):
+    pair = moved(tokenizer)
+    whole = P.measure(pair, pairs, beta=0.3)
+    monkeypatch.setattr(P, "ROWS", 3)
+    assert P.measure(pair, pairs, beta=0.3) == pytest.approx(whole, rel=1e-4)
+    sides = {}
+    for side in ("chosen", "rejected"):
+        found = []
+        for p in pairs:
+            x = encode_prompt(tokenizer, p.prompt)
+            y = encode_response(tokenizer, getattr(p, side))
+            logs = [
+                m(torch.tensor([[*x, *y]])).logits[0].log_softmax(-1)
+                for m in (pair.student, pair.teacher)
+            ]
+            found.append([sum(float(z[len(x) + t - 1, v]) for t, v in enumerate(y)) for z in logs])
+        sides[side] = torch.tensor(found)
+    margins = 0.3 * (sides["chosen"] - sides["rejected"]) @ torch.tensor([1.0, -1.0])
+    wanted = {"margin": margins.mean(), "accuracy": (margins > 0).float().mean()}
+    wanted |= {side: sides[side][:, 0].mean() for side in sides}
+    assert whole == pytest.approx({k: float(v) for k, v in wanted.items()}, abs=1e-3)
+
+
+def test_10_3_kl_is_that_of_the_enumerated_responses(tokenizer, task):
+    """One token: exact, whatever is drawn. Two: the mean over many draws is the chain rule's sum."""
+    pair, prompt = moved(tokenizer), task.test[0].prompt
+    x = encode_prompt(tokenizer, prompt)
+
+    def steps(prefixes):
+        ids = torch.tensor([[*x, *y] for y in prefixes])
+        with torch.no_grad():
+            log_q, log_p = (
+                m(ids).logits[:, -1].log_softmax(-1) for m in (pair.student, pair.teacher)
+            )
+        return log_q, (log_q.exp() * (log_q - log_p)).sum(-1)
+
+    log_q, first = steps([[]])
+    assert P.kl_to_reference(pair, [prompt], max_new_tokens=1) == pytest.approx(
+        float(first), abs=1e-4
+    )
+    _, second = steps([[v] for v in range(pair.vocab)])
+    second[sorted(pair.stop_ids)] = 0  # the response is over
+    exact = float(first + (log_q[0].exp() * second).sum())
+    found = P.kl_to_reference(pair, [prompt] * 3000, max_new_tokens=2, seed=1)
+    assert found == pytest.approx(exact, rel=0.05)
+    assert abs(exact - float(first)) > 0.2 * exact  # so that the second token matters
+
+
+def test_10_3_a_policy_at_its_reference_has_no_kl(tokenizer, task):
+    pair = P.policy_and_reference(build_pair(tokenizer).student, tokenizer)
+    assert P.kl_to_reference(
+        pair, [e.prompt for e in task.test], max_new_tokens=5
+    ) == pytest.approx(0, abs=1e-5)
+
+
+def test_10_4_the_tilted_policy_is_the_best_one_and_its_reward_can_be_read_off_it():
+    generator = torch.Generator().manual_seed(0)
+    log_ref = torch.randn(6, generator=generator, dtype=torch.float64).log_softmax(-1)
+    reward, beta = torch.randn(6, generator=generator, dtype=torch.float64), 0.4
+    worth = lambda log_pi: float(  # noqa: E731
+        log_pi.exp() @ reward - beta * (log_pi.exp() * (log_pi - log_ref)).sum()
+    )
+    best = P.tilted(log_ref, reward, beta)
+    assert worth(best) == pytest.approx(beta * float((log_ref + reward / beta).logsumexp(-1)))
+    for _ in range(200):
+        other = (best + 0.3 * torch.randn(6, generator=generator, dtype=torch.float64)).log_softmax(
+            -1
+        )
+        assert worth(other) <= worth(best) + 1e-12
+    implied = beta * (best - log_ref)
+    torch.testing.assert_close(implied - implied[0], reward - reward[0])
+    with pytest.raises(ValueError, match="beta must be positive, but got 0"):
+        P.tilted(log_ref, reward, 0)
+
+
+def test_10_1_10_4_dpo_on_all_pairs_finds_the_tilted_policy():
+    """One-token responses, pairs won as the Bradley–Terry model says: the loss is lowest at (10.4)."""
+    log_ref, reward = (
+        torch.tensor([0.5, 0.3, 0.2]).log().double(),
+        torch.tensor([0.0, 1.0, 0.4]).double(),
+    )
+    beta, logits = 0.5, torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
+    mask = torch.ones(1, 1, dtype=torch.bool)
+
+    def loss():
+        optimizer.zero_grad()
+        said = [
+            Scored(
+                torch.tensor([[v]]),
+                mask,
+                logits.log_softmax(-1).view(1, 1, -1),
+                lambda: log_ref.view(1, 1, -1),
+            )
+            for v in range(3)
+        ]
+        total = sum(
+            torch.sigmoid(reward[a] - reward[b]) * loss_of(said[a], said[b], beta=beta).sum()
+            for a in range(3)
+            for b in range(3)
+            if a != b
+        )
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    torch.testing.assert_close(
+        logits.log_softmax(-1).detach(), P.tilted(log_ref, reward, beta), atol=1e-4, rtol=0
+    )
+
+
+# --- pairs ------------------------------------------------------------------------------------------------
+def by_length(prompt, ours, theirs):
+    return (len(ours) > len(theirs)) + 0.5 * (len(ours) == len(theirs))
+
+
+def test_the_best_and_the_worst_sample_are_a_pair_and_ties_are_none(pair, task, monkeypatch):
+    said = {  # prompt → its three draws
+        task.test[0].prompt: ["aa", "a", "aaa"],
+        task.test[1].prompt: ["b", "b", "b"],
+        task.test[2].prompt: ["cc", "c", "cc"],
+    }
+    draws = iter(zip(*said.values(), strict=True))
+    monkeypatch.setattr(P, "answers", lambda *_, **__: list(next(draws)))
+    found = P.sample_pairs(pair, task.test[:3], by_length, samples=3)
+    assert [(p.prompt, p.chosen, p.rejected) for p in found] == [
+        (task.test[0].prompt, "aaa", "a"),
+        (task.test[2].prompt, "cc", "c"),
+    ]
+    assert found[0].references == task.test[0].references
+
+
+def test_all_ties_and_too_few_samples_are_said(pair, task):
+    with pytest.raises(ValueError, match="on each of 2 prompts all 3 responses tie"):
+        P.sample_pairs(pair, task.test[:2], lambda *_: 0.5, samples=3, max_new_tokens=3)
+    for samples in (1, 0, 2.5):
+        with pytest.raises(
+            ValueError, match=f"samples must be a whole number from 2, but got {samples}"
+        ):
+            P.sample_pairs(pair, task.test[:2], by_length, samples=samples)
+
+
+def test_pairs_are_the_students_own_words_and_depend_on_the_seed_alone(pair, task):
+    how = {"samples": 2, "max_new_tokens": 6}
+    first = P.sample_pairs(pair, task.test, by_length, seed=3, **how)
+    assert first == P.sample_pairs(pair, task.test, by_length, seed=3, **how)
+    assert first != P.sample_pairs(pair, task.test, by_length, seed=4, **how)
+    assert all(len(p.chosen) > len(p.rejected) for p in first)
+
+
+def test_preferences_survive_being_written(tmp_path, pairs):
+    P.write_preferences(tmp_path / "pairs.jsonl", pairs)
+    assert P.read_preferences(tmp_path / "pairs.jsonl") == pairs
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("[1]", "line 2: expected a JSON object, but got list"),
+        ("{", "line 2: not JSON"),
+        ('{"prompt": "x", "chosen": "a"}', "line 2: field 'rejected' must be a text, but is None"),
+        ('{"prompt": "x", "chosen": 3, "rejected": "b"}', "line 2: field 'chosen' must be a text, but is 3"),
+        ('{"prompt": " ", "chosen": "a", "rejected": "b"}', "field 'prompt' must be a text that is not"),
+        ('{"prompt": "x", "chosen": "a", "rejected": "a"}', "'chosen' and 'rejected' hold the same"),
+        ('{"prompt": "x", "chosen": "a", "rejected": "b", "references": "c"}', "'references' must be a list"),
+    ],
+)  # fmt: skip
+def test_a_line_that_is_no_preference_is_named(tmp_path, line, says):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n' + line + "\n")
+    with pytest.raises(ValueError, match=says):
+        P.read_preferences(path)
+
+
+def test_files_without_preferences_are_named(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="no preferences in this file"):
+        P.read_preferences(tmp_path / "empty.jsonl")
+    with pytest.raises(FileNotFoundError, match="did you mean 'empty.jsonl'"):
+        P.read_preferences(tmp_path / "emty.jsonl")
+
+
+def test_dpo_without_preferences_says_what_it_needs(pair, task):
+    with pytest.raises(ValueError, match="prompt 1 has no chosen response .*sample_pairs"):
+        distill(pair, task, "dpo", **QUICK)
+
+
+# --- training ---------------------------------------------------------------------------------------------
+def test_training_raises_the_margin_and_leaves_the_reference_alone(tokenizer, pairs, task):
+    pair = P.policy_and_reference(build_pair(tokenizer).student, tokenizer)
+    frozen = [w.clone() for w in pair.teacher.parameters()]
+    asked = [e.prompt for e in task.test[:4]]
+    diary = P.Diary(pair, {"trained": pairs}, asked, [""] * 4, by_length, beta=0.2)
+    diary.write(0)
+    how = {**QUICK, "epochs": 4, "lr": 1e-3, "probe_every": 4}
+    distill(pair, replace(task, train=pairs), "dpo", beta=0.2, callback=diary, **how)
+    first, last = diary.rows[0], diary.rows[-1]
+    assert [row["step"] for row in diary.rows] == [0, 4, 8]
+    assert first["pairs"]["trained"]["margin"] == pytest.approx(0, abs=1e-4)
+    assert first["kl"] == pytest.approx(0, abs=1e-4)
+    assert last["pairs"]["trained"]["margin"] > 0.1
+    assert last["pairs"]["trained"]["accuracy"] > 0.7
+    assert last["kl"] > 0
+    assert 0 <= last["low"] <= last["win_rate"] <= last["high"] <= 1
+    assert all(torch.equal(a, b) for a, b in zip(frozen, pair.teacher.parameters(), strict=True))
+
+
+def test_other_preferences_are_another_run(tokenizer, pairs, task, tmp_path):
+    """A checkpoint must know itself: the same prompts with other pairs are not the same run."""
+    start = lambda: P.policy_and_reference(build_pair(tokenizer).student, tokenizer)  # noqa: E731
+    work = replace(task, train=pairs)
+    distill(start(), work, "dpo", out=tmp_path, **QUICK)
+    swapped = [replace(p, chosen=p.rejected, rejected=p.chosen) for p in pairs]
+    with pytest.raises(ValueError, match="holds a run of another student"):
+        distill(start(), replace(task, train=swapped), "dpo", out=tmp_path, **QUICK)
+
+
+# --- the ledger's stage -----------------------------------------------------------------------------------
+def test_the_stage_scores_before_and_after_against_one_rival(tmp_path):
+    arm = experiments.Arm("sft", stage="dpo", options={"prompts": 12, "samples": 2, "lr": 1e-3})
+    job = experiments.Job(experiments.Protocol(prompts=8, epochs=1, draws=1), "dpo_x", arm, 3)
+    experiments._run(job, tmp_path)
+    log = claims.logs_of("dpo_x", tmp_path)[3]
+    scores = log["scores"]
+    assert 0.4 < scores["win_rate_before"] < 0.6  # the SFT student against itself
+    assert scores["win_rate"] != scores["win_rate_before"]
+    assert scores["kl"] > 0
+    assert set(log["before"]) == set(log["after"]) == {"accuracy", "rouge_l"}
+    assert 2 <= log["pairs"] <= 12
+    assert set(log["diary"][-1]["pairs"]) == {"trained", "held_out"}
+
+
+def test_all_starts_of_a_seed_meet_the_same_rival(tokenizer, task):
+    asked = [e.prompt for e in task.test[:5]]
+    rivals = [
+        R.Contest.against(build_pair(tokenizer), asked, by_length, 7, 2, max_new_tokens=4).rivals
+        for _ in range(2)
+    ]
+    assert rivals[0] == rivals[1]
+    assert rivals[0][0] != rivals[0][1]
+    other = R.Contest.against(build_pair(tokenizer), asked, by_length, 8, 2, max_new_tokens=4)
+    assert other.rivals != rivals[0]
+
+
+def test_a_contest_counts_every_draw(tokenizer, task, monkeypatch):
+    said = iter([["long", "x"], ["y", "longer"]])
+    monkeypatch.setattr(P, "answers", lambda *_, **__: next(said))
+    contest = R.Contest(["a", "b"], [["xx", "x"], ["yy", "yyy"]], by_length, {})
+    won, kept = contest.enter(None, 0)
+    assert kept == [["long", "x"], ["y", "longer"]]
+    assert won.rate == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+
+
+# --- the command --------------------------------------------------------------------------------------------
+def test_the_command_prints_resumes_and_repeats_itself(tmp_path):
+    args = [
+        "apply",
+        "preference",
+        "--task",
+        "instruct",
+        "--limit",
+        "12",
+        "--out",
+        str(tmp_path / "x"),
+    ]
+    first = runner.invoke(app, args)
+    assert first.exit_code == 0, first.output
+    for word in ("win rate over the start", "reward margin", "KL to the start", "pairs trained on"):
+        assert word in first.output
+    result = read_log(tmp_path / "x" / "result.json")
+    assert result["before"]["kl"] == pytest.approx(0, abs=1e-4)
+    assert result["after"]["kl"] > 0
+    assert result["after"]["low"] <= result["after"]["win_rate"] <= result["after"]["high"]
+    again = runner.invoke(app, args)
+    table = lambda text: [line for line in text.splitlines() if "  " in line]  # noqa: E731
+    assert table(again.stdout) == table(first.stdout)
+    with pytest.raises(ValueError, match="holds a run of another student"):
+        runner.invoke(app, [*args, "--beta", "0.7"], catch_exceptions=False)
+
+
+def test_the_command_reads_given_preferences_and_needs_no_judge(tmp_path, pairs, tokenizer):
+    build_pair(tokenizer).student.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    P.write_preferences(tmp_path / "pairs.jsonl", pairs)
+    args = ["--preferences", str(tmp_path / "pairs.jsonl"), "--student", str(tmp_path / "model")]
+    done = runner.invoke(app, ["apply", "preference", *args, "--out", str(tmp_path / "x")])
+    assert done.exit_code == 0, done.output
+    assert "win rate" not in done.output
+    result = read_log(tmp_path / "x" / "result.json")
+    assert (result["pairs"], result["held_out_pairs"]) == (len(pairs) - 1, 1)
+    assert result["after"]["margin"] != 0
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([], "give --task NAME, --prompts FILE.jsonl or --preferences"),
+        (["--task", "instruct", "--prompts", "x.jsonl"], "either --task NAME or --prompts"),
+        (["--task", "instruct", "--beta", "0"], "beta must be positive, but got 0.0"),
+        (
+            ["--task", "instruct", "--samples", "1"],
+            "samples must be a whole number from 2, but got 1",
+        ),
+        (["--task", "instruct", "--lr", "-1"], "lr must be positive"),
+        (["--task", "instrct"], "did you mean 'instruct'"),
+        (["--prompts", "PROMPTS", "--student", "x"], "has no grader of its own: name a chat model"),
+        (["--preferences", "PAIRS"], "name the model to start from: --student"),
+    ],
+)
+def test_the_command_answers_a_mistake_in_a_sentence(tmp_path, pairs, args, says):
+    P.write_preferences(tmp_path / "pairs.jsonl", pairs)
+    files = {"PROMPTS": tmp_path / "pairs.jsonl", "PAIRS": tmp_path / "pairs.jsonl"}
+    given = [str(files.get(a, a)) for a in args]
+    with pytest.raises(ValueError, match=says):
+        runner.invoke(
+            app,
+            ["apply", "preference", *given, "--out", str(tmp_path / "x")],
+            catch_exceptions=False,
+        )
+
+
+# --- the lesson's drawings ----------------------------------------------------------------------------------
+def made_up(seed, beta):
+    rows = [
+        {"step": s, "pairs": {"held_out": {"margin": s * beta, "chosen": -8.0 - s, "rejected": -12.0 - 3 * s}}}
+        for s in range(4)
+    ]  # fmt: skip
+    scores = {"kl": 0.1 * (seed + 1) / beta, "win_rate": 0.5 + 0.01 * seed, "win_rate_before": 0.5}
+    return {"scores": scores, "diary": rows}
+
+
+@pytest.mark.parametrize("beta", [0, 2, len(DPO_BETAS) - 1])
+def test_the_beta_slider_at_both_ends_and_the_default(beta):
+    logs = {b: [made_up(seed, b) for seed in range(3)] for b in DPO_BETAS}
+    figure = preference_plots.beta_explorer(logs)(beta)
+    left, right = figure.axes
+    assert f"beta {DPO_BETAS[beta]:g}: " in left.get_title(loc="left")
+    chosen = [line for line in right.lines if line.get_label() == "chosen"][0]
+    assert list(chosen.get_ydata()) == [0, -1, -2, -3]
+
+
+@pytest.mark.parametrize("beta", [0, 3, len(preference_plots.TILTS) - 1])
+def test_10_4_the_tilt_slider_shows_the_best_policy(beta):
+    figure = preference_plots.tilt_explorer()(beta)
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    best = P.tilted(
+        preference_plots.REFERENCE, preference_plots.REWARD, preference_plots.TILTS[beta]
+    )
+    assert heights[4:8] == pytest.approx(best.exp().tolist(), abs=1e-5)
+
+
+def test_starts_are_drawn_before_and_after():
+    logs = {
+        "dpo_sft": [made_up(s, 1) for s in range(3)],
+        "dpo_gkd": [made_up(s, 1) for s in range(3)],
+    }
+    ax = preference_plots.draw_starts(logs, plots.axes())
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["SFT", "GKD"]

@@ -46,15 +46,23 @@ def sample_pairs(
         won = torch.tensor(verdicts(asked, draws[a], draws[b], judge))
         points[a] += won
         points[b] += 1 - won
-    best, worst = points.argmax(0).tolist(), points.argmin(0).tolist()
     found = [
-        Preference(e.prompt, e.references, chosen=draws[b][i], rejected=draws[w][i])
-        for i, (e, b, w) in enumerate(zip(examples, best, worst, strict=True))
-        if points[b, i] > points[w, i]
+        Preference(
+            asked[i], examples[i].references, chosen=draws[best][i], rejected=draws[worst][i]
+        )
+        for i, best, worst in best_and_worst(points.T).tolist()
     ]
     if not found:
         raise ValueError(f"no pairs: on each of {len(asked)} prompts all {samples} responses tie")
     return found
+
+
+def best_and_worst(points: Tensor) -> Tensor:
+    """(prompts, samples) → (pairs, 3): prompt, its best, its worst sample; the first of equals, no ties."""
+    best, worst = points.argmax(-1), points.argmin(-1)
+    rows = torch.arange(len(points))
+    kept = points[rows, best] > points[rows, worst]
+    return torch.stack([rows, best, worst], -1)[kept]
 
 
 def check_samples(samples: int) -> None:
@@ -83,8 +91,13 @@ def read_preferences(path: Path) -> list[Preference]:
             raise ValueError(f"{where}: field 'prompt' must be a text that is not empty")
         if record["chosen"] == record["rejected"]:
             raise ValueError(f"{where}: fields 'chosen' and 'rejected' hold the same text")
+        references = record.get("references", [])
+        if not (isinstance(references, list) and all(isinstance(r, str) for r in references)):
+            raise ValueError(
+                f"{where}: field 'references' must be a list of texts, but is {references!r:.80}"
+            )
         sides = {side: record[side] for side in ("chosen", "rejected")}
-        found.append(Preference(record["prompt"], tuple(record.get("references") or ()), **sides))
+        found.append(Preference(record["prompt"], tuple(references), **sides))
     if not found:
         raise ValueError(f"{path}: no preferences in this file")
     return found
@@ -135,14 +148,16 @@ def measure(pair: Pair, pairs: Sequence[Preference], beta: float) -> dict[str, f
 
 
 @torch.no_grad()
-def kl_to_reference(pair: Pair, prompts: Sequence[str], **how) -> float:
+def kl_to_reference(
+    pair: Pair, prompts: Sequence[str], *, seed: int = 0, max_new_tokens: int = 48
+) -> float:
     r"""(10.3) KL(π‖π_ref) = E_{y∼π} Σ_t KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)), nats a response.
 
-    One fresh sample of the policy a prompt, and at each of its tokens the exact KL over the
-    vocabulary: the chain rule (3.10) with the policy as the writer. `how` goes to `generation.sample`.
+    One fresh sample of the policy a prompt (T = 1, else it is not π's), and at each of its tokens the
+    exact KL over the vocabulary: the chain rule (3.10) with the policy as the writer.
     """
     ids = [encode_prompt(pair.tokenizer, prompt) for prompt in prompts]
-    written = sample(pair.student, ids, pair, **how)
+    written = sample(pair.student, ids, pair, seed=seed, max_new_tokens=max_new_tokens)
     batches = _scored(pair, prompts, written)
     return mean(
         v for y in batches for v in y.sum(D.reverse_kl(y.log_p, y.log_q)).tolist()
@@ -201,6 +216,6 @@ class Diary:
         said = answers(self.pair, self.asked, **self.how)
         won = win_rate(self.asked, said, self.rivals, self.judge)
         measured = {name: measure(self.pair, ps, self.beta) for name, ps in self.pairs.items()}
-        kl = kl_to_reference(self.pair, self.asked, **self.how)
+        kl = kl_to_reference(self.pair, self.asked, seed=self.how["seed"])
         row = {"step": step, "pairs": measured, "kl": kl}
         self.rows.append({**row, "win_rate": won.rate, "low": won.low, "high": won.high})

@@ -82,7 +82,7 @@ def finish(
     )  # fmt: skip
     after, said = contest.enter(pair, seed)
     scores = {"win_rate": after.rate, "win_rate_before": before.rate}
-    kl = P.kl_to_reference(pair, asked, seed=seeded(seed, "kl"), **heat)
+    kl = P.kl_to_reference(pair, asked, seed=seeded(seed, "kl"))
     return {
         "scores": {**scores, "kl": kl},
         **about,
@@ -208,9 +208,9 @@ def _sides(pair: Pair, task: Task, judge, recipe: Recipe, preferences):
 
 def _measured(pair: Pair, held_out, contest: Contest | None, recipe: Recipe, asked) -> dict:
     """What the command prints: win rate with interval, margin and reward accuracy, KL."""
-    sampling = recipe.settings().sampling
     row = P.measure(pair, held_out, recipe.beta) if held_out else {}
-    row["kl"] = P.kl_to_reference(pair, asked, seed=seeded(recipe.seed, "kl"), **sampling)
+    kl = {"seed": seeded(recipe.seed, "kl"), "max_new_tokens": recipe.max_new_tokens}
+    row["kl"] = P.kl_to_reference(pair, asked, **kl)
     if contest:
         won, _ = contest.enter(pair, recipe.seed)
         row |= {"win_rate": won.rate, "low": won.low, "high": won.high}
