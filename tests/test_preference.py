@@ -566,10 +566,8 @@ def test_the_command_answers_a_mistake_in_a_sentence(tmp_path, pairs, args, says
 
 # --- the lesson's drawings ----------------------------------------------------------------------------------
 def made_up(seed, beta):
-    rows = [
-        {"step": s, "pairs": {"held_out": {"margin": s * beta, "chosen": -8.0 - s, "rejected": -12.0 - 3 * s}}}
-        for s in range(4)
-    ]  # fmt: skip
+    sides = [{"margin": s * beta, "chosen": -8.0 - s, "rejected": -12.0 - 3 * s} for s in range(4)]
+    rows = [{"step": s, "pairs": {"held_out": side}} for s, side in enumerate(sides)]
     scores = {"kl": 0.1 * (seed + 1) / beta, "win_rate": 0.5 + 0.01 * seed, "win_rate_before": 0.5}
     return {"scores": scores, "diary": rows}
 

@@ -36,13 +36,15 @@ def tilt_explorer(title: str = "") -> Callable:
         shown = {"reference": REFERENCE.exp(), "best": tilted(REFERENCE, REWARD, value).exp()}
         plots.token_bars(shown, RESPONSES, left, title=f"{title} beta = {value:g}".strip())
         left.set(ylim=(0, 1.05), xlabel="response")
-        plots.curves(
-            line[0], {"best policies": line[1]}, right, "KL to the reference", "mean reward"
+        right.plot(*line, color=BLACK)
+        kl, reward = (float(v[0]) for v in frontier(REFERENCE, REWARD, torch.tensor([value])))
+        look = plots.ROLES["student"]
+        right.plot(kl, reward, look.marker, color=look.color, markersize=9)
+        right.annotate(
+            f"beta {value:g}", (kl, reward), (6, -14), textcoords="offset points", fontsize=8.5
         )
-        kl, reward = frontier(REFERENCE, REWARD, torch.tensor([value]))
-        plots.point(float(kl[0]), float(reward[0]), f"beta {value:g}", right)
-        right.set(xlim=(-0.1, 3.2), ylim=(0.3, 1.05))
-        right.legend_.remove()
+        right.set(xlim=(-0.1, 3.4), ylim=(0.3, 1.05))
+        right.set(xlabel="KL to the reference (nats)", ylabel="mean reward")
         right.set_title("what a nat of KL buys", loc="left", fontsize=10.5)
         return left.figure
 
@@ -69,7 +71,7 @@ def draw_sides(logs: Sequence[dict], ax, side: str = "held_out", title: str = ""
 
 def draw_starts(logs: Mapping[str, Sequence[dict]], ax, title: str = ""):
     """A row a start: win rate before DPO (open) and after it (filled), a pair a seed."""
-    looks = plots.styles(list(logs.values() and [NAMES.get(n, n) for n in logs]))
+    looks = plots.styles([name.removeprefix("dpo_") for name in logs])
     for i, (found, look) in enumerate(zip(logs.values(), looks.values(), strict=True)):
         for j, log in enumerate(found):
             y = i + 0.11 * (j - (len(found) - 1) / 2)
@@ -80,9 +82,10 @@ def draw_starts(logs: Mapping[str, Sequence[dict]], ax, title: str = ""):
             )
             ax.plot(ends[1], y, look.marker, color=look.color, markersize=5)
     ax.axvline(0.5, color=BLACK, linewidth=0.8)
-    ax.set_yticks(range(len(logs)), list(looks))
+    ax.set_yticks(range(len(logs)), [NAMES[name] for name in logs])
     ax.grid(axis="y", visible=False)
-    ax.set(xlabel="win rate over the SFT student", ylim=(len(logs) - 0.4, -0.6), title=title)
+    ax.set(xlabel="win rate over the SFT student", ylim=(len(logs) - 0.4, -0.6))
+    ax.set_title(title, loc="left", fontsize=10.5)
     return ax
 
 
