@@ -17,6 +17,8 @@ from minidistill.applications import preference_runs as R
 from minidistill.arms import DPO_BETAS
 from minidistill.batching import encode_prompt, encode_response
 from minidistill.checkpoint import read_log
+from minidistill.duels import READ
+from minidistill.judging import LLMJudge
 from minidistill.objectives import Moment, get_method
 from minidistill.scoring import Scored, collate, response_log_probs
 from minidistill.tasks import Preference
@@ -373,6 +375,26 @@ def test_the_best_and_the_worst_sample_are_a_pair_and_ties_are_none(pair, task, 
         (task.test[2].prompt, "cc", "c"),
     ]
     assert found[0].references == task.test[0].references
+
+
+class Wordy(LLMJudge):
+    """A pretended chat model that prefers the longer response, and counts how often it is asked."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def ask(self, questions):
+        self.calls += 1
+        rows = [READ.fullmatch(question).groups() for question in questions]
+        return ["A" if len(a) > len(b) else "B" if len(a) < len(b) else "tie" for _, a, b in rows]
+
+
+def test_a_model_as_the_judge_is_asked_in_batches_and_makes_the_same_pairs(pair, task):
+    judge, how = Wordy(), {"samples": 3, "max_new_tokens": 6}
+    assert P.sample_pairs(pair, task.test, judge, **how) == P.sample_pairs(
+        pair, task.test, by_length, **how
+    )
+    assert judge.calls == 3  # three draws make three comparisons, each of all prompts
 
 
 def test_all_ties_and_too_few_samples_are_said(pair, task):
