@@ -21,7 +21,7 @@ from minidistill.duels import READ
 from minidistill.judging import LLMJudge, RuleJudge
 from minidistill.objectives import Moment, get_method
 from minidistill.scoring import Scored, collate, response_log_probs
-from minidistill.tasks import Preference
+from minidistill.tasks import Preference, data_dir
 from tests.conftest import build_pair
 
 QUICK = {"epochs": 1, "batch_size": 4, "max_new_tokens": 6, "progress": False}
@@ -520,6 +520,36 @@ def test_a_contest_counts_every_draw(tokenizer, task, monkeypatch):
     won, kept = contest.enter(None, 0)
     assert kept == [["long", "x"], ["y", "longer"]]
     assert won.rate == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+
+
+def dpo_logs(name):
+    return claims.logs_of(f"dpo_{name}", data_dir() / "runs")
+
+
+def gains(name):
+    scores = [log["scores"] for log in dpo_logs(name).values()]
+    return torch.tensor([s["win_rate"] - s["win_rate_before"] for s in scores]).double()
+
+
+def test_what_is_said_under_c12():
+    """Who is ahead, what DPO adds, who ends farthest, and what was there before."""
+    distilled = ("gkd", "distillm", "distillm2")
+    for name in distilled:
+        for seed, log in dpo_logs(name).items():
+            for when in ("win_rate", "win_rate_before"):
+                assert log["scores"][when] > dpo_logs("sft")[seed]["scores"][when] + 0.03
+        assert 0.02 < gains(name).mean() < 0.03
+        assert claims.interval(gains(name))[0] > 0
+    low, high = claims.interval(gains("sft"))
+    assert low < 0 < high
+    kl = {n: sum(log["scores"]["kl"] for log in dpo_logs(n).values()) for n in ("sft", *distilled)}
+    assert max(kl, key=kl.get) == "sft"
+    assert max(distilled, key=lambda n: float(gains(n).mean())) == "distillm2"
+    before = [
+        dpo_logs("gkd")[s]["scores"]["win_rate_before"] - log["scores"]["win_rate_before"]
+        for s, log in dpo_logs("distillm2").items()
+    ]
+    assert sum(before) / len(before) > 0.01
 
 
 # --- the command --------------------------------------------------------------------------------------------

@@ -26,6 +26,23 @@ def frontier(log_ref: Tensor, reward: Tensor, betas: Tensor) -> tuple[Tensor, Te
     return (best.exp() * (best - log_ref)).sum(-1), best.exp() @ reward
 
 
+def draw_estimates(estimates: Mapping[str, Tensor], truth: float, ax, title: str = ""):
+    """Histograms of estimates of one number, each name's its own outline, and a line at the truth."""
+    low, high = (
+        float(getattr(torch.cat(list(estimates.values())), end)()) for end in ("min", "max")
+    )
+    bins = torch.linspace(low, high, 60).tolist()
+    for (name, values), role in zip(estimates.items(), ("student", "mixture"), strict=True):
+        style = plots.ROLES[role]
+        look = {"histtype": "step", "linewidth": 1.8, **style.line}
+        ax.hist(values.tolist(), bins, label=name, **look)
+    ax.axvline(truth, color=BLACK, linewidth=1)
+    ax.set(xlabel="estimate (nats)", ylabel="how many")
+    ax.set_title(title, loc="left", fontsize=10.5)
+    ax.legend(loc="upper right")
+    return ax
+
+
 def tilt_explorer(title: str = "") -> Callable:
     """A callback `(beta) → Figure`, places in TILTS: the best policy, and where it lies between the goals."""
     line = frontier(REFERENCE, REWARD, torch.logspace(2, -2.3, 120))
