@@ -175,6 +175,7 @@ class LLMJudge:
     def __init__(self, model, tokenizer, max_new_tokens: int = 24):
         self.pair = Pair(None, model, tokenizer, len(tokenizer))
         self.max_new_tokens = max_new_tokens
+        self.name = f"{type(self).__name__} {model.name_or_path}"
 
     def __call__(self, prompt: str, ours: str, theirs: str) -> float:
         return _agreed(*self._both_orders([prompt], [ours], [theirs])[0])

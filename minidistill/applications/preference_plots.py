@@ -39,7 +39,7 @@ def draw_estimates(estimates: Mapping[str, Tensor], truth: float, ax, title: str
     ax.axvline(truth, color=BLACK, linewidth=1)
     ax.set(xlabel="estimate (nats)", ylabel="how many")
     ax.set_title(title, loc="left", fontsize=10.5)
-    ax.legend(loc="upper right")
+    ax.legend(loc="upper left")
     return ax
 
 

@@ -12,8 +12,8 @@ from minidistill.applications.stages import Stage, Trained
 from minidistill.batching import seeded
 from minidistill.checkpoint import read_log, write_log
 from minidistill.evaluation import accuracy, rouge_l
-from minidistill.experiments import machine
 from minidistill.judging import Judge, RuleJudge, WinRate, win_rate
+from minidistill.machine import machine
 from minidistill.models import Pair, load_pair
 from minidistill.objectives import get_method
 from minidistill.settings import Settings, check_same_run, fingerprint
@@ -166,9 +166,8 @@ def _start(pair: Pair, task: Task, judge, recipe: Recipe, out: Path, preferences
     """Pairs, rival responses and the measures before training: made once, kept for a resumed run."""
     settings, about = recipe.settings(), {"beta": recipe.beta, "samples": recipe.samples}
     given = [vars(p) for p in preferences or ()]
-    ours = fingerprint(
-        pair, task, settings, {**about, "given": given, "judge": type(judge).__name__}
-    )
+    who = getattr(judge, "name", type(judge).__name__)
+    ours = fingerprint(pair, task, settings, {**about, "given": given, "judge": who})
     start = read_log(out / "start.json")
     if start is None:
         start = {"fingerprint": ours, "settings": {**asdict(settings), **about}, "rivals": []}
