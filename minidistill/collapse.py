@@ -1,7 +1,7 @@
 """Why DPKD runs away: its pair weight, the smallest student that collapses, what a run's pairs are worth.
 
 For lesson 04. DPKD is arXiv 2406.19774; that preference losses can lower both responses of a pair through
-what the two share is known from DPO (arXiv 2402.13228, 2410.05779). The three-token student is ours.
+what the two share is known from DPO (arXiv 2402.13228, 2410.08847). The three-token student is ours.
 """
 
 from collections.abc import Callable, Sequence

@@ -70,7 +70,12 @@ PREFERENCE = {
         first_step="log π(y)/π_ref(y) is y.sum(y.token_log_q - y.token_log_p); of both sides, times beta.",
         cases=_PAIRS,
         mistakes={
-            "the two sides are swapped": lambda w, l, beta: reward_margin(l, w, beta),
+            "the sign is turned round: chosen and rejected are swapped, or policy and reference": (
+                lambda w, l, beta: reward_margin(l, w, beta)
+            ),
+            "beta multiplies one side only": lambda w, l, beta: (
+                beta * _log_ratio(w) - _log_ratio(l)
+            ),
             "beta is missing": lambda w, l, beta: reward_margin(w, l, 1.0),
             "the reference is missing: log π alone": lambda w, l, beta: (
                 beta * (w.sum(w.token_log_q) - l.sum(l.token_log_q))
