@@ -69,7 +69,9 @@ METHODS = {
     "distillm2": Style(BLUE, "-", "*", "//"),
     "dpkd": Style(BLACK, DOTS, "x", "xx"),
 }
-ALIASES = {"kd": "kl", "gkd": "jsd", "p": "teacher", "q": "student", "reverse_kl": "rkl"}
+ALIASES = {
+    "kd": "kl", "gkd": "jsd", "p": "teacher", "q": "student", "reverse_kl": "rkl", "distillm-2": "distillm2",
+}  # fmt: skip
 SPARE = [
     Style(color, dash, marker, hatch)
     for color, dash, marker, hatch in zip(
@@ -115,7 +117,7 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
     """
     spare, found = cycle(SPARE), {}
     for name in names:
-        words = [ALIASES.get(w, w) for w in re.findall(r"[a-z0-9_]+", name.lower())]
+        words = [ALIASES.get(w, w) for w in re.findall(r"[a-z0-9_]+(?:-\d)?", name.lower())]
         known = [table[w] for table in (METHODS, ROLES) for w in words if w in table]
         found[name] = known[0] if known else next(spare)
     return found

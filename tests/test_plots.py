@@ -32,6 +32,8 @@ def test_a_role_and_a_method_look_the_same_in_every_figure():
     assert plots.styles(["KL", "teacher p"])["teacher p"] == plots.ROLES["teacher"]
     assert plots.styles(["kd"])["kd"] == plots.styles(["KL"])["KL"]
     assert plots.styles(["student after RKL"])["student after RKL"] == plots.METHODS["rkl"]
+    assert plots.styles(["DistiLLM-2, seed 1"])["DistiLLM-2, seed 1"] == plots.METHODS["distillm2"]
+    assert plots.styles(["DistiLLM"])["DistiLLM"] == plots.METHODS["distillm"]
 
 
 def test_names_without_a_style_of_their_own_get_different_ones():
