@@ -8,7 +8,10 @@ from minidistill.exercises_benchmarks import BENCHMARKS
 from minidistill.exercises_curriculum import CURRICULUM
 from minidistill.exercises_divergences import DIVERGENCES
 from minidistill.exercises_preference import PREFERENCE
+from minidistill.exercises_quantization import QUANTIZATION
 from minidistill.exercises_responses import RESPONSES
 from minidistill.exercises_speculative import SPECULATIVE
 
-EXERCISES = DIVERGENCES | RESPONSES | CURRICULUM | BENCHMARKS | PREFERENCE | SPECULATIVE
+EXERCISES = (
+    DIVERGENCES | RESPONSES | CURRICULUM | BENCHMARKS | PREFERENCE | QUANTIZATION | SPECULATIVE
+)

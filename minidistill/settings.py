@@ -10,6 +10,7 @@ from minidistill.divergences import check_unit_interval
 from minidistill.models import Pair
 from minidistill.objectives import get_method
 from minidistill.sources import feeds
+from minidistill.storage import plain_tensors
 from minidistill.tasks import Task
 
 
@@ -57,8 +58,8 @@ def fingerprint(pair: Pair, task: Task, settings: Settings, hyper: dict, tgo=Non
         json.dumps([asdict(settings), hyper, examples, tgo], default=str).encode()
     )
     for model in filter(None, (pair.teacher, pair.student)):
-        for weight in model.parameters():
-            digest.update(weight.detach().float().cpu().numpy().tobytes())
+        for tensor in plain_tensors(model):
+            digest.update(tensor.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

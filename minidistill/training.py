@@ -96,9 +96,10 @@ class Run:
         self.method.check_settings(hyper)
         self.hyper = hyper
         self.rollouts = Rollouts(pair, task, feeds(self.method.reads, settings.feed), settings, tgo)
-        self.optimizer = torch.optim.AdamW(
-            pair.student.parameters(), lr=settings.lr, weight_decay=0.0
-        )
+        self.trained = {n: w for n, w in pair.student.named_parameters() if w.requires_grad}
+        if not self.trained:
+            raise ValueError("the student has no weight to train: all of them are frozen")
+        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=settings.lr, weight_decay=0.0)
         self.moment, self.step = Moment(epochs=settings.epochs), 0
         self.history = History(settings.method, probe=probe)
         self.batches_per_epoch = math.ceil(len(task.train) / settings.batch_size)
@@ -162,7 +163,7 @@ class Run:
         rate = self.settings.lr * schedule(self.moment.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        norm = torch.nn.utils.clip_grad_norm_(self.pair.student.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         if not torch.isfinite(norm):
             raise FloatingPointError(
                 f"step {self.step}: the gradient is {float(norm)} (prompts {indices[:4]} …); the last "
@@ -218,14 +219,14 @@ class Run:
         self.saved_at = time.monotonic()
         if self.out is None:
             return
-        if not all(w.isfinite().all() for w in self.pair.student.parameters()):
+        if not all(w.isfinite().all() for w in self.trained.values()):
             raise FloatingPointError(
                 f"step {self.step}: a weight of the student is not finite; the last checkpoint stays"
             )
         state = {
             "fingerprint": self.fingerprint,
             "settings": {**asdict(self.settings), **{k: str(v) for k, v in self.hyper.items()}},
-            "student": self.pair.student.state_dict(),
+            "student": {n: w.detach() for n, w in self.trained.items()},  # the rest is frozen
             "optimizer": self.optimizer.state_dict(),
             "moment": asdict(self.moment),
             "history": {
@@ -244,7 +245,9 @@ class Run:
         if state is None:
             return
         check_same_run(self.out, state, self.fingerprint)
-        self.pair.student.load_state_dict(state["student"])
+        with torch.no_grad():
+            for name, weight in self.trained.items():
+                weight.copy_(state["student"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.moment, self.step = Moment(**state["moment"]), state["step"]
         self.rollouts.restore(state["rollouts"])

@@ -101,6 +101,17 @@ def log_ratio(y):
     return torch.stack([sum(q[t, v[t]] - p[t, v[t]] for t in range(int(n))) for q, p, v, n in rows])
 
 
+def rounded(w, bits, group):
+    """The nearest of the 2^b places of each group, by distance; the first of two that are as near."""
+    rows = []
+    for part in w.split(group, -1):
+        step = part.abs().max(-1, keepdim=True).values / (2 ** (bits - 1) - 0.5)
+        places = torch.arange(-(2 ** (bits - 1)), 2 ** (bits - 1)) * step
+        nearest = (part.unsqueeze(-1) - places.unsqueeze(1)).abs().argmin(-1)
+        rows.append(places.gather(-1, nearest))
+    return torch.cat(rows, -1)
+
+
 # Written from the equations, so that no answer is compared with itself.
 SOLUTIONS = {
     "kl": kl,
@@ -134,6 +145,12 @@ SOLUTIONS = {
     "kl_to_reference": lambda y: torch.stack(
         [(q.exp() * (q - p))[m].sum() for p, q, m in zip(y.log_p, y.log_q, y.mask, strict=True)]
     ),
+    "group_steps": lambda w, b, g: (
+        torch.stack([part.abs().max(-1).values for part in w.split(g, -1)], -1)
+        / (2 ** (b - 1) - 0.5)
+    ),
+    "rounded": rounded,
+    "adapted_layer": lambda x, w, a, b: x @ w.T + (x @ a.T) @ b.T,
     "keep_chance": lambda p, q: torch.where(p >= q, 1.0, p / q),
     "residual": lambda p, q: torch.where(
         p == q, p, (p - q).relu() / (p - q).abs().sum(-1, keepdim=True) * 2

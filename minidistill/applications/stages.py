@@ -13,7 +13,7 @@ from minidistill.evaluation import Probe
 from minidistill.models import Pair
 from minidistill.tasks import Task
 
-MODULES = {"draft": "acceptance", "dpo": "preference_runs"}
+MODULES = {"draft": "acceptance", "dpo": "preference_runs", "quantize": "healing"}
 
 
 @dataclass(frozen=True)

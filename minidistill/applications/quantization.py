@@ -1,0 +1,186 @@
+"""Weights in a few bits: a grid for every group of weights, packed bytes, and a model broken by both.
+
+    ints, scales = quantize(weight, bits=4, group=32)        # (12.1)
+    weight ≈ dequantize(ints, scales)                        # at most half a step away: (12.2)
+
+The rounding is torchao's default for weights alone (symmetric, `IntxWeightOnlyConfig`), bit for bit;
+the bytes are really packed, so what a model weighs is read off its storage. Healing a broken model
+is `healing.py`. Sources: DistiLLM-2 (arXiv 2503.07067, Table 9); QLoRA (2305.14314) for the recipe.
+"""
+
+from collections.abc import Iterator
+from math import gcd
+
+import torch
+from torch import Tensor, nn
+
+from minidistill.storage import parts
+
+BITS = (8, 4, 3, 2)
+
+
+def quantize(weight: Tensor, bits: int, group: int) -> tuple[Tensor, Tensor]:
+    r"""(12.1) n = clip(round(w / s), −2^(b−1), 2^(b−1) − 1), with s = max|w| / (2^(b−1) − ½) a group.
+
+    Each row is cut into groups of `group` weights along the input, and each group has a step s of its
+    own. (rows, columns) → whole numbers int8 (rows, columns), steps (rows, columns / group) in the
+    weight's dtype. A group of zeros gets the smallest step there is. Halves round to even.
+    Raises ValueError for other bits than 2 to 8, a group that does not divide the columns, NaN or inf.
+    """
+    _check(weight, bits, group)
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    groups = weight.detach().reshape(len(weight), -1, group)
+    steps = groups.abs().amax(-1, keepdim=True) / ((high - low) / 2)
+    steps = steps.clamp(min=torch.finfo(weight.dtype).smallest_normal)
+    ints = (groups * (1 / steps)).round().clamp(low, high)  # times 1/s, as torchao does it
+    return ints.to(torch.int8).reshape(weight.shape), steps.squeeze(-1)
+
+
+def dequantize(ints: Tensor, steps: Tensor) -> Tensor:
+    """ŵ = n · s: (rows, columns) and (rows, groups) → (rows, columns) in the dtype of `steps`."""
+    groups = ints.reshape(*steps.shape, -1).to(steps.dtype)
+    return (groups * steps.unsqueeze(-1)).reshape(ints.shape)
+
+
+def worst_in_steps(weight: Tensor, bits: int, group: int) -> Tensor:
+    r"""(12.2) max |w − ŵ| / s in each group, at most ½: (rows, columns) → (rows, groups).
+
+    The grid has 2^b places for the 2^b − 1 steps between −max|w| and max|w|, so the largest weights
+    too are only half a step from their place. The lowest place of all takes nothing but a weight of
+    −max|w|, which lies half-way between two.
+    """
+    ints, steps = quantize(weight, bits, group)
+    error = (weight.detach() - dequantize(ints, steps)).abs()
+    return error.reshape(*steps.shape, -1).amax(-1) / steps
+
+
+# --- bytes --------------------------------------------------------------------------------------------
+def pack(ints: Tensor, bits: int) -> Tensor:
+    """Eight whole numbers of b bits in b bytes: int8, any shape → uint8 (bytes,)."""
+    _check_bits(bits)
+    places = torch.arange(8, device=ints.device)
+    unsigned = ints.flatten().long() + 2 ** (bits - 1)
+    eights = nn.functional.pad(unsigned, (0, -len(unsigned) % 8)).reshape(-1, 8)
+    words = (eights << bits * places).sum(-1, keepdim=True)
+    return ((words >> 8 * places[:bits]) & 255).to(torch.uint8).flatten()
+
+
+def unpack(packed: Tensor, bits: int, shape) -> Tensor:
+    """The whole numbers that `pack` was given: uint8 (bytes,) → int8 of that shape."""
+    places = torch.arange(8, device=packed.device)
+    words = (packed.reshape(-1, bits).long() << 8 * places[:bits]).sum(-1, keepdim=True)
+    unsigned = (words >> bits * places) & 2**bits - 1
+    ints = (unsigned - 2 ** (bits - 1)).to(torch.int8).flatten()
+    return ints[: torch.Size(shape).numel()].reshape(shape)
+
+
+# --- models -------------------------------------------------------------------------------------------
+class QuantizedLinear(nn.Linear):
+    """A Linear that keeps packed bytes and steps; its `weight` is made of them whenever it is asked for.
+
+    Nothing of it is trained: bytes and steps are buffers, a bias is frozen.
+    """
+
+    def __init__(self, ints: Tensor, steps: Tensor, bits: int, bias: nn.Parameter | None = None):
+        nn.Module.__init__(self)
+        (self.out_features, self.in_features), self.bits = ints.shape, bits
+        self.register_buffer("packed", pack(ints, bits))
+        self.register_buffer("steps", steps)
+        self.bias = bias
+        self.requires_grad_(False)
+
+    @property
+    def ints(self) -> Tensor:
+        return unpack(self.packed, self.bits, (self.out_features, self.in_features))
+
+    @property
+    def weight(self) -> Tensor:
+        return dequantize(self.ints, self.steps)
+
+    def extra_repr(self) -> str:
+        group = self.in_features // self.steps.shape[1]
+        return f"{super().extra_repr()}, bits={self.bits}, group={group}"
+
+
+def quantize_model(model: nn.Module, bits: int, group: int = 32, head: bool = False) -> nn.Module:
+    """Every Linear of the blocks becomes a `QuantizedLinear`, in place; all else is frozen as it is.
+
+    Embeddings, norms and the output head stay. A head that is tied to the embedding *is* the
+    embedding: to quantize it would break the tie or store it twice, so `head=True` is refused there.
+    Raises ValueError for that, a model that is quantized already, a group that does not divide every
+    width, weights that are not finite; nothing is changed then.
+    """
+    layers = dict(linears(model, head))
+    check_layers(layers, bits, group)
+    for name, layer in layers.items():
+        ints, steps = quantize(layer.weight, bits, group)
+        put(model, name, QuantizedLinear(ints, steps, bits, layer.bias))
+    return model.requires_grad_(False)
+
+
+def put(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """`layer` in the place that has this name."""
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, layer)
+
+
+def linears(model: nn.Module, head: bool = False) -> Iterator[tuple[str, nn.Linear]]:
+    """(name, layer) of what `quantize_model` quantizes; ValueError where there is nothing to."""
+    if is_quantized(model):
+        raise ValueError("the model is quantized already: load it in full precision first")
+    output, inputs = model.get_output_embeddings(), model.get_input_embeddings()
+    if head and output is not None and output.weight is inputs.weight:
+        raise ValueError(
+            "head=True: the head is tied to the embedding (one tensor), so quantizing it would break "
+            "the tie or store it twice; leave head=False"
+        )
+    found = [
+        (name, m)
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Linear) and (head or m is not output)
+    ]
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no Linear layer to quantize")
+    yield from found
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether a layer is ours, torchao's or bitsandbytes'."""
+    ours = any(isinstance(module, QuantizedLinear) for module in model.modules())
+    return ours or any(len(parts(p)) > 1 for p in model.parameters())
+
+
+def check_layers(layers: dict[str, nn.Linear], bits: int, group: int) -> None:
+    """ValueError naming the first layer that cannot be quantized, or the groups that divide all."""
+    _check_bits(bits)
+    common = gcd(*(layer.in_features for layer in layers.values()))
+    if not isinstance(group, int) or group < 1 or common % group:
+        fitting = [str(n) for n in range(8, common + 1) if common % n == 0] or ["1"]
+        raise ValueError(
+            f"group must divide the width of every layer, but got {group}; sizes that do: "
+            + ", ".join(fitting)
+        )
+    for name, layer in layers.items():
+        try:
+            _check(layer.weight, bits, group)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+
+
+def _check(weight: Tensor, bits: int, group: int) -> None:
+    _check_bits(bits)
+    if weight.ndim != 2 or not weight.is_floating_point():
+        raise ValueError(
+            f"weight must be a matrix of floats, but is {weight.dtype} {tuple(weight.shape)}"
+        )
+    if not isinstance(group, int) or group < 1 or weight.shape[1] % group:
+        raise ValueError(
+            f"group must divide the {weight.shape[1]} columns of the weight, but got {group}"
+        )
+    if not weight.isfinite().all():
+        raise ValueError("weight has NaN or inf, and no grid holds those")
+
+
+def _check_bits(bits: int) -> None:
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
+        raise ValueError(f"bits must be a whole number from 2 to 8, but got {bits}")
