@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from minidistill import distill, load_pair
+from minidistill import checkpoint, distill, load_pair
 from minidistill.applications import healing, packed
 from minidistill.applications import quantization as Q
 from minidistill.applications.libraries import LIBRARIES, break_model, nf4
-from minidistill.batching import encode_references
+from minidistill.batching import encode_prompt, encode_references
 from minidistill.evaluation import nll
 from minidistill.generation import sample
 from minidistill.models import make_pair, tiny_model
@@ -36,20 +36,30 @@ def weights(rows=24, columns=128, dtype=torch.float32, seed=0):
     return found.to(dtype)
 
 
-def model_of(tokenizer, preset="small", seed=0, **changes):
-    model = tiny_model(preset, tokenizer, seed=seed)
-    for name, value in changes.items():
-        setattr(model.config, name, value)
-    return model
+def model_of(tokenizer, preset="small", seed=0):
+    return tiny_model(preset, tokenizer, seed=seed)
+
+
+def changed(tokenizer, **config):
+    """The same with other entries in its config."""
+    model = model_of(tokenizer)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return type(model)(type(model.config)(**{**model.config.to_dict(), **config}))
 
 
 def untied(tokenizer):
-    """The same with a head of its own."""
-    config = copy.deepcopy(tiny_model("small", tokenizer, seed=0).config)
-    config.tie_word_embeddings = False
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return type(tiny_model("small", tokenizer, seed=0))(config)
+    """A head of its own."""
+    return changed(tokenizer, tie_word_embeddings=False)
+
+
+def with_biases(tokenizer):
+    """Attention with biases that are not zero, as Qwen2 has them."""
+    model = changed(tokenizer, attention_bias=True)
+    for _, layer in Q.linears(model):
+        if layer.bias is not None:
+            nn.init.normal_(layer.bias)
+    return model
 
 
 def state(model):
@@ -454,8 +464,6 @@ def test_a_stopped_healing_resumes_to_the_bits_of_an_unbroken_one(
 
 
 def test_a_checkpoint_holds_what_is_trained_and_no_more(tokenizer, task, tmp_path):
-    from minidistill import checkpoint
-
     pair = healing.broken_pair(build_pair(tokenizer), 2, 32, rank=4)
     distill(pair, task, "kd", out=tmp_path, **QUICK)
     held = checkpoint.load_latest(tmp_path / "checkpoints")["student"]
@@ -480,7 +488,7 @@ def test_runs_of_other_bits_know_each_other(tokenizer, task):
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_merging_is_refused_until_it_is_asked_for_in_full_precision(tokenizer, library):
-    student = healing.adapted(break_model(model_of(tokenizer), 4, 32, library), rank=4)
+    student = healing.adapted(break_model(with_biases(tokenizer), 4, 32, library), rank=4)
     for name, weight in student.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(weight, std=0.1)
@@ -530,9 +538,7 @@ def tiny():
 
 def test_the_tiny_teacher_bears_four_bits_and_not_two(tiny, task):
     """What the lesson builds on, on few prompts: NLL on references by width."""
-    prompts, references = [], encode_references(tiny.tokenizer, task.test, 0)
-    from minidistill.batching import encode_prompt
-
+    references = encode_references(tiny.tokenizer, task.test, 0)
     prompts = [encode_prompt(tiny.tokenizer, e.prompt) for e in task.test]
     whole = nll(tiny.teacher, tiny, prompts, references)
 
