@@ -287,6 +287,18 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(tmp_path, arguments, s
 
 
 # --- a real model -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "path", sorted((data_dir() / "smollm2").glob("quantize-*.json")), ids=lambda p: p.stem
+)
+def test_a_shipped_log_of_a_real_model_says_that_it_was_broken_and_healed(path):
+    log = read_log(path)
+    assert path.name == f"quantize-{log['bits']}-{log['method']}.json"
+    assert (log["library"], log["group"], log["rank"]) == ("torchao", 32, 16)
+    nll = {name: row["nll_teacher"] for name, row in log["scores"].items()}
+    assert nll["whole"] + 0.1 < nll["healed"] < nll["broken"] - 0.1
+    assert log["bytes"]["adapters"] < log["bytes"]["file"] < log["bytes"]["whole"] / 2
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not PROMPTS.exists(), reason=f"no {PROMPTS.name} beside the project")
 def test_smollm2_is_broken_by_torchao_and_a_few_steps_heal_it(tmp_path):
