@@ -62,7 +62,7 @@ def quantize(
     """Break a model to a few bits, then heal it: the unbroken model teaches small matrices beside it.
 
     Writes out/broken.safetensors (packed bytes), out/student (adapters) and out/quantize.json. The same
-    command resumes a healing that was stopped.
+    command resumes a healing that was stopped; `applications.healing.load_healed` reads what it left.
     """
     import torch
 
