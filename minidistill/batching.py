@@ -4,18 +4,33 @@ import hashlib
 import random
 from collections.abc import Sequence
 
+from minidistill.eyes import encode_seen, reads_pictures
 from minidistill.tasks import Example
+from minidistill.tasks.pictures import image_of
 
 
-def encode_prompt(tokenizer, prompt: str) -> list[int]:
-    """The prompt through the model's chat template, up to where its answer starts."""
-    if tokenizer.chat_template is None:
+def encode_prompt(reader, prompt: str) -> list[int]:
+    """The prompt through the model's chat template, up to where its answer starts.
+
+    `reader` is `pair.reader`: a tokenizer, or for models that see a processor. Then the ids are an
+    `eyes.Prompt`, which carries the picture's pixels. ValueError for a picture that nobody reads or a text
+    alone where a picture is wanted.
+    """
+    if reads_pictures(reader) != (image_of(prompt) is not None):
+        raise ValueError(
+            f"the models read pictures, and this prompt has none: {prompt!r:.120}"
+            if reads_pictures(reader)
+            else f"the models read text alone, and this prompt has a picture: {prompt!r:.120}"
+        )
+    if reads_pictures(reader):
+        return encode_seen(reader, prompt)
+    if reader.chat_template is None:
         text = prompt + "\n"
     else:
-        text = tokenizer.apply_chat_template(
+        text = reader.apply_chat_template(
             [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
         )
-    return tokenizer(text, add_special_tokens=False).input_ids
+    return reader(text, add_special_tokens=False).input_ids
 
 
 def encode_response(tokenizer, response: str) -> list[int]:

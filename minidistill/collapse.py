@@ -119,8 +119,8 @@ class Diary:
         self, pair: Pair, task: Task, tgo, first_sgo, asked: Sequence[str], size: int = 64
     ):
         self.pair, self.winners, self.losers = pair, tgo[:size], first_sgo[:size]
-        self.prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.train[:size]]
-        self.asked = [encode_prompt(pair.tokenizer, text) for text in asked]
+        self.prompts = [encode_prompt(pair.reader, e.prompt) for e in task.train[:size]]
+        self.asked = [encode_prompt(pair.reader, text) for text in asked]
         self.rows: list[dict] = []
         self.write(0)
 

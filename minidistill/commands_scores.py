@@ -101,13 +101,12 @@ def _task(name, prompts, limit, allow_unsandboxed):
 def _models(task, teacher, student):
     """A pair, or where no teacher is named and none is shipped, the student alone."""
     from minidistill import load_pair
-    from minidistill.models import Pair, load_model
+    from minidistill.models import load_model, solo
     from minidistill.tasks import WORLDS
 
     if student is None or teacher is not None or task in WORLDS:
         return load_pair(task if task in WORLDS else None, teacher=teacher, student=student)
-    model, tokenizer = load_model(student)
-    return Pair(None, model, tokenizer, len(tokenizer))
+    return solo(*load_model(student))
 
 
 def _written(work, source: str) -> list[str]:

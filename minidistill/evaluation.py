@@ -28,6 +28,13 @@ class Probe:
     tgo: list[list[int]]
     sgo: list[list[int]]
 
+    def stored(self) -> dict:
+        """What a checkpoint or log keeps: ids alone; a picture is read again from where it comes."""
+        rows = (self.prompts, self.tgo, self.sgo)
+        return dict(
+            zip(("prompts", "tgo", "sgo"), [[[*y] for y in ys] for ys in rows], strict=True)
+        )
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -47,13 +54,23 @@ class Scores:
     grades: list[list[float]] = field(repr=False, default_factory=list)
 
 
+def stored_probe(content: dict, pair: Pair, task: Task) -> Probe:
+    """The probe that `Probe.stored` told of; its prompts get back their pictures from the task's."""
+    if pair.processor is None:
+        return Probe(**content)
+    again = [encode_prompt(pair.reader, e.prompt) for e in task.test[: len(content["prompts"])]]
+    if [[*x] for x in again] != content["prompts"]:
+        raise ValueError("the held-out prompts are others than those that were measured before")
+    return Probe(**{**content, "prompts": again})
+
+
 def make_probe(pair: Pair, task: Task, *, size: int = 256, seed: int = 0, **sampling) -> Probe:
     """Sample the teacher and the student as they are now on the first `size` held-out prompts.
 
     Without a teacher (when a teacher itself is being trained) the references take its place.
     """
     examples = task.test[:size]
-    prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in examples]
+    prompts = [encode_prompt(pair.reader, e.prompt) for e in examples]
     sgo = sample(pair.student, prompts, pair, seed=seed, **sampling)
     if pair.teacher is None:
         return Probe(prompts, encode_references(pair.tokenizer, examples, 0), sgo)
@@ -70,7 +87,7 @@ def evaluate(
     """
     probe = probe or make_probe(pair, task, seed=seed)
     sampling = {"temperature": 0.0, **sampling}
-    prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.test]
+    prompts = [encode_prompt(pair.reader, e.prompt) for e in task.test]
     drawn = [
         decode(pair, sample(pair.student, prompts, pair, seed=seed + i, **sampling))
         for i in range(draws)

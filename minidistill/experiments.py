@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from minidistill.applications.stages import Trained, get_stage
 from minidistill.batching import encode_prompt, seeded
 from minidistill.checkpoint import atomic_write, read_log, write_log
-from minidistill.evaluation import Probe, Scores, evaluate, make_probe
+from minidistill.evaluation import Probe, Scores, evaluate, make_probe, stored_probe
 from minidistill.generation import sample
 from minidistill.machine import machine
 from minidistill.models import Pair, load_pair
@@ -199,12 +199,12 @@ def _common_responses(job: Job, folder: Path, pair, task: Task) -> tuple[list, P
     sampling = {"temperature": protocol.temperature, "seed": seeded(job.seed, "common")}
     content = read_log(path)
     if content is None or content["protocol"] != asdict(protocol):
-        prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.train]
+        prompts = [encode_prompt(pair.reader, e.prompt) for e in task.train]
         tgo = sample(pair.teacher, prompts, pair, **sampling)
         probe = make_probe(pair, task, **sampling)
-        content = {"protocol": asdict(protocol), "tgo": tgo, "probe": asdict(probe)}
+        content = {"protocol": asdict(protocol), "tgo": tgo, "probe": probe.stored()}
         write_log(path, content)
-    return content["tgo"], Probe(**content["probe"])
+    return content["tgo"], stored_probe(content["probe"], pair, task)
 
 
 def distil_and_score(pair, task: Task, settings: Settings, hyper: dict, out: Path) -> dict:
@@ -219,14 +219,14 @@ def distil_and_score(pair, task: Task, settings: Settings, hyper: dict, out: Pat
     if start is None:
         probe = make_probe(pair, task, seed=settings.seed, **settings.sampling)
         scores = _numbers(evaluate(pair, task, probe, **how))
-        start = {"fingerprint": ours, "settings": about, "scores": scores, "probe": asdict(probe)}
+        start = {"fingerprint": ours, "settings": about, "scores": scores, "probe": probe.stored()}
         write_log(out / "start.json", start)
     check_same_run(out, start, ours)
-    probe = Probe(**start["probe"])
+    probe = stored_probe(start["probe"], pair, task)
     history = distill(pair, task, out=out, probe=probe, **asdict(settings), **hyper)
     result = {"before": start["scores"], "after": _numbers(evaluate(pair, task, probe, **how))}
     pair.student.save_pretrained(out / "student")
-    pair.tokenizer.save_pretrained(out / "student")
+    pair.reader.save_pretrained(out / "student")
     sizes = {"train_prompts": len(task.train), "test_prompts": len(task.test)}
     cost = {"seconds": round(history.seconds), **machine(), "probes": history.probes}
     write_log(out / "result.json", {**result, **about, **sizes, **cost})

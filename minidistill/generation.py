@@ -6,10 +6,12 @@ import torch
 
 from minidistill.batching import seeded
 from minidistill.divergences import check_unit_interval
+from minidistill.eyes import Prompt
 from minidistill.models import Pair
 from minidistill.scoring import collate, response_log_probs
 
 CACHE_BYTES = 512 * 2**20
+PICTURES = 2**24  # numbers in the pictures that a vision tower reads at once
 
 
 def sample(
@@ -30,10 +32,13 @@ def sample(
     how = {"do_sample": False, "repetition_penalty": 1.0}  # some models declare another as default
     if temperature > 0:
         how |= {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-    forbidden = list(range(pair.vocab, model.config.vocab_size)) or None
+    width = model.config.get_text_config().vocab_size
+    forbidden = [*pair.image_ids, *range(pair.vocab, width)] or None
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     responses: list[list[int]] = [[]] * len(prompts)
-    rows = _rows(model, max(map(len, prompts), default=0) + max_new_tokens)
+    rows = min(
+        _rows(model, max(map(len, prompts), default=0) + max_new_tokens), _pictures_at_once(prompts)
+    )
     was_training = model.training
     model.eval()
     with torch.no_grad(), torch.random.fork_rng():
@@ -44,6 +49,7 @@ def sample(
             output = model.generate(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
+                **batch.shown,
                 max_new_tokens=max_new_tokens,
                 eos_token_id=sorted(pair.stop_ids),
                 pad_token_id=pair.pad_id,
@@ -122,10 +128,11 @@ def speculative_drafts(
     rng = torch.Generator(device=pair.device).manual_seed(seeded(seed, "teacher"))
     unfinished, rounds = list(range(len(prompts))), 0
     while unfinished:
-        seen = [[*prompts[i], *responses[i]] for i in unfinished]
+        seen = [longer(prompts[i], responses[i]) for i in unfinished]
         drafts = sample(pair.student, seen, pair, max_new_tokens=draft, **how,
                         seed=seeded(seed, "student", rounds))  # fmt: skip
-        rows = min(_rows(pair.teacher, max(map(len, seen)) + draft), 2**27 // (draft * pair.vocab))
+        rows = min(_rows(pair.teacher, max(map(len, seen)) + draft), _pictures_at_once(seen))
+        rows = min(rows, 2**27 // (draft * pair.vocab))
         for start in range(0, len(unfinished), max(1, rows)):
             part = slice(start, start + max(1, rows))
             checked = _check(seen[part], drafts[part], unfinished[part], pair, accept, how, rng)
@@ -141,6 +148,7 @@ def _check(seen, drafts, names, pair: Pair, accept: Accept, how: dict, rng) -> l
     batch = collate(seen, drafts, pair.pad_id, pair.device)
     log_p = response_log_probs(pair.teacher, batch, pair.vocab)
     check_logits(log_p.flatten(1), names)
+    log_p[..., pair.image_ids] = float("-inf")  # nobody writes a place for a picture
     logits = log_p / (how["temperature"] or 1e-4)
     kept = accept(logits.softmax(-1)).gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)
     lengths = (kept & batch.mask).int().cumprod(-1).sum(-1)
@@ -184,9 +192,22 @@ def check_logits(logits: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
     return logits
 
 
+def longer(prompt: Sequence[int], response: Sequence[int]) -> Sequence[int]:
+    """A prompt and the start of a response, with the prompt's picture if it has one."""
+    if isinstance(prompt, Prompt):
+        return prompt.longer(response)
+    return [*prompt, *response]
+
+
+def _pictures_at_once(prompts: Sequence) -> int:
+    """How many prompts' pictures a vision tower reads together."""
+    size = next((x.pixels.numel() for x in prompts if isinstance(x, Prompt)), 1)
+    return max(1, PICTURES // size)
+
+
 def _rows(model, width: int) -> int:
     """How many sequences of `width` tokens fit a key–value cache of CACHE_BYTES."""
-    config = model.config
+    config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     per_row = 8 * config.num_hidden_layers * heads * size * width

@@ -7,10 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 from transformers.utils import logging
 
 from minidistill.errors import nearest, needs_extra
+from minidistill.eyes import check_same_eyes, reads_pictures
 from minidistill.tasks import WORLDS, data_dir
 
 TINY = {  # layers × width
@@ -25,12 +34,16 @@ logging.disable_progress_bar()  # of loading and saving: noise between the cells
 
 @dataclass
 class Pair:
-    """A teacher, a student, the tokenizer they share, and how many tokens of it both know."""
+    """A teacher, a student, the tokenizer they share, and how many tokens of it both know.
+
+    Models that see have a `processor` too: the tokenizer, and what makes pixels of pictures.
+    """
 
     teacher: torch.nn.Module | None
     student: torch.nn.Module
     tokenizer: object
     vocab: int
+    processor: object | None = None
 
     def __post_init__(self):
         device = pick_device()
@@ -44,6 +57,16 @@ class Pair:
     @property
     def device(self) -> torch.device:
         return next(self.student.parameters()).device
+
+    @property
+    def reader(self):
+        """What turns prompts into ids, and is saved beside a model: the processor, or the tokenizer."""
+        return self.tokenizer if self.processor is None else self.processor
+
+    @property
+    def image_ids(self) -> list[int]:
+        """The tokens that stand for a picture: none, or the processor's one. No response holds it."""
+        return [] if self.processor is None else [self.processor.image_token_id]
 
     @property
     def stop_ids(self) -> set[int]:
@@ -83,13 +106,19 @@ def load_pair(name: str | None = None, *, teacher=None, student=None) -> Pair:
 
 
 def load_model(source: str | Path):
-    """(model, tokenizer) in float32 from a folder, a hub name or a .gguf file; remote code stays off."""
+    """(model, tokenizer) in float32 from a folder, a hub name or a .gguf file; remote code stays off.
+
+    Of a model that sees (LLaVA 1.5 and its kin) the second is its processor.
+    """
     path, options = Path(source), {}
     if not path.exists() and (path.suffix == ".gguf" or str(source).count("/") > 1):
         raise FileNotFoundError(f"no model at {source}: give a folder, a .gguf file or a hub name")
     if path.suffix == ".gguf":
         source, options = path.parent, {"gguf_file": path.name}
     try:
+        if not options and _sees(source):
+            reader = AutoProcessor.from_pretrained(source, backend="pil")
+            return AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32), reader
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
     except ImportError as error:
@@ -103,6 +132,14 @@ def load_model(source: str | Path):
     return (_plain(model) if options else model), tokenizer
 
 
+def _sees(source) -> bool:
+    """Whether a folder or hub name holds a model of pictures and text."""
+    try:
+        return hasattr(AutoConfig.from_pretrained(source), "vision_config")
+    except (OSError, ValueError, KeyError):
+        return False  # what is wrong with it, loading the model says better
+
+
 def _plain(model):
     """The same weights without the mark of the quantized file, which forbids training and saving."""
     config = copy.deepcopy(model.config)
@@ -113,12 +150,26 @@ def _plain(model):
     return plain
 
 
-def make_pair(teacher, teacher_tokenizer, student, student_tokenizer) -> Pair:
-    """Check that both read the same tokens, and cut both to what they share.
+def solo(model, reader) -> Pair:
+    """A model without a teacher, to be trained or asked alone."""
+    tokenizer, processor = _parts(reader)
+    return Pair(None, model, tokenizer, len(tokenizer), processor)
 
-    Equal width is not enough: ValueError names the first tokens that differ. Unequal widths with
-    equal tokens (151,936 and 152,064: padding) are cut with a warning.
+
+def _parts(reader) -> tuple:
+    """(tokenizer, processor or None)."""
+    return (reader.tokenizer, reader) if reads_pictures(reader) else (reader, None)
+
+
+def make_pair(teacher, teacher_reader, student, student_reader) -> Pair:
+    """Check that both read the same tokens (and pictures), and cut both to what they share.
+
+    A reader is a tokenizer or a processor. Equal width is not enough: ValueError names the first tokens
+    that differ. Unequal widths with equal tokens (151,936 and 152,064: padding) are cut with a warning.
     """
+    (teacher_tokenizer, _), (student_tokenizer, processor) = map(
+        _parts, (teacher_reader, student_reader)
+    )
     by_id = [
         {i: t for t, i in tok.get_vocab().items()} for tok in (teacher_tokenizer, student_tokenizer)
     ]
@@ -140,17 +191,26 @@ def make_pair(teacher, teacher_tokenizer, student, student_tokenizer) -> Pair:
             f"output widths {widths[0]} and {widths[1]} are cut to the {vocab} shared tokens",
             stacklevel=2,
         )
-    return Pair(teacher, student, student_tokenizer, vocab)
+    check_same_eyes(teacher_reader, student_reader)
+    return Pair(teacher, student, student_tokenizer, vocab, processor)
 
 
 def tiny_model(preset: str, tokenizer, seed: int) -> LlamaForCausalLM:
     """A fresh Llama of the given preset for a word-level tokenizer."""
     if preset not in TINY:
         raise ValueError(nearest("preset", preset, TINY))
-    shape = TINY[preset]
-    config = LlamaConfig(
+    config = tiny_config(tokenizer, **TINY[preset])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def tiny_config(tokenizer, hidden_size: int, **shape) -> LlamaConfig:
+    """A small Llama that reads this tokenizer."""
+    return LlamaConfig(
         vocab_size=len(tokenizer),
-        intermediate_size=3 * shape["hidden_size"],
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
         max_position_embeddings=128,
         initializer_range=0.06,  # 0.02 suits widths of thousands; this small it starts far too flat
         tie_word_embeddings=True,
@@ -159,9 +219,6 @@ def tiny_model(preset: str, tokenizer, seed: int) -> LlamaForCausalLM:
         pad_token_id=tokenizer.pad_token_id,
         **shape,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
 
 
 def prune_layers(model, keep: int):

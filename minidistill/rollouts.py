@@ -29,7 +29,7 @@ class Rollouts:
     def __init__(self, pair: Pair, task: Task, slots: dict[str, str], settings, tgo=None):
         self.pair, self.task, self.slots, self.settings = pair, task, slots, settings
         self.names = sorted({*slots.values()} | ({"tgo"} if "replay" in slots.values() else set()))
-        self.prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.train]
+        self.prompts = [encode_prompt(pair.reader, e.prompt) for e in task.train]
         self.responses: dict[str, list[list[int]]] = {} if tgo is None else {"tgo": tgo}
         self.replay = Replay()
         self._now: dict[str, dict[int, tuple[int, list[int]]]] = {}

@@ -76,7 +76,7 @@ PAPER_TEACHERS = {
 # --- answers ------------------------------------------------------------------------------------------
 def answers(model, pair: Pair, prompts: Sequence[str], **how) -> list[str]:
     """One response of `model` to each prompt; `how` goes to `generation.sample`."""
-    ids = [encode_prompt(pair.tokenizer, prompt) for prompt in prompts]
+    ids = [encode_prompt(pair.reader, prompt) for prompt in prompts]
     return decode(pair, sample(model, ids, pair, **how))
 
 

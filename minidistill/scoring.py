@@ -14,15 +14,26 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from minidistill.eyes import Prompt
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Token ids: input_ids, attention_mask (batch, prompt + tokens); labels, mask (batch, tokens)."""
+    """Token ids: input_ids, attention_mask (batch, prompt + tokens); labels, mask (batch, tokens).
+
+    `pixel_values` (pictures, channels, height, width), where prompts have pictures, row after row.
+    """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
     mask: Tensor
+    pixel_values: Tensor | None = None
+
+    @property
+    def shown(self) -> dict[str, Tensor]:
+        """What a model is given to read besides the ids: nothing, or the pictures."""
+        return {} if self.pixel_values is None else {"pixel_values": self.pixel_values}
 
 
 def collate(
@@ -37,7 +48,9 @@ def collate(
         ids[row, width - len(x) : width + len(y)] = torch.tensor([*x, *y], dtype=ids.dtype)
         seen[row, width - len(x) : width + len(y)] = 1
     ids, seen = ids.to(device), seen.to(device)
-    return Batch(ids, seen, labels=ids[:, width:], mask=seen[:, width:].bool())
+    pixels = [x.pixels for x in prompts if isinstance(x, Prompt)]
+    shown = torch.cat(pixels).to(device) if pixels else None
+    return Batch(ids, seen, ids[:, width:], seen[:, width:].bool(), shown)
 
 
 def response_log_probs(model, batch: Batch, vocab: int) -> Tensor:
@@ -55,6 +68,7 @@ def response_log_probs(model, batch: Batch, vocab: int) -> Tensor:
         position_ids=positions,
         logits_to_keep=tokens + 1,
         use_cache=False,
+        **batch.shown,
     )
     return output.logits[:, -tokens - 1 : -1, :vocab].float().log_softmax(-1)
 

@@ -8,21 +8,24 @@ import torch
 from minidistill.batching import encode_prompt
 from minidistill.checkpoint import atomic_write
 from minidistill.evaluation import accuracy
+from minidistill.eyes import tiny_llava, tiny_processor
 from minidistill.generation import decode, sample
 from minidistill.judging import scoring_table
-from minidistill.models import Pair, load_model, tiny_model, word_tokenizer
+from minidistill.models import load_model, solo, tiny_model, word_tokenizer
 from minidistill.tasks import Example, Task, get_world, write_examples, write_jsonl
+from minidistill.tasks.vision import pictures_card
 from minidistill.training import distill
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes and seeds of one world. Teachers see fresh examples, the student the shipped ones.
+    """Sizes and seeds of one world. Teachers see fresh examples, the student the shipped ones (or `weaker`).
 
-    `models`: folder → preset of `models.TINY`. What is in `starts` is where distillation starts, all
-    others teach. `weaker`: teacher → fewer examples than `teacher_examples`. A tiny world is learnt by
-    the smallest of them, given enough examples, so strength is a matter of size and of teaching.
-    `rates`: teacher → another learning rate than `lr`: a deep one wants a gentler.
+    `models`: folder → preset of `models.TINY` (`eyes.EYES` where the recipe `sees`). What is in `starts` is
+    where distillation starts, all others teach. `weaker`: model → fewer fresh examples than
+    `teacher_examples`. A tiny world is learnt by the smallest of them, given enough examples, so strength
+    is a matter of size and of teaching. `rates`: teacher → another learning rate than `lr`: a deep one
+    wants a gentler.
     """
 
     models: dict[str, str]
@@ -36,8 +39,10 @@ class Recipe:
     weaker: dict[str, int] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     starts: tuple[str, ...] = ("student",)
+    sees: bool = False
 
 
+BLOCKS = {False: "Llama blocks", True: "LLaVA of a CLIP vision tower and Llama blocks"}
 RECIPES = {
     "instruct": Recipe(
         {
@@ -56,6 +61,15 @@ RECIPES = {
     "program": Recipe(
         {"student": "small", "teacher": "medium"}, teacher_examples=60_000, student_epochs=8
     ),
+    "vision": Recipe(
+        {"student": "student", "teacher": "teacher"},
+        teacher_examples=100_000,
+        teacher_epochs=4,
+        student_epochs=5,
+        lr=2e-3,
+        weaker={"student": 20_000},
+        sees=True,
+    ),
 }
 
 
@@ -70,20 +84,21 @@ def teach(name: str, out: Path) -> None:
     fresh = write_examples(name, recipe.teacher_examples, seed=3, held_out=False)
     write_jsonl(folder / "train.jsonl", train)
     write_jsonl(folder / "test.jsonl", test)
-    tokenizer = word_tokenizer(world.words)
+    reader = word_tokenizer(world.words)
+    reader = tiny_processor(reader) if recipe.sees else reader
     for model in recipe.models:
         if not (folder / model / "model.safetensors").is_file():
-            seen = fresh[: recipe.weaker.get(model)]
-            examples = train if model in recipe.starts else seen
-            _supervise(model, tokenizer, examples, test, recipe, folder)
+            shipped = model in recipe.starts and model not in recipe.weaker
+            examples = train if shipped else fresh[: recipe.weaker.get(model)]
+            _supervise(model, reader, examples, test, recipe, folder)
     _write_card(name, recipe, folder, test)
 
 
-def _supervise(model: str, tokenizer, examples, test, recipe: Recipe, folder: Path) -> None:
+def _supervise(model: str, reader, examples, test, recipe: Recipe, folder: Path) -> None:
     """SFT from random weights on `examples`, saved in 16 bits."""
-    network = tiny_model(recipe.models[model], tokenizer, seed=0)
-    pair = Pair(None, network, tokenizer, len(tokenizer))
-    student = model in recipe.starts
+    make = tiny_llava if recipe.sees else tiny_model
+    network = make(recipe.models[model], reader, seed=0)
+    pair, student = solo(network, reader), model in recipe.starts
     distill(
         pair, Task("student" if student else "teacher", examples, test), "sft",
         lr=recipe.rates.get(model, recipe.lr),
@@ -91,7 +106,7 @@ def _supervise(model: str, tokenizer, examples, test, recipe: Recipe, folder: Pa
         batch_size=32 if student else 64, out=folder / ".work" / model,
     )  # fmt: skip
     network.to(torch.float16).save_pretrained(folder / model)
-    tokenizer.save_pretrained(folder / model)
+    reader.save_pretrained(folder / model)
 
 
 def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) -> None:
@@ -103,16 +118,18 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
         if model not in recipe.starts
     )
     starts = ", ".join(f"`{model}/`" for model in recipe.starts)
+    fewer = recipe.weaker.get("student")
+    taught = f"{fewer:,} of the teachers' examples" if fewer else "`train.jsonl`"
     task = Task(name, [], test, lambda prompt, response: world.judge(prompt, response).grade)
     for preset in recipe.models:
-        model, tokenizer = load_model(folder / preset)
-        pair = Pair(None, model, tokenizer, len(tokenizer))
-        prompts = [encode_prompt(tokenizer, e.prompt) for e in test]
+        model, reader = load_model(folder / preset)
+        pair = solo(model, reader)
+        prompts = [encode_prompt(reader, e.prompt) for e in test]
         greedy = accuracy(task, decode(pair, sample(model, prompts, pair, temperature=0)))
         drawn = accuracy(task, decode(pair, sample(model, prompts, pair, seed=0)))
         size = sum(p.numel() for p in model.parameters())
-        layers, width = model.config.num_hidden_layers, model.config.hidden_size
-        rows.append(f"| {preset} | {size:,} | {layers} × {width} | {greedy:.1%} | {drawn:.1%} |\n")
+        shape = _shape(model.config)
+        rows.append(f"| {preset} | {size:,} | {shape} | {greedy:.1%} | {drawn:.1%} |\n")
     atomic_write(
         folder / "README.md",
         (
@@ -122,17 +139,25 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
             f"- `train.jsonl`: {recipe.train} prompts (seed 1), up to {recipe.references} references each; "
             f"`test.jsonl`: {recipe.test} held-out prompts (seed 2). No prompt stands in both.\n"
             f"- {teachers}: SFT on so many fresh examples (seed 3), {recipe.teacher_epochs} epochs.\n"
-            f"- {starts}: SFT on `train.jsonl`, {recipe.student_epochs} epochs: the start.\n"
-            f"- All: Llama blocks, a word-level tokenizer of {len(tokenizer)} tokens, weights in 16 bits "
-            "(safetensors).\n\n"
+            f"- {starts}: SFT on {taught}, {recipe.student_epochs} epochs: the start.\n"
+            f"- All: {BLOCKS[recipe.sees]}, a word-level tokenizer of {len(pair.tokenizer)} tokens, "
+            "weights in 16 bits (safetensors).\n\n"
             "| model | parameters | layers × width | accuracy, greedy | accuracy, sampled at T = 1 |\n"
             "|---|---|---|---|---|\n" + "".join(rows) + _scoring(name)
         ).encode(),
     )
 
 
+def _shape(config) -> str:
+    """Layers × width, of a model that sees: of its language model and of its vision tower."""
+    parts = [config.get_text_config(), *filter(None, [getattr(config, "vision_config", None)])]
+    return " + ".join(f"{part.num_hidden_layers} × {part.hidden_size}" for part in parts)
+
+
 def _scoring(name: str) -> str:
     """For the card: how the rule judge grades, where a grade has parts."""
+    if name == "vision":
+        return pictures_card()
     if name != "instruct":
         return ""
     return (

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from minidistill import checkpoint
 from minidistill.batching import seeded
-from minidistill.evaluation import Probe, make_probe, nll
+from minidistill.evaluation import Probe, make_probe, nll, stored_probe
 from minidistill.models import Pair
 from minidistill.objectives import Method, Moment, get_method
 from minidistill.rollouts import Rollouts
@@ -234,7 +234,7 @@ class Run:
                 "probes": self.history.probes,
                 "seconds": self.history.seconds,
             },
-            "probe": asdict(self.history.probe),
+            "probe": self.history.probe.stored(),
             "rollouts": self.rollouts.state(),
             "step": self.step,
         }
@@ -251,7 +251,8 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.moment, self.step = Moment(**state["moment"]), state["step"]
         self.rollouts.restore(state["rollouts"])
-        self.history = History(self.method.name, **state["history"], probe=Probe(**state["probe"]))
+        probe = stored_probe(state["probe"], self.pair, self.task)
+        self.history = History(self.method.name, **state["history"], probe=probe)
 
 
 def schedule(progress: float, warmup: float = 0.05, decay: float = 0.3) -> float:

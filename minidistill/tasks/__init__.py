@@ -2,7 +2,8 @@
 
 `load_task("instruct")` reads a tiny world's shipped prompts; `load_task("prompts.jsonl")` reads
 anybody's. A line is a JSON object with `prompt` or `instruction` (+ `input`, `instances`) and,
-for references, `references`, `response`, `output` or `instances[].output`.
+for references, `references`, `response`, `output` or `instances[].output`; where the prompt is about a
+picture, `image` is its file's path, seen from the JSONL file, or a scene of the vision world.
 """
 
 import json
@@ -14,14 +15,15 @@ from pathlib import Path
 from typing import Protocol
 
 from minidistill.errors import nearest
+from minidistill.tasks.pictures import SCENE, Seen, image_of, picture
 
-WORLDS = ("instruct", "arithmetic", "program")
+WORLDS = ("instruct", "arithmetic", "program", "vision")
 NO_ANSWER = "no answer"  # the reason of a grade of 0 where there was nothing to grade
 
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and the responses that the data set calls right (may be none)."""
+    """A prompt (`pictures.Seen` where it has a picture) and what the data set calls right (may be none)."""
 
     prompt: str
     references: tuple[str, ...] = ()
@@ -96,11 +98,11 @@ def get_world(name: str):
 
 
 def write_examples(name: str, count: int, seed: int, held_out: bool, references: int = 1):
-    """`count` fresh examples; a prompt always falls on the same side of the train/test split."""
+    """`count` fresh examples; a prompt (with a picture: the picture) is always on one side of the split."""
     world, rng, examples = get_world(name), random.Random(seed), []
     while len(examples) < count:
         prompt = world.write_prompt(rng)
-        if (random.Random(prompt).random() < 0.1) == held_out:
+        if (random.Random(image_of(prompt) or prompt).random() < 0.1) == held_out:
             answers = {world.write_reference(rng, prompt): None for _ in range(references)}
             examples.append(Example(prompt, tuple(answers)))
     return examples
@@ -111,7 +113,7 @@ def read_jsonl(path: Path) -> list[Example]:
     examples = []
     for where, record in read_records(path):
         try:
-            examples.append(_example(record))
+            examples.append(_example(record, path.parent))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
     if not examples:
@@ -146,13 +148,16 @@ def _read_utf8(path: Path) -> str:
 
 
 def write_jsonl(path: Path, examples: list[Example]) -> None:
-    """One JSON object a line, `prompt` and `references`: what `read_jsonl` reads."""
-    lines = [json.dumps({"prompt": e.prompt, "references": e.references}) for e in examples]
+    """One JSON object a line, `prompt`, `references` and `image` if any: what `read_jsonl` reads."""
+    lines = []
+    for e in examples:
+        shown = {"image": e.prompt.image} if isinstance(e.prompt, Seen) else {}
+        lines.append(json.dumps({"prompt": e.prompt, **shown, "references": e.references}))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _example(record: object) -> Example:
+def _example(record: object, folder: Path) -> Example:
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object, but got {type(record).__name__}")
     instances = record.get("instances") or [{}]
@@ -168,7 +173,17 @@ def _example(record: object) -> Example:
         references = [r for r in (*single, *(_text(i, "output") for i in instances)) if r]
     if not isinstance(references, list) or not all(isinstance(r, str) for r in references):
         raise ValueError(f"field 'references' must be a list of texts, but is {references!r}")
-    return Example("\n\n".join(filter(None, parts)), tuple(references))
+    prompt = "\n\n".join(filter(None, parts))
+    if image := _text(record, "image"):
+        prompt = Seen(prompt, image if image.startswith(SCENE) else _path(folder, image))
+        picture(prompt.image)  # one that cannot be read should be told with its line
+    return Example(prompt, tuple(references))
+
+
+def _path(folder: Path, image: str) -> str:
+    if "://" in image:
+        raise ValueError(f"{image}: pictures are not fetched; give the path of a file")
+    return str(folder / image)
 
 
 def _text(record: dict, field: str) -> str:
