@@ -114,3 +114,7 @@ FAST = {
 }
 ARMS |= HEALED | FAST
 CONTROLS |= {name: ARMS[name] for name in ("int_whole", "int_sft", "int_kd", *FAST)}
+# C13: models that read pictures. The start is SFT's; CALD is a control, as in lesson 09.
+SEEING = ("sft", "gkd", "distillm", "distillm2")
+ARMS |= {in_world("vision", name): Arm(name) for name in (*SEEING, "cald")}
+CONTROLS["vision/cald"] = ARMS["vision/cald"]

@@ -11,7 +11,15 @@ from minidistill.exercises_preference import PREFERENCE
 from minidistill.exercises_quantization import QUANTIZATION
 from minidistill.exercises_responses import RESPONSES
 from minidistill.exercises_speculative import SPECULATIVE
+from minidistill.exercises_vision import VISION
 
 EXERCISES = (
-    DIVERGENCES | RESPONSES | CURRICULUM | BENCHMARKS | PREFERENCE | QUANTIZATION | SPECULATIVE
+    DIVERGENCES
+    | RESPONSES
+    | CURRICULUM
+    | BENCHMARKS
+    | PREFERENCE
+    | VISION
+    | QUANTIZATION
+    | SPECULATIVE
 )

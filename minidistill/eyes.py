@@ -156,7 +156,8 @@ def tiny_processor(tokenizer):
         CLIPImageProcessorPil(
             size=size[0], crop_size=size[1], image_mean=[sum(GROUND) / 510] * 3, image_std=[0.3] * 3
         ),
-        tokenizer, patch_size=CELL, vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=TEMPLATE,
+        tokenizer, patch_size=CELL, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1, chat_template=TEMPLATE,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What the DistiLLM-2 paper (arXiv 2503.07067) claims distillation is good for: C12 to C15."""
 
+from minidistill.arms import SEEING, in_world
 from minidistill.contrasts import Claim, over
 
 APPLICATIONS: dict[str, Claim] = {
@@ -12,6 +13,17 @@ APPLICATIONS: dict[str, Claim] = {
         "two to three points of win rate to each of them, and to SFT's nothing that five seeds resolve, "
         "though that policy ends farthest from its start. What DistiLLM-2's start lacks against GKD's it "
         "lacked before DPO (C9).",
+    ),
+    "C13": Claim(
+        "DistiLLM-2 makes the better student where the prompt has a picture",
+        "Table 7",
+        "LLaVA-1.5-7B to TinyLLaVA-1.4B, OK-VQA/TextVQA: student 36.87/28.34, GKD 41.83/33.84, DistiLLM "
+        "39.38/31.10, DistiLLM-2 44.72/34.98, teacher 54.70/42.91",
+        over(
+            in_world("vision", "distillm2"),
+            [in_world("vision", name) for name in SEEING if name != "distillm2"],
+            "accuracy",
+        ),
     ),
     "C14": Claim(
         "DistiLLM-2 heals a model broken to a few bits, better than GKD and DistiLLM",

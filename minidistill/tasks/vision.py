@@ -209,8 +209,9 @@ def pictures_card() -> str:
         )
     return (
         "\n## Pictures\n\nNo picture is shipped: `image` is a scene, and `minidistill/tasks/scenes.py` draws "
-        f"it on {scenes.SIDE} × {scenes.SIDE} pixels. A response counts as right if it can be read and all "
-        "that it says of the scene holds.\n\n| family | scene | question | a right answer |\n|---|---|---|---|\n"
+        f"it on {scenes.SIDE} × {scenes.SIDE} pixels. A response is right if it can be read and all "
+        "that it says of the scene holds.\n\n"
+        "| family | scene | question | a right answer |\n|---|---|---|---|\n"
     ) + "".join(rows)
 
 
