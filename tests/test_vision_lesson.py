@@ -1,0 +1,310 @@
+"""What lesson 11 computes and draws, the arms and contrasts of C13, and the command."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minidistill import arms, claims, load_pair, load_task
+from minidistill import plots as course_plots
+from minidistill.applications import vision
+from minidistill.batching import encode_response
+from minidistill.checkpoint import write_log
+from minidistill.scoring import collate, response_log_probs
+from minidistill.tasks import scenes
+from minidistill.tasks.pictures import Seen
+
+pytest.importorskip("PIL.Image", reason="pictures need pillow")
+from minidistill.applications import vision_plots
+
+SCENE = vision_plots.TWO
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return load_pair("vision")
+
+
+@pytest.fixture(scope="module")
+def task():
+    return load_task("vision")
+
+
+# --- equations ----------------------------------------------------------------------------------------
+def test_11_1_patches_are_what_the_vision_tower_embeds(pair, task):
+    """A patch embedding is a matrix times the rows of (11.1)."""
+    pixels = vision.asked(pair, task.test[:1])[0].pixels
+    layer = pair.teacher.model.vision_tower.embeddings.patch_embedding
+    rows = vision.patches(pixels[0].double(), scenes.CELL)
+    assert rows.shape == (9, 3 * scenes.CELL**2)
+    matrix = layer.weight.double().flatten(1)
+    wanted = layer.double()(pixels.double()).flatten(2)[0].T
+    layer.float()
+    torch.testing.assert_close(rows @ matrix.T, wanted)
+
+
+def test_11_1_patches_by_hand():
+    picture = torch.arange(24.0).reshape(1, 4, 6)
+    rows = vision.patches(picture, 2)
+    assert rows.tolist()[0] == [0, 1, 6, 7]
+    assert rows.tolist()[2] == [4, 5, 10, 11]
+    assert rows.tolist()[3] == [12, 13, 18, 19]
+    with pytest.raises(ValueError, match="4 × 6 pixels cannot be cut into squares of 4"):
+        vision.patches(picture, 4)
+
+
+def test_11_2_worth_is_the_difference_of_two_log_probs_per_token(pair, task):
+    examples = task.test[:5]
+    prompts = vision.asked(pair, examples)
+    responses = [encode_response(pair.tokenizer, e.references[0]) for e in examples]
+    for how in vision.BLINDS:
+        found = vision.worth(pair.teacher, pair, prompts, responses, how)
+        for i, y in enumerate(responses):
+            rows = []
+            for x in (prompts[i], vision.blinded(prompts, how)[i]):
+                with torch.no_grad():
+                    log_p = response_log_probs(pair.teacher, collate([x], [y], 0), pair.vocab)
+                rows.append(log_p[0, range(len(y)), y].double().mean())
+            assert float(found[i]) == pytest.approx(float(rows[0] - rows[1]), abs=1e-4)
+    assert vision.worth(pair.teacher, pair, [], []).shape == (0,)
+
+
+def test_11_2_the_shipped_teacher_looks_and_its_own_picture_is_worth_most(pair, task):
+    prompts = vision.asked(pair, task.test[:60])
+    responses = [encode_response(pair.tokenizer, e.references[0]) for e in task.test[:60]]
+    worths = [
+        vision.worth(m, pair, prompts, responses).mean() for m in (pair.teacher, pair.student)
+    ]
+    assert worths[0] > worths[1] > 0.1
+
+
+def test_11_3_best_blind_by_hand():
+    right = {
+        "colour ?": [["red"], ["red", "blue"], ["blue"], ["red"]],
+        "count ?": [["one"], ["two"]],
+    }
+    assert vision.best_blind(right) == pytest.approx((3 + 1) / 6)
+    assert vision.best_blind({"x": [["a"]]}) == 1
+    assert vision.best_blind({"x": [["a", "a"], ["b"]]}) == 0.5, "said twice is right once"
+    assert vision.best_blind({"x": [[], []]}) == 0
+    assert vision.best_blind({}) == 0
+
+
+# --- blindness ----------------------------------------------------------------------------------------
+def test_the_blind_get_ground_or_the_picture_of_another(pair, task):
+    prompts = vision.asked(pair, task.test[:4])
+    grey, moved = (vision.blinded(prompts, how) for how in vision.BLINDS)
+    assert [[*x] for x in grey] == [[*x] for x in moved] == [[*x] for x in prompts]
+    assert not torch.cat([x.pixels for x in grey]).any()
+    for i, x in enumerate(moved):
+        assert torch.equal(x.pixels, prompts[i - 1].pixels)
+    with pytest.raises(ValueError, match="did you mean 'shuffled'"):
+        vision.blinded(prompts, "shufled")
+
+
+def test_the_shipped_pair_is_worth_distilling_and_neither_is_right_without_looking(pair, task):
+    few = replace(task, test=task.test[:200])
+    scores = {
+        (who, blind): vision.graded(few, vision.answers(model, pair, few.test, blind))["all"]
+        for who, model in (("teacher", pair.teacher), ("student", pair.student))
+        for blind in ("", *vision.BLINDS)
+    }
+    assert scores["teacher", ""] > 0.9
+    assert 0.2 < scores["student", ""] < 0.6
+    for who in ("teacher", "student"):
+        for blind in vision.BLINDS:
+            assert scores[who, blind] < 0.2
+
+
+# --- scores by family ---------------------------------------------------------------------------------
+def test_scores_by_family_count_full_grades_alone():
+    ask = [
+        Seen(text, SCENE)
+        for text in ("how many circles are there ?", "count the rings", "find the red circle")
+    ]
+    found = vision.by_family(ask, [1, 2 / 3, 1])
+    assert found == {"count": 0.5, "where": 1, "all": pytest.approx(2 / 3)}
+
+
+def test_logged_scores_are_means_over_draws_seed_by_seed(tmp_path, task):
+    for seed in (0, 1):
+        grades = [[1.0] * 400, [float(seed)] * 400]
+        log = {"job": {"name": "vision/gkd", "seed": seed}, "scores": {}, "grades": grades}
+        write_log(tmp_path / f"vision-gkd-{seed}.json", log)
+    rows = vision.logged(task, tmp_path)
+    assert list(rows) == ["gkd"]
+    assert [row["all"] for row in rows["gkd"]] == [0.5, 1]
+    assert set(rows["gkd"][0]) == {"colour", "where", "what", "count", "compare", "name", "all"}
+
+
+# --- one picture, changed -----------------------------------------------------------------------------
+def test_a_scene_is_changed_in_one_thing_alone():
+    moved = vision.changed(SCENE, 2, row="top", column="right")
+    assert scenes.read(moved)[:2] == scenes.read(SCENE)[:2]
+    assert scenes.read(moved)[2].place == ("top", "right")
+    assert moved.startswith("scene:7:"), "the same ground and tints"
+    with pytest.raises(ValueError, match="two things in one place"):
+        vision.changed(SCENE, 2, row="top", column="left")
+    with pytest.raises(ValueError, match="a thing reads"):
+        vision.changed(SCENE, 2, colour="beige")
+
+
+def test_the_next_word_follows_the_picture_and_the_mixture_mixes(pair):
+    for colour in ("green", "purple"):
+        scene = vision.changed(vision.changed(SCENE, 0, colour=colour), 2, colour=colour)
+        found = vision.next_word(pair, Seen(vision_plots.QUESTION, scene), vision_plots.BEGUN, 0.25)
+        word = pair.tokenizer.convert_tokens_to_ids(colour)
+        assert int(found["teacher"].argmax()) == word
+        mixed = 0.25 * found["teacher"] + 0.75 * found["student"]
+        torch.testing.assert_close(found["mixture"], mixed, rtol=1e-4, atol=1e-6)
+        assert float(found["teacher"].sum()) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("values", [(0, 0, 0.0), (2, 4, 0.1), (5, 6, 1.0)])
+def test_the_slider_answers_at_both_ends_and_in_the_middle(pair, values):
+    picture = vision_plots.colour_explorer(pair)(*values)
+    left, right = picture.axes
+    assert right.get_ylim() == (0, 1)
+    assert list(scenes.COLOURS)[values[0]] in left.get_title(loc="left")
+    assert len(course_plots.png(picture, 80)) > 1000
+
+
+# --- drawings -----------------------------------------------------------------------------------------
+def test_a_gallery_shows_every_picture_with_all_that_was_said(task):
+    said = {"teacher": ["yes ."] * 5, "student": [e.references[0] for e in task.test[:5]]}
+    figure = vision_plots.gallery(task.test[:5], said, task.grade)
+    texts = ["\n".join(t.get_text() for t in ax.texts) for ax in figure.axes]
+    assert sum("asked:" in text for text in texts) == 5
+    assert all("– teacher: yes ." in text and "+ student:" in text for text in texts[:5])
+    assert [len(ax.images) for ax in figure.axes] == [1] * 5 + [0] * 3
+
+
+def test_patches_are_drawn_in_reading_order(task):
+    axes = course_plots.axes(2)
+    vision_plots.draw_patches(axes, SCENE, scenes.CELL, "(11.1)")
+    assert [t.get_text() for t in axes[1].texts] == [str(n) for n in range(1, 10)]
+    first, sixth = (axes[1].images[i].get_array() for i in (0, 5))
+    assert first.mean() != sixth.mean()
+
+
+def test_family_bars_carry_their_spread():
+    rows = {
+        "sft": [{"count": 0.2, "all": 0.3}, {"count": 0.4, "all": 0.3}],
+        "gkd": [{"count": 0.5, "all": 0.6}],
+    }
+    ax = vision_plots.draw_families(course_plots.axes(), rows, "accuracy", "x")
+    assert sorted(round(p.get_height(), 2) for p in ax.patches) == [0.3, 0.3, 0.5, 0.6]
+    assert len(ax.collections) == 2, "a whisker where there are two seeds"
+
+
+def test_worth_is_drawn_as_a_share_of_responses():
+    ax = vision_plots.draw_worth(course_plots.axes(), {"teacher": torch.tensor([2.0, -1.0, 0.5])})
+    assert ax.lines[0].get_xdata().tolist() == [-1.0, 0.5, 2.0]
+    assert list(ax.lines[0].get_ydata()) == pytest.approx([1 / 6, 0.5, 5 / 6])
+
+
+# --- the ledger ---------------------------------------------------------------------------------------
+def test_c13_compares_accuracies_in_the_world_of_pictures():
+    claim = claims.get_claim("C13")
+    assert set(claim.arms) == {f"vision/{name}" for name in arms.SEEING}
+    assert all(arms.world_of(name) == "vision" for name in claim.arms)
+    for contrast in claim.contrasts:
+        assert contrast.metric == "accuracy"
+        assert contrast.weights["vision/distillm2"] == 1
+    assert "vision" not in arms.DOMAINS, "lesson 09 compares three worlds"
+    assert "vision/cald" in arms.CONTROLS
+
+
+# --- the command --------------------------------------------------------------------------------------
+def call(*arguments, cwd=None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "minidistill", "apply", "vision", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def last_line(*arguments) -> str:
+    done = call(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+def photographs(folder, lines=8):
+    """Prompts about files of several sizes and modes."""
+    from PIL import Image
+
+    records = []
+    for i in range(lines):
+        mode = ("RGB", "RGBA", "L", "P")[i % 4]
+        Image.new(mode, (40 + 10 * i, 60)).save(folder / f"{i}.png")
+        records.append(
+            {
+                "prompt": "what is at the top left ?",
+                "image": f"{i}.png",
+                "references": ["a black square ."],
+            }
+        )
+    path = folder / "p.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    return path
+
+
+def test_apply_vision_distils_a_pair_on_files_draws_and_resumes(tmp_path):
+    prompts = photographs(tmp_path)
+    folder = vision.data_dir() / "vision"
+    models = (
+        "--teacher",
+        folder / "teacher",
+        "--student",
+        folder / "student",
+        "--prompts",
+        prompts,
+    )
+    arguments = (*models, "--epochs", 1, "--out", tmp_path / "run", "--show", tmp_path / "a.png")
+    first = call(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert "before" in first.stdout
+    assert "rouge_l" in first.stdout
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "run" / "student" / "processor_config.json").is_file()
+    again = call(*arguments)
+    assert again.stdout == first.stdout
+
+
+def test_apply_vision_tells_by_family_what_was_gained(tmp_path):
+    done = call("--limit", 16, "--epochs", 1, "--out", tmp_path / "run", "--method", "kd")
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.strip().splitlines()[-6:-1]
+    assert head.split() == ["colour", "where", "what", "count", "compare", "name", "all"]
+    assert [row.split()[0] for row in rows] == ["teacher", "before", "after", "blind"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--method", "distilm2"), "unknown method 'distilm2'; did you mean 'distillm2'?"),
+        (("--teacher", "x"), "--teacher and --student go with --prompts"),
+        (("--prompts", "p.txt"), "unknown task 'p.txt'"),
+        (("--prompts", "none.jsonl"), "none.jsonl"),
+        (("--lr", "0"), "lr must be positive"),
+    ],
+)
+def test_apply_vision_answers_mistakes_in_a_sentence(tmp_path, arguments, complaint):
+    line = last_line(*arguments, "--out", tmp_path / "run")
+    assert line.startswith("error: ")
+    assert complaint in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_apply_vision_names_the_line_without_a_picture_and_the_models_that_do_not_read_one(
+    tmp_path,
+):
+    prompts = photographs(tmp_path)
+    text = vision.data_dir() / "instruct"
+    models = ("--teacher", text / "teacher", "--student", text / "student", "--prompts", prompts)
+    assert "these models read text alone" in last_line(*models, "--out", tmp_path / "run")
+    prompts.write_text(prompts.read_text() + '\n{"prompt": "what is it ?"}\n')
+    assert "p.jsonl, line 9: no field 'image'" in last_line(
+        "--prompts", prompts, "--out", tmp_path / "run"
+    )
