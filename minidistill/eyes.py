@@ -16,7 +16,7 @@ KEPT = 2**14  # numbers in a picture that stays in memory; a larger one is read 
 EYES = {  # text: layers × width; vision: layers × width
     name: {"text": (layers, width), "vision": (eye_layers, eye_width)}
     for name, layers, width, eye_layers, eye_width in (
-        ("teacher", 4, 96, 3, 64), ("student", 2, 48, 1, 32),
+        ("teacher", 4, 96, 3, 64), ("student", 2, 40, 1, 64),
     )
 }  # fmt: skip
 TEMPLATE = (
@@ -139,6 +139,26 @@ def check_same_eyes(teacher, student) -> None:
         )
     if made[0]["input_ids"] != made[1]["input_ids"]:
         raise ValueError("the chat templates of teacher and student differ: give both the same one")
+
+
+def borrow_eyes(student, teacher) -> None:
+    """Start the student's vision tower as the first layers of the teacher's; all of it stays trainable.
+
+    As small vision-language models do in earnest: they begin with a tower that already sees (CLIP's), and
+    learn to speak about it. ValueError for towers of different widths or patches.
+    """
+    ours, theirs = student.model.vision_tower, teacher.model.vision_tower
+    layers = len(ours.encoder.layers)
+    parts = [(ours.embeddings, theirs.embeddings), (ours.pre_layrnorm, theirs.pre_layrnorm)]
+    parts += zip(ours.encoder.layers, theirs.encoder.layers[:layers], strict=True)
+    try:
+        for mine, lent in parts:
+            mine.load_state_dict(lent.state_dict())
+    except RuntimeError:
+        raise ValueError(
+            f"the towers differ: width {ours.config.hidden_size} and {theirs.config.hidden_size}, patches of "
+            f"{ours.config.patch_size} and {theirs.config.patch_size}"
+        ) from None
 
 
 def tiny_processor(tokenizer):

@@ -8,7 +8,7 @@ import torch
 from minidistill.batching import encode_prompt
 from minidistill.checkpoint import atomic_write
 from minidistill.evaluation import accuracy
-from minidistill.eyes import tiny_llava, tiny_processor
+from minidistill.eyes import borrow_eyes, tiny_llava, tiny_processor
 from minidistill.generation import decode, sample
 from minidistill.judging import scoring_table
 from minidistill.models import load_model, solo, tiny_model, word_tokenizer
@@ -19,13 +19,14 @@ from minidistill.training import distill
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes and seeds of one world. Teachers see fresh examples, the student the shipped ones (or `weaker`).
+    """Sizes and seeds of one world. Teachers see fresh examples, the student the shipped ones.
 
     `models`: folder → preset of `models.TINY` (`eyes.EYES` where the recipe `sees`). What is in `starts` is
-    where distillation starts, all others teach. `weaker`: model → fewer fresh examples than
+    where distillation starts, all others teach. `weaker`: teacher → fewer examples than
     `teacher_examples`. A tiny world is learnt by the smallest of them, given enough examples, so strength
     is a matter of size and of teaching. `rates`: teacher → another learning rate than `lr`: a deep one
-    wants a gentler.
+    wants a gentler. Where the recipe `sees`, the student's eyes begin as the first layers of the
+    teacher's, which therefore stands before it in `models`.
     """
 
     models: dict[str, str]
@@ -62,12 +63,10 @@ RECIPES = {
         {"student": "small", "teacher": "medium"}, teacher_examples=60_000, student_epochs=8
     ),
     "vision": Recipe(
-        {"student": "student", "teacher": "teacher"},
+        {"teacher": "teacher", "student": "student"},
         teacher_examples=100_000,
         teacher_epochs=4,
-        student_epochs=5,
         lr=2e-3,
-        weaker={"student": 20_000},
         sees=True,
     ),
 }
@@ -88,8 +87,8 @@ def teach(name: str, out: Path) -> None:
     reader = tiny_processor(reader) if recipe.sees else reader
     for model in recipe.models:
         if not (folder / model / "model.safetensors").is_file():
-            shipped = model in recipe.starts and model not in recipe.weaker
-            examples = train if shipped else fresh[: recipe.weaker.get(model)]
+            seen = fresh[: recipe.weaker.get(model)]
+            examples = train if model in recipe.starts else seen
             _supervise(model, reader, examples, test, recipe, folder)
     _write_card(name, recipe, folder, test)
 
@@ -99,6 +98,8 @@ def _supervise(model: str, reader, examples, test, recipe: Recipe, folder: Path)
     make = tiny_llava if recipe.sees else tiny_model
     network = make(recipe.models[model], reader, seed=0)
     pair, student = solo(network, reader), model in recipe.starts
+    if recipe.sees and student:
+        borrow_eyes(network, load_model(folder / "teacher")[0])
     distill(
         pair, Task("student" if student else "teacher", examples, test), "sft",
         lr=recipe.rates.get(model, recipe.lr),
@@ -118,8 +119,7 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
         if model not in recipe.starts
     )
     starts = ", ".join(f"`{model}/`" for model in recipe.starts)
-    fewer = recipe.weaker.get("student")
-    taught = f"{fewer:,} of the teachers' examples" if fewer else "`train.jsonl`"
+    eyes = ". Its vision tower began as the first layers of the teacher's" if recipe.sees else ""
     task = Task(name, [], test, lambda prompt, response: world.judge(prompt, response).grade)
     for preset in recipe.models:
         model, reader = load_model(folder / preset)
@@ -139,7 +139,7 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
             f"- `train.jsonl`: {recipe.train} prompts (seed 1), up to {recipe.references} references each; "
             f"`test.jsonl`: {recipe.test} held-out prompts (seed 2). No prompt stands in both.\n"
             f"- {teachers}: SFT on so many fresh examples (seed 3), {recipe.teacher_epochs} epochs.\n"
-            f"- {starts}: SFT on {taught}, {recipe.student_epochs} epochs: the start.\n"
+            f"- {starts}: SFT on `train.jsonl`, {recipe.student_epochs} epochs: the start{eyes}.\n"
             f"- All: {BLOCKS[recipe.sees]}, a word-level tokenizer of {len(pair.tokenizer)} tokens, "
             "weights in 16 bits (safetensors).\n\n"
             "| model | parameters | layers × width | accuracy, greedy | accuracy, sampled at T = 1 |\n"
