@@ -17,7 +17,9 @@ app.add_typer(commands_claims.app, name="claims")
 app.add_typer(commands_apply.app, name="apply")
 app.command()(commands_scores.evaluate)
 app.command()(commands_scores.grade)
-Task = Annotated[str | None, typer.Option(help="A tiny world: instruct, arithmetic or program.")]
+Task = Annotated[
+    str | None, typer.Option(help="A tiny world: instruct, arithmetic, program or vision.")
+]
 Out = Annotated[Path, typer.Option(help="The folder to write to.")]
 
 

@@ -14,7 +14,8 @@ Judged = Annotated[
     str | None,
     typer.Option(
         "--task",
-        help="A tiny world (instruct, arithmetic, program) or a benchmark (gsm8k, math, humaneval, mbpp).",
+        help="A tiny world (instruct, arithmetic, program, vision) or a benchmark (gsm8k, math, humaneval, "
+        "mbpp).",
     ),
 ]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many prompts.", min=1)]

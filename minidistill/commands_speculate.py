@@ -75,6 +75,7 @@ def speculate(
 def _load(task, prompts, target, draft):
     """The lesson's pair and prompts, or what was named instead of them."""
     from minidistill import load_pair, load_task
+    from minidistill.eyes import texts_only
     from minidistill.tasks import data_dir
 
     work = load_task(prompts or task)  # first: a mistake here costs no model loading
@@ -83,7 +84,9 @@ def _load(task, prompts, target, draft):
     if target is None and task != "instruct":
         raise ValueError(f"a target and a draft are shipped for 'instruct' alone, not for {task!r}")
     folder = data_dir() / "instruct"
-    return load_pair(teacher=target or folder / "target", student=draft or folder / "draft"), work
+    pair = load_pair(teacher=target or folder / "target", student=draft or folder / "draft")
+    texts_only("speculative decoding here", pair.reader)
+    return pair, work
 
 
 def _train(pair, work, chosen, lr, out, how) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from minidistill.batching import encode_prompt, encode_references
 from minidistill.errors import needs_extra
+from minidistill.eyes import at_once
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.scoring import collate, masked_mean, response_log_probs
@@ -112,6 +113,7 @@ def nll(model, pair: Pair, prompts: Sequence, responses: Sequence, rows: int = 6
     kept = [i for i, response in enumerate(responses) if response]
     kept.sort(key=lambda i: len(prompts[i]) + len(responses[i]))
     total, was_training = 0.0, model.training
+    rows = at_once(prompts, rows)
     model.eval()
     for start in range(0, len(kept), rows):
         part = kept[start : start + rows]

@@ -1,4 +1,4 @@
-"""Models that see: how a picture and its question become token ids, and a tiny LLaVA to teach with.
+"""Models that see: how a picture and its question become token ids.
 
 A LLaVA (arXiv 2304.08485) cuts a picture into patches, a vision tower turns each into a vector, a
 projector maps those into the language model's space, and there they stand where the prompt has its
@@ -8,23 +8,10 @@ projector maps those into the language model's space, and there they stand where
 import torch
 from torch import Tensor
 
-from minidistill.errors import nearest, needs_extra
 from minidistill.tasks.pictures import Seen, picture
-from minidistill.tasks.scenes import CELL, GROUND, SIDE
 
 KEPT = 2**14  # numbers in a picture that stays in memory; a larger one is read anew each time
-EYES = {  # text: layers × width; vision: layers × width
-    name: {"text": (layers, width), "vision": (eye_layers, eye_width)}
-    for name, layers, width, eye_layers, eye_width in (
-        ("teacher", 4, 96, 3, 64), ("student", 2, 40, 1, 64),
-    )
-}  # fmt: skip
-TEMPLATE = (
-    "{% for m in messages %}<{{ m['role'] }}> {% for part in m['content'] %}"
-    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %} {% endfor %}"
-    "{% if m['role'] == 'assistant' %}<eos> {% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
+AT_ONCE = 2**24  # numbers in the pictures that a vision tower reads together
 
 
 class Prompt(list):
@@ -37,10 +24,15 @@ class Prompt(list):
 
     @property
     def pixels(self) -> Tensor:
-        found = pixels_of(self.processor, self.image) if self._pixels is None else self._pixels
-        if found.numel() <= KEPT:
-            self._pixels = found
-        return found
+        if self._pixels is not None:
+            return self._pixels
+        return self.keep(pixels_of(self.processor, self.image))
+
+    def keep(self, pixels: Tensor) -> Tensor:
+        """Remember them, if they are few."""
+        if pixels.numel() <= KEPT:
+            self._pixels = pixels
+        return pixels
 
     def longer(self, ids) -> "Prompt":
         """The same picture, the ids carried on by these."""
@@ -60,6 +52,18 @@ def reads_pictures(reader) -> bool:
     return hasattr(reader, "image_processor")
 
 
+def texts_only(what: str, *readers) -> None:
+    """ValueError where a model of pictures and text is given to what reads text alone."""
+    if any(map(reads_pictures, readers)):
+        raise ValueError(f"{what} reads text alone, and this is a model of pictures and text")
+
+
+def at_once(prompts, most: int) -> int:
+    """How many of these prompts go through a model together: `most`, fewer where pictures are large."""
+    size = next((x.pixels.numel() for x in prompts if isinstance(x, Prompt)), 0)
+    return max(1, min(most, AT_ONCE // size)) if size else most
+
+
 def encode_seen(processor, prompt: Seen) -> Prompt:
     """The picture and the question through the chat template, up to where the answer starts.
 
@@ -68,8 +72,9 @@ def encode_seen(processor, prompt: Seen) -> Prompt:
     """
     if processor.image_token in prompt:
         raise ValueError(f"the text of {prompt!r} must not hold {processor.image_token} itself")
-    ids = _laid_out(processor, str(prompt), picture(prompt.image))["input_ids"]
-    found = Prompt(ids, processor, prompt.image)
+    made = _laid_out(processor, str(prompt), picture(prompt.image))
+    found = Prompt(made["input_ids"], processor, prompt.image)
+    found.keep(made["pixel_values"])
     if found.count(processor.image_token_id) == 0:
         raise ValueError("the processor's chat template leaves no place for the picture")
     return found
@@ -139,70 +144,3 @@ def check_same_eyes(teacher, student) -> None:
         )
     if made[0]["input_ids"] != made[1]["input_ids"]:
         raise ValueError("the chat templates of teacher and student differ: give both the same one")
-
-
-def borrow_eyes(student, teacher) -> None:
-    """Start the student's vision tower as the first layers of the teacher's; all of it stays trainable.
-
-    As small vision-language models do in earnest: they begin with a tower that already sees (CLIP's), and
-    learn to speak about it. ValueError for towers of different widths or patches.
-    """
-    ours, theirs = student.model.vision_tower, teacher.model.vision_tower
-    layers = len(ours.encoder.layers)
-    parts = [(ours.embeddings, theirs.embeddings), (ours.pre_layrnorm, theirs.pre_layrnorm)]
-    parts += zip(ours.encoder.layers, theirs.encoder.layers[:layers], strict=True)
-    try:
-        for mine, lent in parts:
-            mine.load_state_dict(lent.state_dict())
-    except RuntimeError:
-        raise ValueError(
-            f"the towers differ: width {ours.config.hidden_size} and {theirs.config.hidden_size}, patches of "
-            f"{ours.config.patch_size} and {theirs.config.patch_size}"
-        ) from None
-
-
-def tiny_processor(tokenizer):
-    """A LlavaProcessor for scenes: CLIP's, one patch a place, over a word-level tokenizer.
-
-    The mean is that of an empty place, so that what is near 0 is ground and what is not is a thing.
-    """
-    try:
-        from transformers import CLIPImageProcessorPil, LlavaProcessor
-    except ImportError:
-        raise ModuleNotFoundError(needs_extra("pillow", "adapt")) from None
-    tokenizer.add_tokens(["<image>"], special_tokens=True)
-    size = {"shortest_edge": SIDE}, {"height": SIDE, "width": SIDE}
-    return LlavaProcessor(
-        CLIPImageProcessorPil(
-            size=size[0], crop_size=size[1], image_mean=[sum(GROUND) / 510] * 3, image_std=[0.3] * 3
-        ),
-        tokenizer, patch_size=CELL, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=TEMPLATE,
-    )  # fmt: skip
-
-
-def tiny_llava(preset: str, processor, seed: int):
-    """A fresh LLaVA of the given preset: a CLIP vision tower, a projector and a Llama."""
-    from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
-
-    from minidistill.models import tiny_config
-
-    if preset not in EYES:
-        raise ValueError(nearest("preset", preset, EYES))
-    tokenizer, (layers, width) = processor.tokenizer, EYES[preset]["text"]
-    eye_layers, eye_width = EYES[preset]["vision"]
-    vision = CLIPVisionConfig(
-        hidden_size=eye_width, intermediate_size=2 * eye_width, num_hidden_layers=eye_layers,
-        num_attention_heads=4, image_size=SIDE, patch_size=CELL, initializer_range=0.06,
-    )  # fmt: skip
-    text = tiny_config(tokenizer, width, num_hidden_layers=layers, num_attention_heads=4)
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=processor.image_token_id,
-        vision_feature_layer=-1, tie_word_embeddings=True,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = LlavaForConditionalGeneration(config)
-    # Where a patch stands must weigh as much as what it shows, else no question of place is learnt.
-    model.model.vision_tower.embeddings.position_embedding.weight.data.mul_(8)
-    return model

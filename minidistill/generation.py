@@ -6,12 +6,11 @@ import torch
 
 from minidistill.batching import seeded
 from minidistill.divergences import check_unit_interval
-from minidistill.eyes import Prompt
+from minidistill.eyes import Prompt, at_once
 from minidistill.models import Pair
 from minidistill.scoring import collate, response_log_probs
 
 CACHE_BYTES = 512 * 2**20
-PICTURES = 2**24  # numbers in the pictures that a vision tower reads at once
 
 
 def sample(
@@ -36,9 +35,7 @@ def sample(
     forbidden = [*pair.image_ids, *range(pair.vocab, width)] or None
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     responses: list[list[int]] = [[]] * len(prompts)
-    rows = min(
-        _rows(model, max(map(len, prompts), default=0) + max_new_tokens), _pictures_at_once(prompts)
-    )
+    rows = at_once(prompts, _rows(model, max(map(len, prompts), default=0) + max_new_tokens))
     was_training = model.training
     model.eval()
     with torch.no_grad(), torch.random.fork_rng():
@@ -131,8 +128,8 @@ def speculative_drafts(
         seen = [longer(prompts[i], responses[i]) for i in unfinished]
         drafts = sample(pair.student, seen, pair, max_new_tokens=draft, **how,
                         seed=seeded(seed, "student", rounds))  # fmt: skip
-        rows = min(_rows(pair.teacher, max(map(len, seen)) + draft), _pictures_at_once(seen))
-        rows = min(rows, 2**27 // (draft * pair.vocab))
+        rows = min(_rows(pair.teacher, max(map(len, seen)) + draft), 2**27 // (draft * pair.vocab))
+        rows = at_once(seen, rows)
         for start in range(0, len(unfinished), max(1, rows)):
             part = slice(start, start + max(1, rows))
             checked = _check(seen[part], drafts[part], unfinished[part], pair, accept, how, rng)
@@ -197,12 +194,6 @@ def longer(prompt: Sequence[int], response: Sequence[int]) -> Sequence[int]:
     if isinstance(prompt, Prompt):
         return prompt.longer(response)
     return [*prompt, *response]
-
-
-def _pictures_at_once(prompts: Sequence) -> int:
-    """How many prompts' pictures a vision tower reads together."""
-    size = next((x.pixels.numel() for x in prompts if isinstance(x, Prompt)), 1)
-    return max(1, PICTURES // size)
 
 
 def _rows(model, width: int) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from minidistill.batching import encode_prompt
 from minidistill.divergences import check_unit_interval
+from minidistill.eyes import texts_only
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.replies import parse_reply
@@ -173,6 +174,7 @@ class LLMJudge:
     """
 
     def __init__(self, model, tokenizer, max_new_tokens: int = 24):
+        texts_only("a judge", tokenizer)
         self.pair = Pair(None, model, tokenizer, len(tokenizer))
         self.max_new_tokens = max_new_tokens
         self.name = f"{type(self).__name__} {model.name_or_path}"

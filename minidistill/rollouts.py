@@ -12,6 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from minidistill.batching import buckets, encode_prompt, seeded
+from minidistill.eyes import at_once
 from minidistill.models import Pair
 from minidistill.scoring import Batch, Scored, collate, response_log_probs
 from minidistill.sources import SOURCES, Replay, Request
@@ -126,8 +127,9 @@ class Rollouts:
         responses = self.responses[name]
         order = sorted(range(len(responses)), key=lambda i: len(responses[i]))
         cache: list[torch.Tensor] = [torch.empty(0)] * len(responses)
-        for start in range(0, len(order), 128):
-            part = order[start : start + 128]
+        rows = at_once(self.prompts, 128)
+        for start in range(0, len(order), rows):
+            part = order[start : start + rows]
             batch = self._collate([(i, responses[i]) for i in part])
             log_p = response_log_probs(self.pair.teacher, batch, self.pair.vocab)
             for i, row in zip(part, log_p, strict=True):

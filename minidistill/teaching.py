@@ -8,12 +8,12 @@ import torch
 from minidistill.batching import encode_prompt
 from minidistill.checkpoint import atomic_write
 from minidistill.evaluation import accuracy
-from minidistill.eyes import borrow_eyes, tiny_llava, tiny_processor
 from minidistill.generation import decode, sample
 from minidistill.judging import scoring_table
 from minidistill.models import load_model, solo, tiny_model, word_tokenizer
 from minidistill.tasks import Example, Task, get_world, write_examples, write_jsonl
 from minidistill.tasks.vision import pictures_card
+from minidistill.tiny_eyes import borrow_eyes, tiny_llava, tiny_processor
 from minidistill.training import distill
 
 
@@ -21,8 +21,8 @@ from minidistill.training import distill
 class Recipe:
     """Sizes and seeds of one world. Teachers see fresh examples, the student the shipped ones.
 
-    `models`: folder → preset of `models.TINY` (`eyes.EYES` where the recipe `sees`). What is in `starts` is
-    where distillation starts, all others teach. `weaker`: teacher → fewer examples than
+    `models`: folder → preset of `models.TINY` (`tiny_eyes.EYES` where the recipe `sees`). What is in
+    `starts` is where distillation starts, all others teach. `weaker`: teacher → fewer examples than
     `teacher_examples`. A tiny world is learnt by the smallest of them, given enough examples, so strength
     is a matter of size and of teaching. `rates`: teacher → another learning rate than `lr`: a deep one
     wants a gentler. Where the recipe `sees`, the student's eyes begin as the first layers of the

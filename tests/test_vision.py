@@ -15,9 +15,10 @@ from minidistill.applications import vision
 from minidistill.batching import encode_prompt, encode_response
 from minidistill.evaluation import make_probe, nll, stored_probe
 from minidistill.experiments import distil_and_score
-from minidistill.eyes import Prompt, check_same_eyes, tiny_llava, tiny_processor
+from minidistill.eyes import Prompt, at_once, check_same_eyes
 from minidistill.generation import sample, speculative_drafts, typical
-from minidistill.models import load_model, make_pair, solo, word_tokenizer
+from minidistill.judging import LLMJudge
+from minidistill.models import load_model, make_pair, prune_layers, solo, word_tokenizer
 from minidistill.objectives import METHODS
 from minidistill.rollouts import Rollouts
 from minidistill.scoring import collate, response_log_probs
@@ -32,6 +33,7 @@ from minidistill.tasks import (
     write_jsonl,
 )
 from minidistill.tasks.pictures import Seen, open_picture
+from minidistill.tiny_eyes import borrow_eyes, tiny_llava, tiny_processor
 from tests.conftest import sharpen
 
 Image = pytest.importorskip("PIL.Image", reason="pictures need pillow")
@@ -605,3 +607,62 @@ def test_pairs_that_see_differently_are_refused(processor, tokenizer):
         ValueError, match="the student reads pictures and the teacher reads text alone"
     ):
         check_same_eyes(tokenizer, processor)
+
+
+def test_what_reads_text_alone_refuses_a_model_of_pictures(shared, processor):
+    with pytest.raises(ValueError, match="a judge reads text alone, and this is a model of pict"):
+        LLMJudge(shared.teacher, processor)
+
+
+def test_a_model_that_sees_loses_layers_of_its_language_model_and_keeps_its_eyes(
+    shared, processor, task, tmp_path
+):
+    student = prune_layers(shared.teacher, 2)
+    student.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again, reader = load_model(tmp_path)
+    eyes, kept = (
+        shared.teacher.model.vision_tower.state_dict(),
+        again.model.vision_tower.state_dict(),
+    )
+    assert all(torch.equal(eyes[name], kept[name]) for name in eyes)
+    assert len(again.get_decoder().layers) == 2 < len(shared.teacher.get_decoder().layers)
+    pair = make_pair(shared.teacher, processor, again, reader)
+    assert distill(pair, task, "kd", **QUICK).steps
+    with pytest.raises(ValueError, match="keep must lie between 2 and 4, but got 5"):
+        prune_layers(shared.teacher, 5)
+
+
+def test_a_student_borrows_the_first_layers_of_its_teachers_eyes(processor):
+    teacher, student = (tiny_llava(name, processor, 3) for name in ("teacher", "student"))
+    borrow_eyes(student, teacher)
+    ours, theirs = (model.model.vision_tower.state_dict() for model in (student, teacher))
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours if "post_layernorm" not in k)
+    assert {k for k in theirs if ".layers.1." in k}, "the teacher's has more layers"
+    narrow = copy.deepcopy(teacher)
+    narrow.model.vision_tower.embeddings.patch_embedding = torch.nn.Conv2d(
+        3, 32, 12, 12, bias=False
+    )
+    with pytest.raises(ValueError, match="the towers differ"):
+        borrow_eyes(student, narrow)
+    with pytest.raises(ValueError, match="unknown preset 'techer'; did you mean 'teacher'"):
+        tiny_llava("techer", processor, 0)
+
+
+def test_large_pictures_go_through_a_model_few_at_a_time(shared, task, monkeypatch):
+    prompts = prompts_of(shared, task)
+    assert at_once(prompts, 128) == 128
+    assert at_once([[1, 2], [3]], 128) == 128, "texts alone are not held back"
+    how = {"temperature": 1, "max_new_tokens": 4}
+    said = sample(shared.student, prompts, shared, temperature=0, max_new_tokens=4)
+    whole = nll(shared.student, shared, prompts, said)
+    worth = vision.worth(shared.student, shared, prompts, said)
+    size = prompts[0].pixels.numel()
+    monkeypatch.setattr("minidistill.eyes.AT_ONCE", 2 * size)
+    assert at_once(prompts, 128) == 2
+    assert sample(shared.student, prompts, shared, temperature=0, max_new_tokens=4) == said
+    assert nll(shared.student, shared, prompts, said) == pytest.approx(whole, abs=1e-5)
+    torch.testing.assert_close(vision.worth(shared.student, shared, prompts, said), worth)
+    monkeypatch.setattr("minidistill.eyes.AT_ONCE", 1)
+    assert at_once(prompts, 128) == 1
+    assert len(sample(shared.student, prompts[:3], shared, **how)) == 3

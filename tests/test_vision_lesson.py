@@ -297,6 +297,16 @@ def test_apply_vision_answers_mistakes_in_a_sentence(tmp_path, arguments, compla
     assert not (tmp_path / "run").exists()
 
 
+def test_apply_speculate_refuses_models_that_see(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "say it"}\n{"prompt": "again"}\n')
+    folder = vision.data_dir() / "vision"
+    command = [sys.executable, "-m", "minidistill", "apply", "speculate", "--prompts", "p.jsonl"]
+    command += ["--target", str(folder / "teacher"), "--draft", str(folder / "student")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "speculative decoding here reads text alone" in done.stderr.strip().splitlines()[-1]
+
+
 def test_apply_vision_names_the_line_without_a_picture_and_the_models_that_do_not_read_one(
     tmp_path,
 ):

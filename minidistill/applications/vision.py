@@ -4,8 +4,10 @@ Nothing of the method changes: a picture is part of the prompt, so every diverge
 What is new is what can be asked of a student: is it right because it looks?
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from statistics import mean
 
@@ -15,14 +17,14 @@ from torch import Tensor
 from minidistill import divergences as D
 from minidistill.batching import encode_prompt, encode_response
 from minidistill.errors import nearest
-from minidistill.eyes import Prompt
+from minidistill.eyes import Prompt, at_once
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.report import logs_of
 from minidistill.scoring import collate, masked_mean, response_log_probs
 from minidistill.tasks import Example, Task, data_dir, scenes
 from minidistill.tasks.pictures import Seen
-from minidistill.tasks.vision import WORLD
+from minidistill.tasks.vision import NUMBERS, WORLD
 
 ARMS = ("sft", "gkd", "distillm", "cald", "distillm2")
 # Table 7 of the paper (arXiv 2503.07067): LLaVA-1.5-7B → TinyLLaVA-1.4B, OK-VQA and TextVQA, per cent.
@@ -77,9 +79,9 @@ def worth(model, pair: Pair, prompts: Sequence[Prompt], responses, how: str = "g
 
 def _token_log_probs(model, pair: Pair, prompts, responses) -> Tensor:
     """Mean log-probability of each response's tokens: (prompts,)."""
-    found = []
-    for start in range(0, len(prompts), 128):
-        part = slice(start, start + 128)
+    found, rows = [], at_once(prompts, 128)
+    for start in range(0, len(prompts), rows):
+        part = slice(start, start + rows)
         batch = collate(prompts[part], responses[part], pair.pad_id, pair.device)
         log_probs = response_log_probs(model, batch, pair.vocab)
         chosen = log_probs.gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)
@@ -103,6 +105,41 @@ def best_blind(right: Mapping[str, Sequence[Sequence[str]]]) -> float:
         hits += max(counts.values(), default=0)
         asked += len(pictures)
     return hits / asked if asked else 0.0
+
+
+def right_facts(prompt: Seen) -> tuple[str, list[str]]:
+    """What a question of the vision world asks, whatever its wording, and every fact that answers it."""
+    name, slots = WORLD.read_prompt(prompt)
+    question = " ".join([name, *(slots[slot] for slot in sorted(slots.keys() - {"scene"}))])
+    things = scenes.read(slots["scene"])
+    asked = [t for t in things if all(getattr(t, s, w) == w for s, w in slots.items())]
+    if name == "colour":
+        return question, [t.colour for t in asked]
+    if name == "where":
+        return question, [" ".join(t.place) for t in asked]
+    if name == "what":
+        return question, [t.name for t in asked]
+    if name == "name":
+        names, number = sorted(t.name for t in things), NUMBERS.index(slots["n"])
+        return question, [", ".join(some) for some in combinations(names, number)]
+    facts = WORLD.families[name].answer(
+        random.Random(0), slots
+    )  # of a count there is one right fact
+    return question, [" ".join(facts.values())]
+
+
+def guesses(count: int = 12_000, seed: int = 0, least: int = 20) -> dict[str, float]:
+    """(11.3) kind by kind, on fresh pictures; a question with fewer than `least` pictures is left out."""
+    rng, kinds = random.Random(seed), {name: {} for name in WORLD.families}
+    for _ in range(count):
+        prompt = WORLD.write_prompt(rng)
+        question, right = right_facts(prompt)
+        kinds[family(prompt)].setdefault(question, []).append(right)
+    often = {
+        name: {x: pictures for x, pictures in questions.items() if len(pictures) >= least}
+        for name, questions in kinds.items()
+    }
+    return {name: best_blind(questions) for name, questions in often.items()}
 
 
 # --- answers and scores -------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from minidistill.errors import nearest
-from minidistill.tasks.pictures import SCENE, Seen, image_of, picture
+from minidistill.tasks.pictures import SCENE, Seen, check_picture, image_of
 
 WORLDS = ("instruct", "arithmetic", "program", "vision")
 NO_ANSWER = "no answer"  # the reason of a grade of 0 where there was nothing to grade
@@ -176,7 +176,7 @@ def _example(record: object, folder: Path) -> Example:
     prompt = "\n\n".join(filter(None, parts))
     if image := _text(record, "image"):
         prompt = Seen(prompt, image if image.startswith(SCENE) else _path(folder, image))
-        picture(prompt.image)  # one that cannot be read should be told with its line
+        check_picture(prompt.image)  # one that cannot be read should be told with its line
     return Example(prompt, tuple(references))
 
 

@@ -59,6 +59,13 @@ def picture(image: str):
     return scenes.render(image) if image.startswith(SCENE) else open_picture(Path(image))
 
 
+def check_picture(image: str) -> None:
+    """ValueError, one sentence, for what `picture` could not show; a scene is only read, not drawn."""
+    from minidistill.tasks import scenes
+
+    scenes.read(image) if image.startswith(SCENE) else open_picture(Path(image))
+
+
 def open_picture(path: Path):
     """Any picture file as RGB: upright, transparent parts on white, of an animation the first frame.
 
