@@ -1,6 +1,7 @@
 """What lesson 11 computes and draws, the arms and contrasts of C13, and the command."""
 
 import json
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,9 @@ from minidistill.batching import encode_response
 from minidistill.checkpoint import write_log
 from minidistill.scoring import collate, response_log_probs
 from minidistill.tasks import scenes
+from minidistill.tasks.grammar import join
 from minidistill.tasks.pictures import Seen
+from minidistill.tasks.vision import WORLD
 
 pytest.importorskip("PIL.Image", reason="pictures need pillow")
 from minidistill.applications import vision_plots
@@ -91,6 +94,39 @@ def test_11_3_best_blind_by_hand():
     assert vision.best_blind({"x": [["a", "a"], ["b"]]}) == 0.5, "said twice is right once"
     assert vision.best_blind({"x": [[], []]}) == 0
     assert vision.best_blind({}) == 0
+
+
+def spoken(question: str, fact: str) -> str:
+    """A fact in a wording that the judge reads."""
+    kind, words = question.split()[0], fact.split()
+    if kind == "what":
+        return f"a {fact} ."
+    if kind == "name":
+        return f"{join([f'a {name}' for name in fact.split(', ')])} ."
+    if kind == "count":
+        return f"{words[0]} ."
+    return f"more {words[1]} , {words[0]} to {words[2]} ." if kind == "compare" else f"{fact} ."
+
+
+def test_11_3_the_right_facts_are_those_that_the_judge_accepts():
+    rng, facts = random.Random(4), {}
+    for _ in range(400):
+        prompt = WORLD.write_prompt(rng)
+        question, right = vision.right_facts(prompt)
+        facts.setdefault(question.split()[0], set()).update(right)
+        accepted = {spoken(question, fact) for fact in right}
+        for text in {spoken(question, fact) for fact in facts[question.split()[0]]}:
+            assert (WORLD.judge(prompt, text).grade == 1) == (text in accepted), (prompt, text)
+    assert len(facts) == 6
+
+
+def test_11_3_guesses_are_bounds_by_kind_that_no_blind_answer_exceeds(pair, task):
+    found = vision.guesses(6000)
+    assert list(found) == [*WORLD.families, "all"]
+    assert found["all"] == pytest.approx(sum(found[n] for n in WORLD.families) / 6)
+    blind = vision.graded(task, vision.answers(pair.teacher, pair, task.test, "grey"))
+    assert blind["all"] < found["all"] < 0.3
+    assert found["what"] < 0.1 < found["count"] < 0.4
 
 
 # --- blindness ----------------------------------------------------------------------------------------
@@ -198,6 +234,10 @@ def test_family_bars_carry_their_spread():
     ax = vision_plots.draw_families(course_plots.axes(), rows, "accuracy", "x")
     assert sorted(round(p.get_height(), 2) for p in ax.patches) == [0.3, 0.3, 0.5, 0.6]
     assert len(ax.collections) == 2, "a whisker where there are two seeds"
+    guess = {"count": 0.25, "all": 0.2}
+    ax = vision_plots.draw_families(course_plots.axes(), rows, "accuracy", "x", guess)
+    assert [float(line[0][1]) for line in ax.collections[-1].get_segments()] == [0.25, 0.2]
+    assert "best guess" in [text.get_text() for text in ax.get_legend().get_texts()]
 
 
 def test_worth_is_drawn_as_a_share_of_responses():

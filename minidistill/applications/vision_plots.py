@@ -71,8 +71,17 @@ def draw_patches(axes, image: str, side: int, title: str = "") -> None:
     right.set_axis_off()
 
 
-def draw_families(ax, rows: Mapping[str, Sequence[Mapping[str, float]]], ylabel: str, title=""):
-    """Bars by family, a bar a name: the mean over seeds, with a whisker from lowest to highest."""
+def draw_families(
+    ax,
+    rows: Mapping[str, Sequence[Mapping[str, float]]],
+    ylabel: str,
+    title: str = "",
+    guess: Mapping[str, float] | None = None,
+):
+    """Bars by family, a bar a name: the mean over seeds, with a whisker from lowest to highest.
+
+    `guess`: (11.3) of each family, a line across its bars.
+    """
     names = list(next(iter(rows.values()))[0])
     bars = {who: [mean(seed[n] for seed in seeds) for n in names] for who, seeds in rows.items()}
     plots.token_bars(bars, names, ax, title=title)
@@ -83,6 +92,11 @@ def draw_families(ax, rows: Mapping[str, Sequence[Mapping[str, float]]], ylabel:
             values = [seed[name] for seed in seeds]
             if len(values) > 1:
                 ax.vlines(x, min(values), max(values), color=plots.BLACK, linewidth=1)
+    if guess:
+        places, heights = range(len(names)), [guess[name] for name in names]
+        ends = [[place + side for place in places] for side in (-0.46, 0.46)]
+        ax.hlines(heights, *ends, color=plots.BLACK, linestyle=":", label="best guess")
+        ax.legend()
     ax.set(xlabel="kind of question", ylabel=ylabel)
     return ax
 
