@@ -16,7 +16,7 @@ from minidistill.batching import encode_prompt, encode_response
 from minidistill.evaluation import make_probe, nll, stored_probe
 from minidistill.experiments import distil_and_score
 from minidistill.eyes import Prompt, at_once, check_same_eyes
-from minidistill.generation import sample, speculative_drafts, typical
+from minidistill.generation import longer, sample, speculative_drafts, typical
 from minidistill.judging import LLMJudge
 from minidistill.models import load_model, make_pair, prune_layers, solo, word_tokenizer
 from minidistill.objectives import METHODS
@@ -500,6 +500,16 @@ def test_nobody_writes_a_place_for_a_picture(shared, task):
             model, prompts_of(shared, task), shared, temperature=temperature, max_new_tokens=5
         )
         assert not any(shared.image_ids[0] in y for y in said)
+
+
+def test_drafts_go_on_where_they_stopped(shared, task):
+    """Nothing rejected, nothing drawn: three words at a time must end in what is written at once."""
+    prompts, how = prompts_of(shared, task)[:6], {"temperature": 0.0, "max_new_tokens": 8}
+    drafts = speculative_drafts(prompts, shared, lambda p: p >= 0, draft=3, **how)
+    assert drafts == sample(shared.student, prompts, shared, **how)
+    assert max(map(len, drafts)) > 3
+    assert [*longer(prompts[0], [7, 8])] == [*prompts[0], 7, 8]
+    assert longer(prompts[0], [7]).pixels is prompts[0].pixels
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, 1.0])
