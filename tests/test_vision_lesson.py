@@ -14,6 +14,7 @@ from minidistill import plots as course_plots
 from minidistill.applications import vision
 from minidistill.batching import encode_response
 from minidistill.checkpoint import write_log
+from minidistill.contrasts import Contrast
 from minidistill.scoring import collate, response_log_probs
 from minidistill.tasks import scenes
 from minidistill.tasks.grammar import join
@@ -256,6 +257,28 @@ def test_c13_compares_accuracies_in_the_world_of_pictures():
         assert contrast.weights["vision/distillm2"] == 1
     assert "vision" not in arms.DOMAINS, "lesson 09 compares three worlds"
     assert "vision/cald" in arms.CONTROLS
+
+
+def test_what_is_said_under_c13(task):
+    """Five to ten points for all, most where a colour is said; GKD, DistiLLM ahead; schedules level."""
+    logged = vision.logged(task)
+    for name in ("gkd", "distillm", "cald", "distillm2"):
+        rows = [
+            {kind: row[kind] - start[kind] for kind in row}
+            for row, start in zip(logged[name], logged["sft"], strict=True)
+        ]
+        assert all(0.045 < row["all"] < 0.105 for row in rows), name
+        gains = {kind: sum(row[kind] for row in rows) / 5 for kind in WORLD.families}
+        assert set(sorted(gains, key=gains.get)[-2:]) == {"colour", "name"}, name
+
+    def against(ours, theirs):
+        weights = {f"vision/{ours}": 1, f"vision/{theirs}": -1}
+        return claims.judge(Contrast("", weights, "accuracy"), vision.data_dir() / "runs")
+
+    for ahead in ("gkd", "distillm"):
+        assert 0.01 < against(ahead, "distillm2").mean < 0.02
+    for level in (against("gkd", "distillm"), against("cald", "distillm2")):
+        assert level.verdict == "not resolved"
 
 
 # --- the command --------------------------------------------------------------------------------------
