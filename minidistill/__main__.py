@@ -127,11 +127,15 @@ def table(
 
 def _load(task, prompts, teacher, student):
     from minidistill import load_pair, load_task
+    from minidistill.tasks import check_shown
 
     if (task is None) == (prompts is None):
         raise ValueError("give either --task NAME or --prompts FILE.jsonl")
     work = load_task(task or prompts)  # first: a mistake here costs no model loading
-    return load_pair(task, teacher=teacher, student=student), work
+    pair = load_pair(task, teacher=teacher, student=student)
+    if prompts:
+        check_shown(prompts, pair.processor is not None)
+    return pair, work
 
 
 def _setting(text: str) -> tuple[str, object]:

@@ -45,9 +45,12 @@ def evaluate(
     Without a teacher the references take its place. A benchmark reads its data from --prompts.
     """
     from minidistill.evaluation import evaluate
+    from minidistill.tasks import check_shown
 
     work = _task(task, prompts, limit, allow_unsandboxed)
     pair = _models(task, teacher, student)
+    if task is None:
+        check_shown(prompts, pair.processor is not None)
     sampling = {"temperature": temperature, "max_new_tokens": max_new_tokens, "draws": draws}
     scores = asdict(evaluate(pair, work, seed=seed, **sampling))
     print_scores({"student": {k: v for k, v in scores.items() if not isinstance(v, list)}})

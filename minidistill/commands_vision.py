@@ -69,14 +69,13 @@ def vision(
 def _pictures(prompts: Path | None):
     """The tiny world, or a file each line of which has a picture."""
     from minidistill import load_task
-    from minidistill.tasks import read_records
+    from minidistill.tasks import check_shown
 
     if prompts is None:
         return load_task("vision")
-    for where, record in read_records(prompts) if prompts.suffix == ".jsonl" else ():
-        if isinstance(record, dict) and not record.get("image"):
-            raise ValueError(f"{where}: no field 'image', and these models want a picture")
-    return load_task(prompts)
+    work = load_task(prompts)
+    check_shown(prompts, sees=True)
+    return work
 
 
 def _answers(model, pair, work, show) -> list[str]:

@@ -360,6 +360,42 @@ def test_apply_vision_answers_mistakes_in_a_sentence(tmp_path, arguments, compla
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("command", ["distill", "evaluate"])
+@pytest.mark.parametrize(
+    ("world", "line", "complaint"),
+    [
+        ("instruct", {"prompt": "what is it ?", "image": "0.png"}, "these models read text alone"),
+        ("vision", {"prompt": "what is it ?"}, "these models want a picture"),
+    ],
+)
+def test_other_commands_name_the_line_whose_picture_is_missing_or_too_much(
+    tmp_path, command, world, line, complaint
+):
+    prompts, folder = photographs(tmp_path), vision.data_dir() / world
+    whole = prompts.read_text().splitlines()
+    if world == "instruct":
+        whole = ['{"prompt": "say it"}'] * len(whole)
+    prompts.write_text("\n".join([*whole, json.dumps(line)]))
+    models = ["--teacher", str(folder / "teacher"), "--student", str(folder / "student")]
+    out = ["--out", str(tmp_path / "run")] * (command == "distill")
+    command = [
+        sys.executable,
+        "-m",
+        "minidistill",
+        command,
+        "--prompts",
+        str(prompts),
+        *models,
+        *out,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert "p.jsonl, line 9: " in last
+    assert complaint in last
+    assert not (tmp_path / "run").exists()
+
+
 def test_apply_speculate_refuses_models_that_see(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"prompt": "say it"}\n{"prompt": "again"}\n')
     folder = vision.data_dir() / "vision"

@@ -138,6 +138,17 @@ def read_records(path: Path) -> Iterator[tuple[str, object]]:
         yield where, record
 
 
+def check_shown(path: Path, sees: bool) -> None:
+    """ValueError with file and line unless each prompt has a picture (`sees`: the models do) or none has."""
+    for where, record in read_records(path):
+        if isinstance(record, dict) and bool(record.get("image")) != sees:
+            raise ValueError(
+                f"{where}: no field 'image', and these models want a picture"
+                if sees
+                else f"{where}: a field 'image', and these models read text alone"
+            )
+
+
 def _read_utf8(path: Path) -> str:
     content = path.read_bytes()
     try:
