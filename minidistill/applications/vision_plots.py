@@ -15,7 +15,7 @@ from minidistill.models import Pair
 from minidistill.tasks import Example, scenes
 from minidistill.tasks.pictures import SCENE, Seen, picture
 
-WIDE = 33  # characters of a line below a picture
+WIDE = 36  # characters of a line below a picture
 
 
 def gallery(
