@@ -110,12 +110,15 @@ def _judge(work, model, pairs):
 
 
 def _start(task, student):
+    from minidistill.eyes import texts_only
     from minidistill.models import load_model
     from minidistill.tasks import WORLDS, data_dir
 
     if student is None and task not in WORLDS:
         raise ValueError("name the model to start from: --student MODEL")
-    return load_model(student or data_dir() / task / "student")
+    model, tokenizer = load_model(student or data_dir() / task / "student")
+    texts_only("preference optimisation here", tokenizer)
+    return model, tokenizer
 
 
 NAMES = {

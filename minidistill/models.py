@@ -16,7 +16,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
 )
-from transformers.utils import logging
+from transformers.utils import is_vision_available, logging
 
 from minidistill.errors import nearest, needs_extra
 from minidistill.eyes import check_same_eyes, reads_pictures
@@ -115,8 +115,11 @@ def load_model(source: str | Path):
         raise FileNotFoundError(f"no model at {source}: give a folder, a .gguf file or a hub name")
     if path.suffix == ".gguf":
         source, options = path.parent, {"gguf_file": path.name}
+    sees = not options and _sees(source)
+    if sees and not is_vision_available():
+        raise ModuleNotFoundError(needs_extra("pillow", "adapt"))
     try:
-        if not options and _sees(source):
+        if sees:
             reader = AutoProcessor.from_pretrained(source, backend="pil")
             return AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32), reader
         tokenizer = AutoTokenizer.from_pretrained(source, **options)

@@ -26,6 +26,7 @@ from minidistill.settings import Settings, fingerprint
 from minidistill.tasks import (
     Example,
     Task,
+    data_dir,
     get_world,
     read_jsonl,
     scenes,
@@ -617,6 +618,22 @@ def test_pairs_that_see_differently_are_refused(processor, tokenizer):
         ValueError, match="the student reads pictures and the teacher reads text alone"
     ):
         check_same_eyes(tokenizer, processor)
+
+
+def test_without_pillow_it_is_told_what_to_install(monkeypatch):
+    monkeypatch.setattr("minidistill.models.is_vision_available", lambda: False)
+    with pytest.raises(ModuleNotFoundError, match=r"pillow: pip install .minidistill\[adapt\]"):
+        load_model(data_dir() / "vision" / "student")
+    load_model(data_dir() / "instruct" / "student")
+
+
+def test_a_folder_without_a_processor_is_named(tmp_path):
+    files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    for name in files:
+        (tmp_path / name).write_bytes((data_dir() / "vision" / "student" / name).read_bytes())
+    with pytest.raises(OSError, match="cannot load a model from") as error:
+        load_model(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_what_reads_text_alone_refuses_a_model_of_pictures(shared, processor):

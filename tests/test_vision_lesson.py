@@ -247,6 +247,16 @@ def test_worth_is_drawn_as_a_share_of_responses():
     assert list(ax.lines[0].get_ydata()) == pytest.approx([1 / 6, 0.5, 5 / 6])
 
 
+def test_the_panel_trains_a_model_that_sees(task):
+    live = pytest.importorskip("minidistill.live")
+    tiny = replace(task, train=task.train[:8], test=task.test[:8])
+    under = {"shipped": [{"step": 0, "nll_teacher": 1.0, "nll_student": 1.0}]}
+    panel = live.TrainPanel(lambda: load_pair("vision"), tiny, ["gkd"], {}, shipped=under)
+    panel._work("gkd", {})
+    assert "step 1 of 1" in panel.message.value
+    assert bytes(panel.picture.value).startswith(b"\x89PNG")
+
+
 # --- the ledger ---------------------------------------------------------------------------------------
 def test_c13_compares_accuracies_in_the_world_of_pictures():
     claim = claims.get_claim("C13")
@@ -396,14 +406,24 @@ def test_other_commands_name_the_line_whose_picture_is_missing_or_too_much(
     assert not (tmp_path / "run").exists()
 
 
-def test_apply_speculate_refuses_models_that_see(tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "who"),
+    [
+        (
+            ("speculate", "--prompts", "p.jsonl", "--target", "T", "--draft", "S"),
+            "speculative decoding",
+        ),
+        (("preference", "--task", "vision"), "preference optimisation"),
+    ],
+)
+def test_applications_of_text_alone_refuse_models_that_see(tmp_path, arguments, who):
     (tmp_path / "p.jsonl").write_text('{"prompt": "say it"}\n{"prompt": "again"}\n')
     folder = vision.data_dir() / "vision"
-    command = [sys.executable, "-m", "minidistill", "apply", "speculate", "--prompts", "p.jsonl"]
-    command += ["--target", str(folder / "teacher"), "--draft", str(folder / "student")]
+    models = {"T": str(folder / "teacher"), "S": str(folder / "student")}
+    command = [sys.executable, "-m", "minidistill", "apply", *(models.get(a, a) for a in arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "speculative decoding here reads text alone" in done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2, done.stderr
+    assert f"{who} here reads text alone" in done.stderr.strip().splitlines()[-1]
 
 
 def test_apply_vision_names_the_line_without_a_picture_and_the_models_that_do_not_read_one(
