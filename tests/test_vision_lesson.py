@@ -214,6 +214,7 @@ def test_a_gallery_shows_every_picture_with_all_that_was_said(task):
     said = {"teacher": ["yes ."] * 5, "student": [e.references[0] for e in task.test[:5]]}
     figure = vision_plots.gallery(task.test[:5], said, task.grade)
     texts = ["\n".join(t.get_text() for t in ax.texts) for ax in figure.axes]
+    texts = [text.replace("\N{NO-BREAK SPACE}", " ") for text in texts]
     assert sum("asked:" in text for text in texts) == 5
     assert all("– teacher: yes ." in text and "+ student:" in text for text in texts[:5])
     assert [len(ax.images) for ax in figure.axes] == [1] * 5 + [0] * 3

@@ -36,13 +36,20 @@ def gallery(
             continue
         prompt = examples[number].prompt
         show_picture(ax, prompt.image)
-        text = textwrap.wrap(f"asked: {prompt}", WIDE)[:2]
+        text = _wrapped(f"asked: {prompt}")
         for who, answers in said.items():
             mark = ("+ " if grade(prompt, answers[number]) >= 1 else "– ") if grade else ""
-            text += textwrap.wrap(f"{mark}{who}: {answers[number]}", WIDE)[:2]
+            text += _wrapped(f"{mark}{who}: {answers[number]}")
         ax.text(0, -0.05, "\n".join(text), va="top", fontsize=7.5, transform=ax.transAxes)
         ax.text(0, -0.05, "\n" * lines, va="top", fontsize=7.5, transform=ax.transAxes)  # room
     return axes.flat[0].figure
+
+
+def _wrapped(text: str) -> list[str]:
+    """Two lines at most; a stop or a comma stays beside its word."""
+    for sign in ".,?":
+        text = text.replace(f" {sign}", f"\N{NO-BREAK SPACE}{sign}")
+    return textwrap.wrap(text, WIDE)[:2]
 
 
 def show_picture(ax, image: str) -> None:
