@@ -26,7 +26,7 @@ def vision(
         ),
     ] = None,
     method: Annotated[str, typer.Option(help="A wrong name lists them all.")] = "distillm2",
-    epochs: Annotated[int, typer.Option(min=1)] = 3,
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
     limit: Annotated[int, typer.Option(help="Training prompts at most.", min=1)] = 1000,
     lr: Annotated[float, typer.Option(help="A real model wants less.")] = 1.5e-3,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
