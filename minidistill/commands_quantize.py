@@ -98,6 +98,7 @@ def quantize(
 def _load(model, task, prompts, train_limit, test_limit):
     """A pair of the model and a copy of it that is to be broken, and the prompts."""
     from minidistill import load_task
+    from minidistill.eyes import texts_only
     from minidistill.models import load_model, make_pair
     from minidistill.tasks import data_dir
 
@@ -106,6 +107,7 @@ def _load(model, task, prompts, train_limit, test_limit):
         raise ValueError("--model wants --prompts FILE.jsonl: the tiny worlds' words are their own")
     work = replace(work, train=work.train[:train_limit], test=work.test[:test_limit])
     teacher, tokenizer = load_model(model or data_dir() / task / "teacher")
+    texts_only("quantization here", tokenizer)
     return make_pair(teacher, tokenizer, copy.deepcopy(teacher), tokenizer), work
 
 

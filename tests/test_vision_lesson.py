@@ -415,6 +415,7 @@ def test_other_commands_name_the_line_whose_picture_is_missing_or_too_much(
             "speculative decoding",
         ),
         (("preference", "--task", "vision"), "preference optimisation"),
+        (("quantize", "--prompts", "p.jsonl", "--model", "T"), "quantization"),
     ],
 )
 def test_applications_of_text_alone_refuse_models_that_see(tmp_path, arguments, who):
