@@ -89,7 +89,7 @@ def _form(yours: object, right: Tensor) -> str | None:
         if yours.dim() == 0:
             return f"{shapes}: reduce the last axis only, and keep one number for each row."
         if yours.dim() == right.dim() + 1:
-            return f"{shapes}: the last axis is still there; sum over it."
+            return f"{shapes}: there is one axis too many; which one has to go?"
         return f"{shapes}."
     if yours.isnan().any():
         return "the shape is right, but there is NaN even on ordinary inputs: a log of a negative number?"

@@ -22,7 +22,7 @@ def vision(
         Path | None,
         typer.Option(
             help='A JSONL file, a line as {"prompt": "…", "image": "a/b.png", "references": ["…"]}; '
-            "paths are seen from the file. Without it: the tiny world."
+            "paths are relative to that file. Without it: the tiny world."
         ),
     ] = None,
     method: Annotated[str, typer.Option(help="A wrong name lists them all.")] = "distillm2",

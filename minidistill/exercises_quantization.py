@@ -8,8 +8,16 @@ from minidistill.exercise import Exercise
 _DRAW = torch.Generator().manual_seed(12)
 _WEIGHT = torch.randn(4, 16, generator=_DRAW)
 _CASES = ((_WEIGHT, 3, 8), (_WEIGHT[:2], 2, 4))
-# A largest weight below zero lies half-way between two places, and either is right: here none is.
-_UNTIED = ((_WEIGHT.abs() - 0.4, 3, 8), (_WEIGHT[:2].abs() - 0.3, 2, 4))
+
+
+def _upright(weight, group):
+    """Each group's largest weight made positive: a negative one lies half-way, and either place is right."""
+    groups = weight.reshape(len(weight), -1, group)
+    largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
+    return (groups * largest.sign()).reshape(weight.shape)
+
+
+_UNTIED = ((_upright(_WEIGHT, 8), 3, 8), (_upright(_WEIGHT[:2], 4), 2, 4))
 _ZEROS = {"a group of zeros (0/0)": (torch.zeros(1, 4), 2, 4)}
 _LAYER = (torch.randn(3, 8, generator=_DRAW), torch.randn(5, 8, generator=_DRAW))
 _ADAPTERS = (torch.randn(2, 8, generator=_DRAW), torch.randn(5, 2, generator=_DRAW))
@@ -34,11 +42,11 @@ def _groups(weight, group):
     return weight.reshape(len(weight), -1, group)
 
 
-def _on(weight, bits, group, low=None, high=None, way=torch.round):
+def _on(weight, bits, group, low=None, high=None, way=torch.round, stretch=1.0):
     """Rounded with another mistake each."""
     high = 2 ** (bits - 1) - 1 if high is None else high
     low = -(2 ** (bits - 1)) if low is None else low
-    step = group_steps(weight, bits, group).unsqueeze(-1)
+    step = stretch * group_steps(weight, bits, group).unsqueeze(-1)
     ints = way(_groups(weight, group) / step).clamp(low, high)
     return (ints * step).reshape(weight.shape)
 
@@ -62,6 +70,13 @@ QUANTIZATION = {
             ),
             "it is twice too large: the range from −max|w| to max|w| is 2 max|w|, but only one of "
             "its halves is max|w|": lambda w, b, g: 2 * group_steps(w, b, g),
+            "this is the range from the smallest to the largest weight; (12.1) takes that from −max|w| "
+            "to max|w|": lambda w, b, g: (
+                (_groups(w, g).amax(-1) - _groups(w, g).amin(-1)) / (2**b - 1)
+            ),
+            "a group is made of neighbours: reshape to (rows, groups, group), in this order": (
+                lambda w, b, g: w.reshape(len(w), g, -1).abs().amax(1) / (2 ** (b - 1) - 0.5)
+            ),
             "this is one step a row: each group has its own": lambda w, b, g: group_steps(
                 w, b, w.shape[1]
             ).expand(-1, w.shape[1] // g),
@@ -87,6 +102,10 @@ QUANTIZATION = {
                 w, b, g, way=torch.trunc
             ),
             "it is rounded down, not to the nearest": lambda w, b, g: _on(w, b, g, way=torch.floor),
+            "it is rounded up, not to the nearest": lambda w, b, g: _on(w, b, g, way=torch.ceil),
+            "max|w| lies on a place here: the step is max|w| / (2^(b−1) − ½)": lambda w, b, g: _on(
+                w, b, g, stretch=(2 ** (b - 1) - 0.5) / (2 ** (b - 1) - 1)
+            ),
             "the row has one step; each group has its own": lambda w, b, g: rounded(
                 w, b, w.shape[1]
             ),

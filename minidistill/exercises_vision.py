@@ -73,6 +73,9 @@ VISION = {
             "every patch is transposed: its rows stand where its columns belong": (
                 _sized(lambda v, p: _cut(v, p).permute(1, 3, 0, 4, 2))
             ),
+            "rows and channels have changed places within a patch: the channels come first": (
+                _sized(lambda v, p: _cut(v, p).permute(1, 3, 2, 0, 4))
+            ),
             "H / P and P have changed places: a patch is made of neighbours": (
                 _sized(lambda v, p: _cut(v, p).permute(2, 4, 0, 1, 3))
             ),
@@ -121,6 +124,12 @@ VISION = {
             ),
             "one answer serves all questions here: a blind model still reads the question": (
                 lambda right: right.float().mean((0, 1)).amax()
+            ),
+            "the mean is over the questions: a blind model knows the question, not the picture": (
+                lambda right: right.float().mean(0).amax(-1).mean()
+            ),
+            "the right answers are summed over the pictures: divide by their number": (
+                lambda right: right.float().sum(1).amax(-1).mean()
             ),
             "this is the worst choice, not the best": (
                 lambda right: right.float().mean(1).amin(-1).mean()

@@ -200,7 +200,7 @@ def test_swapped_models_are_told_so():
         (lambda p, q: 1.0, "a tensor is wanted, but your function returns float"),
         (lambda p, q: None, "returns NoneType"),
         (lambda p, q: kl(p, q).sum(), "the shape is (), but (3,) is wanted: reduce the last axis"),
-        (lambda p, q: p.exp() * (p - q), "the last axis is still there; sum over it"),
+        (lambda p, q: p.exp() * (p - q), "there is one axis too many"),
         (lambda p, q: kl(p, q)[:2], "the shape is (2,), but (3,) is wanted"),
         (lambda p, q: kl(p, q) * torch.nan, "NaN even on ordinary inputs"),
         (lambda p, q: 2 * kl(p, q), "every value is 2 times what it should be"),

@@ -5,6 +5,7 @@ What is new is what can be asked of a student: is it right because it looks?
 """
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -89,21 +90,21 @@ def _token_log_probs(model, pair: Pair, prompts, responses) -> Tensor:
     return torch.cat(found) if found else torch.empty(0)
 
 
-def best_blind(right: Mapping[str, Sequence[Sequence[str]]]) -> float:
+def best_blind(right: Mapping[str, Sequence], fresh: Mapping[str, Sequence] | None = None) -> float:
     r"""(11.3) The accuracy that no blind answer exceeds: Σ_x P(x) max_y P(y is right | x).
 
     `right`: question → for each picture it was asked about, all answers that are right there. A blind model
     says one thing to a question whatever the picture; the best choice is right most often. On a sample of n
     pictures a question the estimate is too high (each maximum is fitted to its sample), at n = 1 it is 1.
+    With `fresh`, of the same form, the choice is made on `right` and counted there: then it is not.
     """
     hits = asked = 0
-    for pictures in right.values():
-        counts: dict[str, int] = {}
-        for answers in pictures:
-            for answer in set(answers):
-                counts[answer] = counts.get(answer, 0) + 1
-        hits += max(counts.values(), default=0)
-        asked += len(pictures)
+    for question, pictures in right.items():
+        often = Counter(answer for answers in pictures for answer in set(answers))
+        best = max(often, key=often.get, default=None)
+        counted = pictures if fresh is None else fresh.get(question, [])
+        hits += sum(best in answers for answers in counted)
+        asked += len(counted)
     return hits / asked if asked else 0.0
 
 
@@ -128,21 +129,19 @@ def right_facts(prompt: Seen) -> tuple[str, list[str]]:
     return question, [" ".join(facts.values())]
 
 
-def guesses(count: int = 12_000, seed: int = 0, least: int = 20) -> dict[str, float]:
-    """(11.3) kind by kind, on fresh pictures, and for 'all' (each kind is asked equally often).
+def guesses(count: int = 40_000, seed: int = 0) -> dict[str, float]:
+    """(11.3) kind by kind, and for 'all' (each kind is asked equally often).
 
-    A question about fewer than `least` of the pictures is left out: its maximum would be fitted to them.
+    On three quarters of so many fresh pictures the best answer to each question is chosen, on the last
+    quarter it is counted.
     """
-    rng, kinds = random.Random(seed), {name: {} for name in WORLD.families}
-    for _ in range(count):
+    rng = random.Random(seed)
+    sides = [{name: {} for name in WORLD.families} for _ in ("chosen on", "counted on")]
+    for number in range(count):
         prompt = WORLD.write_prompt(rng)
         question, right = right_facts(prompt)
-        kinds[family(prompt)].setdefault(question, []).append(right)
-    often = {
-        name: {x: pictures for x, pictures in questions.items() if len(pictures) >= least}
-        for name, questions in kinds.items()
-    }
-    found = {name: best_blind(questions) for name, questions in often.items()}
+        sides[number % 4 == 3][family(prompt)].setdefault(question, []).append(right)
+    found = {name: best_blind(sides[0][name], sides[1][name]) for name in WORLD.families}
     return {**found, "all": mean(found.values())}
 
 
