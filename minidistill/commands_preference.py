@@ -89,7 +89,16 @@ def _work(task, prompts, preferences, limit):
         if cut < 1:
             raise ValueError(f"{preferences}: too few prompts to train on and hold some out")
         work = Task(preferences.stem, unique[:cut], unique[cut:])
+    if pairs and limit:
+        pairs = _first(pairs, work, limit)
     return replace(work, train=work.train[:limit], test=work.test[:limit]), pairs
+
+
+def _first(pairs, work, limit: int):
+    """The first `limit` pairs to train on, and those of the held-out prompts that are left."""
+    held_out, asked = ({e.prompt for e in examples} for examples in (work.test, work.test[:limit]))
+    trained = [p for p in pairs if p.prompt not in held_out][:limit]
+    return trained + [p for p in pairs if p.prompt in asked]
 
 
 def _judge(work, model, pairs):

@@ -78,8 +78,10 @@ def quantize(
         "kd" if method == "none" else method, epochs, seed, batch_size, lr=lr,
         temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens,
     )  # fmt: skip
-    pair, work = _load(model, task, prompts, train_limit, test_limit)
     library = library or ("torchao" if model else "minidistill")
+    about = {"bits": bits, "group": group_size, "library": library, "rank": rank, "method": method}
+    _check_same(out, about)
+    pair, work = _load(model, task, prompts, train_limit, test_limit)
     sizes = _break(pair, bits, group_size, library)
     healed = method != "none"
     if healed:
@@ -90,9 +92,20 @@ def quantize(
     print_scores(scores)
     if library != "bitsandbytes":  # its code book is not on the grid
         sizes["file"] = save_packed(pair.student, out / "broken.safetensors")
-    about = {"bits": bits, "group": group_size, "library": library, "rank": rank, "method": method}
     write_log(out / "quantize.json", {**more, **about, "bytes": sizes, "scores": scores})
     typer.echo(f"kept in {out}: " + ", ".join(sorted(p.name for p in out.iterdir())))
+
+
+def _check_same(out: Path, about: dict) -> None:
+    """ValueError where the folder holds another break or healing: files of two would stand side by side."""
+    from minidistill.checkpoint import read_log
+
+    found = read_log(out / "quantize.json") or about
+    other = [f"{name} {found[name]}" for name in about if found[name] != about[name]]
+    if other:
+        raise ValueError(
+            f"{out} holds a run of other settings ({', '.join(other)}); give another folder"
+        )
 
 
 def _load(model, task, prompts, train_limit, test_limit):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,6 +23,7 @@ from minidistill.errors import nearest, needs_extra
 from minidistill.eyes import check_same_eyes, reads_pictures
 from minidistill.tasks import WORLDS, data_dir
 
+DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, struct.error)
 TINY = {  # layers × width
     name: {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 4}
     for name, layers, width in (
@@ -126,8 +128,8 @@ def load_model(source: str | Path):
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
     except ImportError as error:
         raise ModuleNotFoundError(needs_extra("gguf and accelerate", "scale")) from error
-    except (OSError, ValueError, struct.error) as error:  # no tokenizer; a .gguf cut short
-        first = str(error).splitlines()[0]
+    except DAMAGED as error:  # no tokenizer; weights cut short, or of another shape
+        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(
             f"cannot load a model from {source}: {first} (a hub name needs the network; a folder "
             "needs config.json, model.safetensors and the tokenizer's files)"
@@ -139,7 +141,7 @@ def _sees(source) -> bool:
     """Whether a folder or hub name holds a model of pictures and text."""
     try:
         return hasattr(AutoConfig.from_pretrained(source), "vision_config")
-    except (OSError, ValueError, KeyError):
+    except DAMAGED:
         return False  # what is wrong with it, loading the model says better
 
 

@@ -130,6 +130,25 @@ def test_a_folder_without_a_model_says_what_it_needs(tmp_path):
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", None),
+        ("model.safetensors", b""),
+        ("tokenizer.json", b"{}"),
+        ("config.json", b"[]"),
+    ],
+)
+def test_a_damaged_folder_is_named(tmp_path, pair, name, content):
+    pair.student.save_pretrained(tmp_path)
+    pair.tokenizer.save_pretrained(tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(OSError, match="cannot load a model from") as error:
+        load_model(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
 def test_a_saved_pair_loads_with_the_same_weights(tmp_path, pair, prompts):
     for name in ("teacher", "student"):
         getattr(pair, name).save_pretrained(tmp_path / name)

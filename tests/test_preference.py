@@ -606,6 +606,14 @@ def test_the_command_reads_given_preferences_and_needs_no_judge(tmp_path, pairs,
     assert result["after"]["margin"] != 0
 
 
+def test_a_limit_never_moves_a_held_out_prompt_to_the_training_side(pairs, task):
+    from minidistill.commands_preference import _first
+
+    held_out = [Preference(e.prompt, chosen="a", rejected="b") for e in task.test[:6]]
+    kept = _first([*held_out, *pairs], task, 2)
+    assert kept == [*pairs[:2], *held_out[:2]]
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

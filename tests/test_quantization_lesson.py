@@ -232,7 +232,11 @@ def test_the_tiny_teacher_is_broken_and_healed_and_comes_back_from_its_files(tmp
 def test_another_run_in_the_same_folder_is_refused_and_its_files_stay(tmp_path):
     assert call(*SMALL, "--method", "kd", "--out", tmp_path).returncode == 0
     before = (tmp_path / "broken.safetensors").read_bytes()
-    done = call(*SMALL, "--method", "kd", "--bits", 3, "--out", tmp_path)
+    for other in (("kd", "--bits", 3), ("none",), ("none", "--library", "bitsandbytes")):
+        done = call(*SMALL, "--method", *other, "--out", tmp_path)
+        assert done.returncode == 2
+        assert "holds a run of other settings" in done.stderr
+    done = call(*SMALL, "--method", "kd", "--lr", 1e-3, "--out", tmp_path)
     assert done.returncode == 2
     assert "holds a run of another student" in done.stderr
     assert (tmp_path / "broken.safetensors").read_bytes() == before
