@@ -123,9 +123,9 @@ def load_model(source: str | Path):
     try:
         if sees:
             reader = AutoProcessor.from_pretrained(source, backend="pil")
-            return AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32), reader
+            return _whole(AutoModelForImageTextToText, source), reader
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
+        model = _whole(AutoModelForCausalLM, source, **options)
     except ImportError as error:
         raise ModuleNotFoundError(needs_extra("gguf and accelerate", "scale")) from error
     except DAMAGED as error:  # no tokenizer; weights cut short, or of another shape
@@ -135,6 +135,16 @@ def load_model(source: str | Path):
             "needs config.json, model.safetensors and the tokenizer's files)"
         ) from error
     return (_plain(model) if options else model), tokenizer
+
+
+def _whole(auto, source, **options):
+    """A model all of whose weights are there: what is missing, transformers would draw at random."""
+    options |= {"dtype": torch.float32, "output_loading_info": True}
+    model, info = auto.from_pretrained(source, **options)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(f"{len(missing)} of its weights are missing, the first is {missing[0]}")
+    return model
 
 
 def _sees(source) -> bool:

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from minidistill import distill
 from minidistill.generation import sample
@@ -147,6 +148,18 @@ def test_a_damaged_folder_is_named(tmp_path, pair, name, content):
     with pytest.raises(OSError, match="cannot load a model from") as error:
         load_model(tmp_path)
     assert str(tmp_path) in str(error.value)
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path, pair):
+    pair.student.save_pretrained(tmp_path)
+    pair.tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    kept = {k: w for k, w in load_file(path).items() if "layers.0." not in k}
+    save_file(kept, path, {"format": "pt"})
+    with pytest.raises(
+        OSError, match=r"of its weights are missing, the first is model\.layers\.0\."
+    ):
+        load_model(tmp_path)
 
 
 def test_a_saved_pair_loads_with_the_same_weights(tmp_path, pair, prompts):
