@@ -69,6 +69,7 @@ def best_and_worst(points: Tensor) -> Tensor:
 
 
 def check_samples(samples: int) -> None:
+    """ValueError unless a best and a worst can differ: two samples or more."""
     if not (isinstance(samples, int) and samples >= 2):
         raise ValueError(f"samples must be a whole number from 2, but got {samples}")
 
