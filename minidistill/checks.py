@@ -1,20 +1,38 @@
-"""A learner's function is checked at once, and told which mistake it makes.
+"""Check a learner's function against the library's, and name the mistake that it makes.
 
-    checks.check("kl", my_kl)
+    check = checker(EXERCISES)      # in a lesson's module
+    check("kl", my_kl)              # in its notebook
 
-The right answer is the library's, and the usual wrong ones are kept beside it (`exercises.py`): a
-function that agrees with one of those on every input gets the hint written for it.
+The right answer is the library's, and the usual wrong ones are kept beside it: a function that agrees
+with one of those on every input gets the hint written for it. An exercise is data. To add one, write an
+entry into its lesson's `EXERCISES`; a test asks that every mistake differs from the answer and from the
+other mistakes, and gets its own hint.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from minidistill.errors import nearest
-from minidistill.exercise import Exercise
-from minidistill.exercises import EXERCISES
+from minidistill.scoring import Scored
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """Hold the library's `answer`, ordinary inputs (`cases`) and those that break naive code (`edges`).
+
+    `mistakes` maps a hint to the function that makes that mistake. With `gradient`, the gradient in
+    the last tensor of each case must agree too.
+    """
+
+    answer: Callable
+    first_step: str
+    cases: tuple
+    mistakes: dict[str, Callable]
+    edges: dict[str, tuple] = field(default_factory=dict)
+    gradient: bool = True
 
 
 @dataclass(frozen=True)
@@ -25,9 +43,18 @@ class Verdict:
     message: str
 
 
-def check(name: str, function: Callable) -> None:
-    """Print the verdict on a learner's function. An unsolved or broken one is told so, not raised."""
-    print(f"{name}: {verdict(name, function).message}")
+def checker(exercises: Mapping[str, Exercise]) -> Callable[[str, Callable], None]:
+    """Make a lesson's `check(name, function)`, which prints the verdict on a learner's function.
+
+    An unsolved or broken one is told so, not raised; ValueError for an exercise that does not exist.
+    """
+
+    def check(name: str, function: Callable) -> None:
+        if name not in exercises:
+            raise ValueError(nearest("exercise", name, exercises))
+        print(f"{name}: {verdict(exercises[name], function).message}")
+
+    return check
 
 
 def within(what: str, values, low: float, high: float) -> None:
@@ -42,11 +69,8 @@ def within(what: str, values, low: float, high: float) -> None:
     print(f"{sentence}: agrees")
 
 
-def verdict(name: str, function: Callable) -> Verdict:
-    """Compare a function with the exercise's answer; ValueError for an exercise that does not exist."""
-    if name not in EXERCISES:
-        raise ValueError(nearest("exercise", name, EXERCISES))
-    exercise = EXERCISES[name]
+def verdict(exercise: Exercise, function: Callable) -> Verdict:
+    """Compare a function with the exercise's answer and with its known mistakes."""
     if function is exercise.answer:
         return Verdict(False, "that is the library's own function; write yours from the equation.")
     try:
@@ -168,3 +192,15 @@ def _same(a: list, b: list) -> bool:
 
 def _number(value: Tensor) -> str:
     return ", ".join(f"{round(float(v), 6) + 0.0:.3g}" for v in value.flatten())
+
+
+def mask(*lengths: int, width: int = 4) -> torch.Tensor:
+    """True for the first `lengths` tokens of each response."""
+    return torch.arange(width) < torch.tensor(lengths).unsqueeze(-1)
+
+
+def scored(seed: int) -> Scored:
+    """Two responses of 3 and 2 tokens over 5 words, as teacher and student see them."""
+    draw = torch.randn(2, 2, 3, 5, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    labels = torch.zeros(2, 3, dtype=torch.long)
+    return Scored(labels, mask(3, 2, width=3), draw[0], lambda: draw[1])

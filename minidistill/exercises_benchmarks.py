@@ -6,9 +6,9 @@ from math import comb
 import torch
 from torch import Tensor
 
+from minidistill.checks import Exercise, checker
 from minidistill.duels import Z, points, with_interval
 from minidistill.evaluation import pass_at_k
-from minidistill.exercise import Exercise
 
 
 def _each(rule: Callable[[int, int, int], float]) -> Callable:
@@ -39,7 +39,7 @@ _GRADES = (
     ),
 )
 
-BENCHMARKS = {
+EXERCISES_09 = {
     "pass_at_k": Exercise(
         answer=_each(lambda c, n, k: pass_at_k(n, c, k)),
         first_step="math.comb(n, k) counts the ways to choose k draws; how many of them hold no right one?",
@@ -113,3 +113,6 @@ BENCHMARKS = {
 def _coin(rate: float) -> float:
     """The standard deviation of a coin that shows 1 with this chance, else 0."""
     return (rate * (1 - rate)) ** 0.5
+
+
+check_09 = checker(EXERCISES_09)

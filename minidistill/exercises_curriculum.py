@@ -4,7 +4,7 @@ import torch
 
 from minidistill import curriculum as C
 from minidistill import generation, objectives
-from minidistill.exercise import Exercise, scored
+from minidistill.checks import Exercise, checker, scored
 
 # Teachers sure and unsure, at bars that tell ε² from ε·exp(−H) and the rule from each slip.
 _ROWS = (
@@ -36,7 +36,7 @@ _GAPS = (  # easy, in the narrow window below m, hard
 _ALPHAS = (torch.tensor([[0.1], [0.01]]), torch.tensor([[0.02], [0.3]]))
 
 
-CURRICULUM = {
+EXERCISES_06 = {
     "typical": Exercise(
         answer=lambda p, epsilon: generation.typical(epsilon)(p),
         first_step="the bar is min(ε², ε·exp(−H)), one for each row; torch.special.entr gives −p log p.",
@@ -87,6 +87,9 @@ CURRICULUM = {
         },
         gradient=False,
     ),
+}
+
+EXERCISES_07 = {
     "adaptive_alpha": Exercise(
         answer=C.adaptive_alpha,
         first_step="1 − (1−alpha0)·m / gap.detach(), then clip to [low, high]; then gaps ≤ 0.",
@@ -161,6 +164,9 @@ CURRICULUM = {
         },
         gradient=False,
     ),
+}
+
+EXERCISES_08 = {
     "distillm2": Exercise(
         answer=_distillm2,
         first_step="½ [(1−β)·mean SKL(y_t, alpha_t) + β·mean SRKL(y_s, alpha_s)].",
@@ -194,3 +200,7 @@ CURRICULUM = {
         gradient=False,
     ),
 }
+
+check_06 = checker(EXERCISES_06)
+check_07 = checker(EXERCISES_07)
+check_08 = checker(EXERCISES_08)

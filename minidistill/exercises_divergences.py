@@ -3,7 +3,7 @@
 import torch
 
 from minidistill import divergences as D
-from minidistill.exercise import Exercise
+from minidistill.checks import Exercise, checker
 
 NEG_INF = float("-inf")
 
@@ -36,7 +36,7 @@ def _prob_mixture(log_a, log_b, alpha):
     return alpha * log_a.exp() + (1 - alpha) * log_b.exp()
 
 
-DIVERGENCES = {
+EXERCISES_01 = {
     "kl": Exercise(
         answer=D.kl,
         first_step="p is log_p.exp(); weigh log_p − log_q by it and sum over the last axis.",
@@ -98,6 +98,9 @@ DIVERGENCES = {
         },
         gradient=False,
     ),
+}
+
+EXERCISES_02 = {
     "log_mixture": Exercise(
         answer=D.log_mixture,
         first_step="log(α a) = log α + log a; torch.logaddexp adds two numbers given by their logs.",
@@ -157,3 +160,6 @@ DIVERGENCES = {
         gradient=False,
     ),
 }
+
+check_01 = checker(EXERCISES_01)
+check_02 = checker(EXERCISES_02)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill.applications.preference import best_and_worst, reward_margin
-from minidistill.exercise import Exercise, scored
+from minidistill.checks import Exercise, checker, scored
 from minidistill.scoring import Scored
 
 
@@ -33,7 +33,7 @@ _GRADES = (
 )
 _PAIRS = tuple((scored(seed), scored(seed + 1), 0.5) for seed in (3, 5))
 
-PREFERENCE = {
+EXERCISES_10 = {
     "preference_pairs": Exercise(
         answer=best_and_worst,
         first_step="grades.argmax(-1) and grades.argmin(-1); which rows have a best that beats the worst?",
@@ -113,3 +113,5 @@ PREFERENCE = {
         gradient=False,
     ),
 }
+
+check_10 = checker(EXERCISES_10)

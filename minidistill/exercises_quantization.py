@@ -3,7 +3,7 @@
 import torch
 
 from minidistill.applications.quantization import dequantize, quantize
-from minidistill.exercise import Exercise
+from minidistill.checks import Exercise, checker
 
 _DRAW = torch.Generator().manual_seed(12)
 _WEIGHT = torch.randn(4, 16, generator=_DRAW)
@@ -51,7 +51,7 @@ def _on(weight, bits, group, low=None, high=None, way=torch.round, stretch=1.0):
     return (ints * step).reshape(weight.shape)
 
 
-QUANTIZATION = {
+EXERCISES_12 = {
     "group_steps": Exercise(
         answer=group_steps,
         first_step="reshape to (rows, groups, group), then the largest |w| of each; how many steps lie "
@@ -131,3 +131,5 @@ QUANTIZATION = {
         },
     ),
 }
+
+check_12 = checker(EXERCISES_12)

@@ -3,7 +3,7 @@
 import torch
 
 from minidistill import objectives, scoring
-from minidistill.exercise import Exercise, mask, scored
+from minidistill.checks import Exercise, checker, mask, scored
 
 
 def _pick(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -19,7 +19,7 @@ def _dpkd_margin(tgo: scoring.Scored, sgo: scoring.Scored) -> torch.Tensor:
     return winner - loser
 
 
-RESPONSES = {
+EXERCISES_03 = {
     "masked_mean": Exercise(
         answer=scoring.masked_mean,
         first_step="padding counts 0 in the sum, and only real tokens count in the denominator.",
@@ -88,6 +88,9 @@ RESPONSES = {
         },
         gradient=False,
     ),
+}
+
+EXERCISES_04 = {
     "dpkd": Exercise(
         answer=lambda tgo, sgo, lam: objectives.dpkd(tgo, sgo, lam=lam),
         first_step="sum log q − log p over each response; λ times the difference; −logsigmoid.",
@@ -130,6 +133,9 @@ RESPONSES = {
         },
         gradient=False,
     ),
+}
+
+EXERCISES_05 = {
     "cald": Exercise(
         answer=lambda tgo, sgo, a: objectives.cald(tgo, sgo, alpha=a),
         first_step="½ [mean of SKL on the teacher's responses + mean of SRKL on the student's].",
@@ -175,3 +181,7 @@ RESPONSES = {
         gradient=False,
     ),
 }
+
+check_03 = checker(EXERCISES_03)
+check_04 = checker(EXERCISES_04)
+check_05 = checker(EXERCISES_05)

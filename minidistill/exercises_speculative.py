@@ -4,7 +4,7 @@ import torch
 
 from minidistill.applications.acceptance import tokens_per_call
 from minidistill.applications.speculative import keep_chance, residual
-from minidistill.exercise import Exercise
+from minidistill.checks import Exercise, checker
 
 _TARGET = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.4, 0.1]])
 _DRAFT = torch.tensor([[0.2, 0.6, 0.1, 0.1], [0.4, 0.1, 0.45, 0.05], [0.3, 0.1, 0.2, 0.4]])
@@ -20,7 +20,7 @@ def _powers(rate: torch.Tensor, first: int, last: int) -> torch.Tensor:
     return torch.stack([rate**i for i in range(first, last + 1)]).sum(0)
 
 
-SPECULATIVE = {
+EXERCISES_13 = {
     "keep_chance": Exercise(
         answer=keep_chance,
         first_step="where p(v) is at least q(v) the token stays for sure; how often where it is less?",
@@ -100,3 +100,5 @@ SPECULATIVE = {
         gradient=False,
     ),
 }
+
+check_13 = checker(EXERCISES_13)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from minidistill.applications.vision import best_blind, patches
-from minidistill.exercise import Exercise, mask
+from minidistill.checks import Exercise, checker, mask
 from minidistill.scoring import masked_mean
 
 
@@ -55,7 +55,7 @@ _RIGHT = torch.tensor(
     ]
 )
 
-VISION = {
+EXERCISES_11 = {
     "patches": Exercise(
         answer=patches,
         first_step="pixels.reshape(C, H // P, P, W // P, P) names the axes: which two say *which* patch?",
@@ -142,3 +142,5 @@ VISION = {
         gradient=False,
     ),
 }
+
+check_11 = checker(EXERCISES_11)

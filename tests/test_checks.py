@@ -6,10 +6,27 @@ import math
 import pytest
 import torch
 
-from minidistill import checks
+from minidistill import (
+    checks,
+    exercises_benchmarks,
+    exercises_curriculum,
+    exercises_divergences,
+    exercises_preference,
+    exercises_quantization,
+    exercises_responses,
+    exercises_speculative,
+    exercises_vision,
+)
 from minidistill import divergences as D
-from minidistill.exercises import EXERCISES
 
+LESSONS = (
+    exercises_divergences.EXERCISES_01, exercises_divergences.EXERCISES_02, exercises_responses.EXERCISES_03,
+    exercises_responses.EXERCISES_04, exercises_responses.EXERCISES_05, exercises_curriculum.EXERCISES_06,
+    exercises_curriculum.EXERCISES_07, exercises_curriculum.EXERCISES_08, exercises_benchmarks.EXERCISES_09,
+    exercises_preference.EXERCISES_10, exercises_vision.EXERCISES_11, exercises_quantization.EXERCISES_12,
+    exercises_speculative.EXERCISES_13,
+)  # fmt: skip
+EXERCISES = {name: exercise for lesson in LESSONS for name, exercise in lesson.items()}
 MISTAKES = [(name, hint) for name, e in EXERCISES.items() for hint in e.mistakes]
 
 
@@ -168,14 +185,14 @@ SOLUTIONS = {
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_an_independent_right_answer_passes(name):
-    result = checks.verdict(name, SOLUTIONS[name])
+    result = checks.verdict(EXERCISES[name], SOLUTIONS[name])
     assert result.passed, result.message
     assert result.message.startswith("right")
 
 
 @pytest.mark.parametrize(("name", "hint"), MISTAKES)
 def test_every_named_mistake_gets_its_own_hint(name, hint):
-    result = checks.verdict(name, EXERCISES[name].mistakes[hint])
+    result = checks.verdict(EXERCISES[name], EXERCISES[name].mistakes[hint])
     assert not result.passed
     others = [h for h in EXERCISES[name].mistakes if h != hint]
     said = [h for h in (hint, *others) if h in result.message]
@@ -191,7 +208,7 @@ def test_hints_are_distinct(name):
 
 def test_swapped_models_are_told_so():
     swapped = lambda log_p, log_q: (log_q.exp() * (log_q - log_p)).sum(-1)  # noqa: E731
-    assert "swapped teacher and student" in checks.verdict("kl", swapped).message
+    assert "swapped teacher and student" in checks.verdict(EXERCISES["kl"], swapped).message
 
 
 @pytest.mark.parametrize(
@@ -217,14 +234,14 @@ def test_swapped_models_are_told_so():
     ],
 )
 def test_whatever_else_is_wrong_is_said_in_a_sentence(function, says):
-    result = checks.verdict("kl", function)
+    result = checks.verdict(EXERCISES["kl"], function)
     assert not result.passed
     assert says in result.message
 
 
 def test_the_probability_space_mixture_fails_only_on_the_far_token():
     naive = lambda a, b, alpha: (alpha * a.exp() + (1 - alpha) * b.exp()).log()  # noqa: E731
-    message = checks.verdict("log_mixture", naive).message
+    message = checks.verdict(EXERCISES["log_mixture"], naive).message
     assert message.startswith("right on ordinary inputs, but for a token 120 nats below")
 
 
@@ -236,7 +253,7 @@ def test_an_alpha_that_fails_only_at_an_edge_is_told_which():
         return torch.where(gap > 0, unsigned(gap, m, alpha0, low, high), low)
 
     for function, edge in ((unsigned, "a negative gap"), (no_scale, "a mean gap m that is not")):
-        message = checks.verdict("adaptive_alpha", function).message
+        message = checks.verdict(EXERCISES["adaptive_alpha"], function).message
         assert message.startswith(f"right on ordinary inputs, but for {edge}")
 
 
@@ -244,7 +261,7 @@ def test_an_unsolved_stub_prints_the_first_step_and_the_notebook_goes_on(capsys)
     def stub(log_p, log_q):
         raise NotImplementedError
 
-    checks.check("kl", stub)
+    checks.checker(EXERCISES)("kl", stub)
     assert capsys.readouterr().out.startswith("kl: not solved yet. First step: ")
 
 
@@ -254,13 +271,13 @@ def test_a_function_that_writes_into_its_inputs_spoils_nothing():
         log_p.data.zero_()
         return value
 
-    assert checks.verdict("kl", vandal).passed
-    assert checks.verdict("kl", kl).passed
+    assert checks.verdict(EXERCISES["kl"], vandal).passed
+    assert checks.verdict(EXERCISES["kl"], kl).passed
 
 
 def test_an_unknown_exercise_names_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'jsd'"):
-        checks.check("jsdd", kl)
+        checks.checker(EXERCISES)("jsdd", kl)
 
 
 def test_within_says_agrees_or_raises(capsys):
