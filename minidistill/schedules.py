@@ -1,6 +1,5 @@
 """The curriculum at work: gaps, the alphas and betas made of them, what runs did. Lessons 07, 08."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -8,51 +7,12 @@ import torch
 from torch import Tensor
 
 from minidistill import curriculum as C
-from minidistill import objectives, pairing, plots, sources
+from minidistill import pairing, plots
 from minidistill.arms import ALPHAS, BETAS
-from minidistill.rollouts import Rollouts
 from minidistill.scoring import Scored
-from minidistill.training import Run
 
 SLOTS = {"tgo": "teacher's responses", "sgo": "student's responses"}
 SMALL = {"height": 2.4, "width": 7.6, "fast": True}
-Point = tuple[str, Callable, tuple[str, ...]]
-
-# DistiLLM-2's Algorithm 1 in our words, and where each of its lines is done.
-ALGORITHM: tuple[Point, ...] = (
-    ("for each epoch: sample for all prompts first", Run._pending, ("self._collect(epoch)",)),
-    ("y_t ~ teacher, written once", sources.tgo, ("return ask",)),
-    ("y_s ~ student as it is now, anew each epoch", sources.sgo, ("return ask",)),
-    ("for each mini-batch", Run._pending, ("for indices in",)),
-    ("student and teacher read both responses", Rollouts.score, ("log_q = ", "_teacher_on")),
-    ("α_t from y_t, α_s from y_s, one a sample", objectives.distillm2, ("alpha_t =", "alpha_s =")),
-    ("no update of α in epoch 1, which measures m", objectives.Moment.alpha, ("self.epoch == 0",)),
-    ("β for this step", objectives.distillm2, ("linear_beta",)),
-    ("the loss (8.1)", objectives._contrast, ("pull_up =", "push_down =", "return")),
-    ("gradient step on the student", Run._optimise, (".backward()", "self.optimizer.step()")),
-)  # fmt: skip
-
-
-def algorithm_page(points: Sequence[Point] = ALGORITHM) -> str:
-    """Markdown: each line of Algorithm 1 beside the source lines that do it; ValueError if one is gone."""
-    rows = ["| Algorithm 1 | where | the line |", "|---|---|---|"]
-    for says, function, fragments in points:
-        code = "<br>".join(f"`{line}`" for line in lines_with(function, *fragments))
-        module = inspect.getmodule(function).__name__.removeprefix("minidistill.")
-        place = f"{module}.{function.__qualname__}"
-        rows.append(f"| {says} | `{place}` | {code.replace('|', chr(92) + '|')} |")
-    return "\n".join(rows) + "\n"
-
-
-def lines_with(function: Callable, *fragments: str) -> list[str]:
-    """The first source line of `function` with each fragment, as it stands now."""
-    lines, found = [line.strip() for line in inspect.getsource(function).splitlines()], []
-    for fragment in fragments:
-        match = next((line for line in lines if fragment in line), None)
-        if match is None:
-            raise ValueError(f"no line of {function.__qualname__} holds {fragment!r} any more")
-        found.append(match)
-    return found
 
 
 def confidences(both: Mapping[str, Scored]) -> dict[str, tuple[Tensor, Tensor]]:

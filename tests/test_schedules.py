@@ -122,14 +122,6 @@ def test_the_cost_picture_has_a_point_a_seed_and_their_mean(logs):
     assert ax.lines[1].get_ydata()[0] == pytest.approx(mean)
 
 
-def test_8_1_the_page_shows_lines_that_are_in_the_source():
-    page = schedules.algorithm_page()
-    assert "`return ((1 - beta) * pull_up + beta * push_down) / 2`" in page
-    assert "`objectives.distillm2`" in page
-    assert "`return ask.answers(ask.pair.student)`" in page
-    assert page.count("\n") == len(schedules.ALGORITHM) + 2
-
-
 def test_lesson_08_shows_the_claims_that_it_names_and_what_they_cost():
     text = ledger.claims_table(names=["C8", "C16"])
     rows = [line for line in text.splitlines() if line.startswith("| C")]
@@ -140,8 +132,3 @@ def test_lesson_08_shows_the_claims_that_it_names_and_what_they_cost():
     assert f"those of these claims are {len(runs)} runs and {minutes:.0f} minutes." in text
     with pytest.raises(ValueError, match="C16"):
         ledger.claims_table(names=["C99"])
-
-
-def test_a_line_that_is_gone_is_named():
-    with pytest.raises(ValueError, match=r"no line of adaptive_alpha holds 'gap\.clone\(\)'"):
-        schedules.lines_with(C.adaptive_alpha, "gap.clone()")
