@@ -1,6 +1,6 @@
 """How large language models are distilled into small ones, in code that reads like the equations."""
 
-from minidistill.quiet import quiet
+from minidistill.utils import quiet
 
 with quiet():  # transformers imports torchao where that is installed
     import transformers.modeling_utils  # noqa: F401

@@ -116,10 +116,10 @@ def table(
     ),
 ) -> None:
     """Make the README's tables and figures anew from the logs under data/."""
-    from minidistill.checkpoint import atomic_write
     from minidistill.ledger import update_readme
     from minidistill.report import draw, shipped_logs
-    from minidistill.tasks import data_dir
+    from minidistill.runlog import atomic_write
+    from minidistill.utils import data_dir
 
     draw(shipped_logs(), data_dir() / "figures")
     atomic_write(readme, update_readme(readme.read_text(encoding="utf-8")).encode())

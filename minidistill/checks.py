@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minidistill.errors import nearest
 from minidistill.exercise import Exercise
 from minidistill.exercises import EXERCISES
+from minidistill.utils import unknown_name_message
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def within(what: str, values, low: float, high: float) -> None:
 def verdict(name: str, function: Callable) -> Verdict:
     """Compare a function with the exercise's answer; ValueError for an exercise that does not exist."""
     if name not in EXERCISES:
-        raise ValueError(nearest("exercise", name, EXERCISES))
+        raise ValueError(unknown_name_message("exercise", name, EXERCISES))
     exercise = EXERCISES[name]
     if function is exercise.answer:
         return Verdict(False, "that is the library's own function; write yours from the equation.")

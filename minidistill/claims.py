@@ -16,14 +16,13 @@ import torch
 from minidistill import divergences as D
 from minidistill import toy
 from minidistill.arms import ARMS, GRID, MAP, world_of
-from minidistill.checkpoint import write_log
 from minidistill.contrasts import Claim, Contrast
-from minidistill.errors import nearest
 from minidistill.experiments import Job, Protocol, run_grid
-from minidistill.machine import machine
 from minidistill.paper import CLAIMS
 from minidistill.report import logs_of
-from minidistill.toy import interval
+from minidistill.runlog import environment_info, write_log
+from minidistill.stats import bootstrap_interval
+from minidistill.utils import unknown_name_message
 
 SEEDS = 5
 TOY_SEEDS = 20
@@ -64,7 +63,7 @@ METRICS: dict[str, Callable[[dict], float]] = {
 def get_claim(name: str) -> Claim:
     """The claim of that name; ValueError lists all of them and the nearest."""
     if name.upper() not in CLAIMS:
-        raise ValueError(nearest("claim", name, CLAIMS))
+        raise ValueError(unknown_name_message("claim", name, CLAIMS))
     return CLAIMS[name.upper()]
 
 
@@ -100,7 +99,7 @@ def run_toy(folder: Path, seeds: int = TOY_SEEDS) -> None:
             head, tail = after[seed, :10].sum().item(), after[seed, 46:].sum().item()
             job = {"name": name, "seed": seed, "protocol": {"task": "toy", "steps": 5}}
             content = {"job": job, "scores": {"head": head, "tail": tail}, "seconds": 0.0}
-            write_log(folder / f"toy-{name}-{seed}.json", {**content, **machine()})
+            write_log(folder / f"toy-{name}-{seed}.json", {**content, **environment_info()})
 
 
 def judge(contrast: Contrast, folder: Path) -> Result:
@@ -117,7 +116,9 @@ def judge(contrast: Contrast, folder: Path) -> Result:
         sum(weight * measure(logs[name][seed]) for name, weight in contrast.weights.items())
         for seed in seeds
     ]
-    return Result(contrast, tuple(values), *interval(torch.tensor(values, dtype=torch.float64)))
+    return Result(
+        contrast, tuple(values), *bootstrap_interval(torch.tensor(values, dtype=torch.float64))
+    )
 
 
 def verdict(results: Sequence[Result]) -> str:

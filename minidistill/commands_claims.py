@@ -18,7 +18,7 @@ def claims_run(
     """Run what these claims need and what has no log yet; the same command resumes."""
     from minidistill import claims
     from minidistill.ledger import claim_report
-    from minidistill.tasks import data_dir
+    from minidistill.utils import data_dir
 
     chosen = names or list(claims.CLAIMS)
     folder = out or data_dir() / "runs"
@@ -32,7 +32,7 @@ def claims_grid(out: Logs = None) -> None:
     """What lessons show beside the claims: the grid of alpha and beta, DPKD's map, CALD in other worlds."""
     from minidistill import claims
     from minidistill.arms import CONTROLS
-    from minidistill.tasks import data_dir
+    from minidistill.utils import data_dir
 
     folder = out or data_dir() / "runs"
     claims.run_arms(list(claims.GRID), folder, seeds=2)

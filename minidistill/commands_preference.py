@@ -121,7 +121,8 @@ def _judge(work, model, pairs):
 def _start(task, student):
     from minidistill.eyes import texts_only
     from minidistill.models import load_model
-    from minidistill.tasks import WORLDS, data_dir
+    from minidistill.tasks import WORLDS
+    from minidistill.utils import data_dir
 
     if student is None and task not in WORLDS:
         raise ValueError("name the model to start from: --student MODEL")

@@ -104,7 +104,7 @@ def _draw(pair, work, said, show: Path) -> None:
     from minidistill import plots
     from minidistill.applications.vision import answers
     from minidistill.applications.vision_plots import gallery
-    from minidistill.checkpoint import atomic_write
+    from minidistill.runlog import atomic_write
 
     examples = work.test[:PICTURES]
     said = {"teacher": answers(pair.teacher, pair, examples), **said}

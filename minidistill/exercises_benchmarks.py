@@ -6,9 +6,10 @@ from math import comb
 import torch
 from torch import Tensor
 
-from minidistill.duels import Z, points, with_interval
+from minidistill.duels import points, with_interval
 from minidistill.evaluation import pass_at_k
 from minidistill.exercise import Exercise
+from minidistill.stats import Z
 
 
 def _each(rule: Callable[[int, int, int], float]) -> Callable:

@@ -17,17 +17,17 @@ import torch
 from tqdm.auto import tqdm
 
 from minidistill.applications.stages import Trained, get_stage
-from minidistill.batching import encode_prompt, seeded
-from minidistill.checkpoint import atomic_write, read_log, write_log
+from minidistill.batching import encode_prompt
 from minidistill.evaluation import Probe, Scores, evaluate, make_probe, stored_probe
 from minidistill.generation import sample
-from minidistill.machine import machine
 from minidistill.models import Pair, load_pair
 from minidistill.objectives import get_method
 from minidistill.report import METRICS, START, draw, table
+from minidistill.runlog import atomic_write, environment_info, read_log, write_log
 from minidistill.settings import Settings, check_same_run, fingerprint
-from minidistill.tasks import Task, data_dir, load_task
+from minidistill.tasks import Task, load_task
 from minidistill.training import distill
+from minidistill.utils import data_dir, derive_seed
 from minidistill.watch import Watch
 
 
@@ -174,13 +174,13 @@ def _run(job: Job, folder: Path) -> None:
         )  # fmt: skip
         watch.trained(history)
     more = stage.finish(Trained(pair, task, probe, job), **job.arm.options) if stage.finish else {}
-    drawn = {"draws": protocol.draws, "seed": seeded(job.seed, "draw")}
+    drawn = {"draws": protocol.draws, "seed": derive_seed(job.seed, "draw")}
     scores = evaluate(pair, task, probe, temperature=protocol.temperature, **drawn)
     content = {"job": asdict(job), **watch.log, **more}
     content["scores"] = {**_numbers(scores), **more.get("scores", {})}
     content["grades"] = [[round(grade, 2) for grade in row] for row in scores.grades]
     content["seconds"] = round(time.monotonic() - started, 1)
-    write_log(job.path(folder), {**content, **machine()})
+    write_log(job.path(folder), {**content, **environment_info()})
 
 
 def _models(job: Job) -> Pair:
@@ -196,7 +196,7 @@ def _common_responses(job: Job, folder: Path, pair, task: Task) -> tuple[list, P
     protocol = job.protocol
     kind = f"responses-{job.arm.start}" if job.arm.start else "responses"
     path = folder / f"{protocol.task}-{kind}-{job.seed}.json"
-    sampling = {"temperature": protocol.temperature, "seed": seeded(job.seed, "common")}
+    sampling = {"temperature": protocol.temperature, "seed": derive_seed(job.seed, "common")}
     content = read_log(path)
     if content is None or content["protocol"] != asdict(protocol):
         prompts = [encode_prompt(pair.reader, e.prompt) for e in task.train]
@@ -228,7 +228,7 @@ def distil_and_score(pair, task: Task, settings: Settings, hyper: dict, out: Pat
     pair.student.save_pretrained(out / "student")
     pair.reader.save_pretrained(out / "student")
     sizes = {"train_prompts": len(task.train), "test_prompts": len(task.test)}
-    cost = {"seconds": round(history.seconds), **machine(), "probes": history.probes}
+    cost = {"seconds": round(history.seconds), **environment_info(), "probes": history.probes}
     write_log(out / "result.json", {**result, **about, **sizes, **cost})
     return result
 

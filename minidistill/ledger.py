@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minidistill import claims, scoreboard
-from minidistill.checkpoint import read_log
 from minidistill.contrasts import METRIC_NAMES
 from minidistill.paper import CLAIMS
 from minidistill.report import real_table, shipped_logs, table
-from minidistill.tasks import data_dir
+from minidistill.runlog import read_log
+from minidistill.utils import data_dir
 
 
 def claims_table(folder: Path | None = None, names: Sequence[str] | None = None) -> str:

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from minidistill.checkpoint import atomic_write, read_log
-from minidistill.tasks import data_dir
+from minidistill.runlog import atomic_write, read_log
+from minidistill.utils import data_dir
 
 START = "sft"  # the shipped student, before any distillation
 MAIN_METHODS = ["kd", "gkd", "skl", "dpkd", "cald", "distillm2"]

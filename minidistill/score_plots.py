@@ -9,6 +9,7 @@ from minidistill.arms import DOMAINS, RIVALS
 from minidistill.curation import differences
 from minidistill.judging import blurred
 from minidistill.scoreboard import ALL_SIZES, CONTENDERS, at_size
+from minidistill.stats import normal_interval
 
 Lines = Mapping[str, Mapping[float, Sequence[float]]]  # name → x → one number a seed
 SIDE_BY_SIDE = 1.04  # factor between the lines of two names, else one hides the other's bars
@@ -108,7 +109,7 @@ def judge_explorer(scored: Sequence[float]) -> Callable:
     def picture(prompts: int = 400, error: float = 0.0):
         left, right = plots.axes(2, height=2.6, width=8.4, fast=True)
         seen = duels.flipped(scored, error)[:prompts]
-        rate, low, high = duels.normal_interval(seen)
+        rate, low, high = normal_interval(seen)
         title = f"(9.2) W = {rate:.3f}, from {low:.3f} to {high:.3f}"
         draw_growth(left, seen, title, [*(n for n in duels.SIZES if n < prompts), prompts])
         left.set(xlim=(0, duels.SIZES[-1]), ylim=(0.4, 1))

@@ -17,7 +17,8 @@ from minidistill.experiments import Protocol
 from minidistill.generation import decode, sample
 from minidistill.models import Pair, load_pair
 from minidistill.report import logs_of
-from minidistill.tasks import Task, data_dir, load_task
+from minidistill.tasks import Task, load_task
+from minidistill.utils import data_dir
 from minidistill.watch import WATCHED
 
 METHODS = (*BASELINES, "distillm2")

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 from minidistill.batching import encode_prompt
-from minidistill.checkpoint import atomic_write
 from minidistill.evaluation import accuracy
 from minidistill.generation import decode, sample
 from minidistill.judging import scoring_table
 from minidistill.models import load_model, solo, tiny_model, word_tokenizer
+from minidistill.runlog import atomic_write
 from minidistill.tasks import Example, Task, get_world, write_examples, write_jsonl
 from minidistill.tasks.vision import pictures_card
 from minidistill.tiny_eyes import borrow_eyes, tiny_llava, tiny_processor

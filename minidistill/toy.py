@@ -86,15 +86,5 @@ def gradient_noise(q: Tensor, drawn_from: Tensor, weight: Tensor) -> tuple[Tenso
     return (drawn_from * weight**2 * length).sum(-1) - signal, signal
 
 
-def interval(differences: Tensor, draws: int = 4000) -> tuple[float, float]:
-    """Bootstrap 95 % interval of the mean of one difference a seed."""
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.randint(len(differences), (draws, len(differences)), generator=generator)
-    low, high = (
-        differences[chosen].mean(1).quantile(differences.new_tensor([0.025, 0.975])).tolist()
-    )
-    return low, high
-
-
 def _uniform(seed: int) -> Tensor:
     return torch.rand(len(POINTS), generator=torch.Generator().manual_seed(seed))

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable
 
-from minidistill.batching import encode_prompt, seeded
+from minidistill.batching import encode_prompt
 from minidistill.evaluation import rouge_l
 from minidistill.generation import decode, sample
 from minidistill.report import MAIN_METHODS
 from minidistill.tasks import Task
+from minidistill.utils import derive_seed
 
 WATCHED = 8  # held-out prompts whose greedy answers a log keeps
 CURVE = 4  # every how many probes ROUGE-L is measured
@@ -36,7 +37,7 @@ class Watch:
         watched = self.prompts[:WATCHED]
         self.log["answers"].append(self._answers(watched, temperature=0))
         if self.curved and (len(history.probes) - 1) % CURVE == 0:
-            seed = seeded(self.job.seed, "curve")
+            seed = derive_seed(self.job.seed, "curve")
             answers = self._answers(
                 self.prompts, temperature=self.job.protocol.temperature, seed=seed
             )

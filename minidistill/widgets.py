@@ -13,7 +13,7 @@ import torch
 
 from minidistill import divergences as D
 from minidistill import plots, toy
-from minidistill.errors import needs_extra
+from minidistill.utils import missing_extra_message
 
 DPI = 80
 SMALL = {"height": 2.5, "fast": True}
@@ -27,7 +27,7 @@ def explore(callback: Callable, **sliders: tuple):
     try:
         import ipywidgets as w
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(needs_extra("ipywidgets", "course")) from None
+        raise ModuleNotFoundError(missing_extra_message("ipywidgets", "course")) from None
     controls = {name: labelled_slider(w, name, *bounds) for name, bounds in sliders.items()}
     picture, message = w.Image(format="png"), w.HTML()
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from minidistill import arms, claims, experiments, ledger, load_pair, load_task
-from minidistill.checkpoint import read_log, write_log
 from minidistill.claims import ARMS, CLAIMS, GRID, MAP, METRICS, Contrast, Result
 from minidistill.experiments import Protocol
-from minidistill.tasks import data_dir
+from minidistill.runlog import read_log, write_log
+from minidistill.utils import data_dir
 
 SHIPPED = data_dir() / "runs"
 SMALL = Protocol(prompts=16, epochs=1, draws=1)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from minidistill import duels, judging, plots, score_plots
-from minidistill.checkpoint import write_log
 from minidistill.judging import WinRate, blurred
+from minidistill.runlog import write_log
+from minidistill.stats import normal_interval
 from minidistill.tasks import Example, Task
 
 POINTS = [1.0, 1.0, 0.5, 0.0, 1.0, 0.5, 0.0, 1.0] * 50  # W = 0.625
@@ -54,7 +55,7 @@ def test_9_2_the_interval_is_1_96_standard_errors_of_the_points():
     half = 1.96 * ((2 * 0.140625 + 0.015625 + 0.390625) / 3) ** 0.5 / 2
     found = duels.with_interval(ours, theirs)
     assert found.tolist() == pytest.approx([0.625, 0.625 - half, 0.625 + half])
-    rate, low, high = duels.normal_interval(POINTS)
+    rate, low, high = normal_interval(POINTS)
     bootstrap = WinRate.of(POINTS)
     assert (low, high) == pytest.approx((bootstrap.low, bootstrap.high), abs=0.005)
     assert rate == bootstrap.rate

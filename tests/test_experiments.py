@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from minidistill import ledger, load_pair, report, teaching
-from minidistill.checkpoint import read_log
 from minidistill.experiments import Protocol, distil_and_score, main_job
+from minidistill.runlog import read_log
 from minidistill.settings import Settings
 from minidistill.tasks import WORLDS, Task, load_task, write_examples
 

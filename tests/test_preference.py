@@ -16,12 +16,14 @@ from minidistill.applications import preference_plots
 from minidistill.applications import preference_runs as R
 from minidistill.arms import DPO_BETAS
 from minidistill.batching import encode_prompt, encode_response
-from minidistill.checkpoint import read_log
 from minidistill.duels import READ
 from minidistill.judging import LLMJudge, RuleJudge
 from minidistill.objectives import Moment, get_method
+from minidistill.runlog import read_log
 from minidistill.scoring import Scored, collate, response_log_probs
-from minidistill.tasks import Preference, data_dir
+from minidistill.stats import bootstrap_interval
+from minidistill.tasks import Preference
+from minidistill.utils import data_dir
 from tests.conftest import build_pair
 
 QUICK = {"epochs": 1, "batch_size": 4, "max_new_tokens": 6, "progress": False}
@@ -553,8 +555,8 @@ def test_what_is_said_under_c12():
             for when in ("win_rate", "win_rate_before"):
                 assert log["scores"][when] > dpo_logs("sft")[seed]["scores"][when] + 0.03
         assert 0.02 < gains(name).mean() < 0.03
-        assert claims.interval(gains(name))[0] > 0
-    low, high = claims.interval(gains("sft"))
+        assert bootstrap_interval(gains(name))[0] > 0
+    low, high = bootstrap_interval(gains("sft"))
     assert low < 0 < high
     kl = {n: sum(log["scores"]["kl"] for log in dpo_logs(n).values()) for n in ("sft", *distilled)}
     assert max(kl, key=kl.get) == "sft"

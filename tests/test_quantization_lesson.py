@@ -15,13 +15,14 @@ from minidistill.applications import breaks, healing, packed
 from minidistill.applications import quantization_plots as draw
 from minidistill.applications.libraries import break_model
 from minidistill.applications.stages import get_stage
-from minidistill.checkpoint import read_log
 from minidistill.evaluation import make_probe
 from minidistill.experiments import Arm, Job, Protocol
 from minidistill.models import load_model
 from minidistill.report import logs_of
+from minidistill.runlog import read_log
 from minidistill.storage import stored_bytes
-from minidistill.tasks import Task, data_dir, write_examples, write_jsonl
+from minidistill.tasks import Task, write_examples, write_jsonl
+from minidistill.utils import data_dir
 
 pytest.importorskip("peft", reason="pip install 'minidistill[adapt]'")
 RUNS = data_dir() / "runs"

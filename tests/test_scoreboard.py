@@ -4,8 +4,8 @@ import pytest
 
 from minidistill import plots, score_plots, scoreboard
 from minidistill.arms import ARMS, DOMAINS, RIVALS, TEACHERS, world_of
-from minidistill.checkpoint import write_log
 from minidistill.paper import CLAIMS
+from minidistill.runlog import write_log
 from minidistill.tasks import Task
 
 SEEDS = (0, 1)

@@ -25,7 +25,7 @@ from minidistill.evaluation import make_probe
 from minidistill.experiments import Job, Protocol
 from minidistill.generation import corrected, nucleus, sample, typical
 from minidistill.models import Pair, make_pair
-from minidistill.tasks import data_dir
+from minidistill.utils import data_dir
 
 
 def distributions(*shape, seed=0, sharp=2.0, dtype=torch.float64):

@@ -18,12 +18,13 @@ from minidistill.applications import acceptance, leniency, speed
 from minidistill.applications import speculative as S
 from minidistill.applications import speculative_plots as draw
 from minidistill.batching import encode_prompt
-from minidistill.checkpoint import read_log
 from minidistill.generation import sample
 from minidistill.models import load_model, make_pair, prune_layers
 from minidistill.report import logs_of
+from minidistill.runlog import read_log
 from minidistill.scoreboard import answers
-from minidistill.tasks import data_dir, write_examples, write_jsonl
+from minidistill.tasks import write_examples, write_jsonl
+from minidistill.utils import data_dir
 from tests.test_speculative import WRONG, distributions
 
 RACES = ("sft", "gkd", "distillm", "distillm2", "shallow")

@@ -10,7 +10,7 @@ from minidistill import claims, experiments
 from minidistill.applications import stages
 from minidistill.applications.stages import Stage, get_stage
 from minidistill.experiments import Arm, Job, Protocol
-from minidistill.tasks import data_dir
+from minidistill.utils import data_dir
 
 SMALL = Protocol(prompts=8, epochs=1, draws=1)
 

@@ -7,6 +7,7 @@ import torch
 
 from minidistill import divergences as D
 from minidistill import toy
+from minidistill.stats import bootstrap_interval
 
 
 def test_the_half_gaussian_is_the_papers():
@@ -90,8 +91,8 @@ def test_gradient_noise_is_the_variance_of_sampled_gradients():
 
 def test_the_interval_holds_the_mean_and_says_so_for_no_effect():
     effect = 0.5 + 0.1 * torch.randn(20, generator=torch.Generator().manual_seed(0))
-    low, high = toy.interval(effect)
+    low, high = bootstrap_interval(effect)
     assert low < effect.mean() < high
     assert 0 < low < high < 1
-    low, high = toy.interval(effect - effect.mean())
+    low, high = bootstrap_interval(effect - effect.mean())
     assert low < 0 < high

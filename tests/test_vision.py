@@ -26,7 +26,6 @@ from minidistill.settings import Settings, fingerprint
 from minidistill.tasks import (
     Example,
     Task,
-    data_dir,
     get_world,
     read_jsonl,
     scenes,
@@ -35,6 +34,7 @@ from minidistill.tasks import (
 )
 from minidistill.tasks.pictures import Seen, open_picture
 from minidistill.tiny_eyes import borrow_eyes, tiny_llava, tiny_processor
+from minidistill.utils import data_dir
 from tests.conftest import sharpen
 
 Image = pytest.importorskip("PIL.Image", reason="pictures need pillow")

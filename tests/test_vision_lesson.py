@@ -13,8 +13,8 @@ from minidistill import arms, claims, load_pair, load_task
 from minidistill import plots as course_plots
 from minidistill.applications import vision
 from minidistill.batching import encode_response
-from minidistill.checkpoint import write_log
 from minidistill.contrasts import Contrast
+from minidistill.runlog import write_log
 from minidistill.scoring import collate, response_log_probs
 from minidistill.tasks import scenes
 from minidistill.tasks.grammar import join

@@ -13,9 +13,9 @@ from torch import Tensor
 from minidistill import divergences as D
 from minidistill.applications.speculative import Written, speculate
 from minidistill.applications.stages import Stage, Trained
-from minidistill.batching import seeded
 from minidistill.models import Pair
 from minidistill.scoring import collate, response_log_probs
+from minidistill.utils import derive_seed
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10)
 LEDGER_LENGTH = 4  # drafted tokens, where the ledger compares
@@ -170,7 +170,7 @@ def measure(trained: Trained, real: int = 32) -> dict:
     found = {length: seen.counts(length) for length in LENGTHS}
     how = {"draft_length": LEDGER_LENGTH, "temperature": trained.job.protocol.temperature}
     written = [
-        speculate(pair, prompt, seed=seeded(trained.job.seed, "draft", i), **how)
+        speculate(pair, prompt, seed=derive_seed(trained.job.seed, "draft", i), **how)
         for i, prompt in enumerate(probe.prompts[:real])
     ]
     return {

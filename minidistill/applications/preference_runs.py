@@ -9,16 +9,15 @@ from pathlib import Path
 
 from minidistill.applications import preference as P
 from minidistill.applications.stages import Stage, Trained
-from minidistill.batching import seeded
-from minidistill.checkpoint import read_log, write_log
 from minidistill.evaluation import accuracy, rouge_l
 from minidistill.judging import Judge, RuleJudge, WinRate, win_rate
-from minidistill.machine import machine
 from minidistill.models import Pair, load_pair
 from minidistill.objectives import get_method
+from minidistill.runlog import environment_info, read_log, write_log
 from minidistill.settings import Settings, check_same_run, fingerprint
 from minidistill.tasks import Preference, Task, write_examples
 from minidistill.training import distill
+from minidistill.utils import derive_seed
 
 DRAWS = 4  # responses a held-out prompt in the ledger's win rates
 WATCHED = 128  # pairs and prompts that a diary looks at
@@ -37,14 +36,15 @@ class Contest:
     def against(cls, pair: Pair, asked, judge: Judge, seed: int, draws: int = 1, **sampling):
         """`draws` responses of pair.student as it is now are what is to be beaten."""
         told = [
-            P.answers(pair, asked, seed=seeded(seed, "rival", i), **sampling) for i in range(draws)
+            P.answers(pair, asked, seed=derive_seed(seed, "rival", i), **sampling)
+            for i in range(draws)
         ]
         return cls(asked, told, judge, sampling)
 
     def enter(self, pair: Pair, seed: int) -> tuple[WinRate, list[list[str]]]:
         """The win rate of pair.student over all draws, and what it said."""
         said = [
-            P.answers(pair, self.asked, seed=seeded(seed, "entrant", i), **self.sampling)
+            P.answers(pair, self.asked, seed=derive_seed(seed, "entrant", i), **self.sampling)
             for i in range(len(self.rivals))
         ]
         every = [sum(map(list, texts), []) for texts in (said, self.rivals)]
@@ -66,7 +66,7 @@ def finish(
     asked, judge = [e.prompt for e in task.test], RuleJudge(task)
     contest = Contest.against(load_pair(job.protocol.task), asked, judge, seed, DRAWS, **heat)
     pair = P.policy_and_reference(trained.pair.student, trained.pair.tokenizer)
-    fresh = write_examples(task.name, prompts, seeded(seed, "preference"), held_out=False)
+    fresh = write_examples(task.name, prompts, derive_seed(seed, "preference"), held_out=False)
     pairs = P.sample_pairs(pair, fresh, judge, samples=samples, seed=seed, **heat)
     held_out = P.sample_pairs(pair, task.test, judge, samples=samples, seed=seed, **heat)
     before, said = contest.enter(pair, seed)
@@ -82,7 +82,7 @@ def finish(
     )  # fmt: skip
     after, said = contest.enter(pair, seed)
     scores = {"win_rate": after.rate, "win_rate_before": before.rate}
-    kl = P.kl_to_reference(pair, asked, seed=seeded(seed, "kl"))
+    kl = P.kl_to_reference(pair, asked, seed=derive_seed(seed, "kl"))
     return {
         "scores": {**scores, "kl": kl},
         **about,
@@ -157,7 +157,7 @@ def prefer(
     pair.student.save_pretrained(out / "student")
     pair.tokenizer.save_pretrained(out / "student")
     result |= {"pairs": len(trained), "held_out_pairs": len(held_out), "prompts": len(asked)}
-    cost = {"seconds": round(history.seconds), **machine()}
+    cost = {"seconds": round(history.seconds), **environment_info()}
     write_log(out / "result.json", {**result, **asdict(recipe), **cost})
     return result
 
@@ -208,7 +208,7 @@ def _sides(pair: Pair, task: Task, judge, recipe: Recipe, preferences):
 def _measured(pair: Pair, held_out, contest: Contest | None, recipe: Recipe, asked) -> dict:
     """What the command prints: win rate with interval, margin and reward accuracy, KL."""
     row = P.measure(pair, held_out, recipe.beta) if held_out else {}
-    kl = {"seed": seeded(recipe.seed, "kl"), "max_new_tokens": recipe.max_new_tokens}
+    kl = {"seed": derive_seed(recipe.seed, "kl"), "max_new_tokens": recipe.max_new_tokens}
     row["kl"] = P.kl_to_reference(pair, asked, **kl)
     if contest:
         won, _ = contest.enter(pair, recipe.seed)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from minidistill.batching import seeded
 from minidistill.generation import check_logits, check_sampling, cut_at_stop, nucleus, typical
 from minidistill.models import Pair
+from minidistill.utils import derive_seed
 
 
 def keep_chance(p: Tensor, q: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ def speculate(
     models, was_training = (pair.teacher, pair.student), pair.student.training
     pair.student.eval()
     target, draft = (Reader(model, pair.vocab, temperature, top_p) for model in models)
-    rng = torch.Generator(device=pair.device).manual_seed(seeded(seed, "speculate"))
+    rng = torch.Generator(device=pair.device).manual_seed(derive_seed(seed, "speculate"))
     text, end, rounds = list(prompt), len(prompt) + max_new_tokens, []
     while len(text) < end and not (rounds and text[-1] in pair.stop_ids):
         drafted, q = write_ahead(draft, text, min(draft_length, end - len(text) - 1), rng)

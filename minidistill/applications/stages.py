@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-from minidistill.errors import nearest
 from minidistill.evaluation import Probe
 from minidistill.models import Pair
 from minidistill.tasks import Task
+from minidistill.utils import unknown_name_message
 
 MODULES = {"draft": "acceptance", "dpo": "preference_runs", "quantize": "healing"}
 
@@ -44,5 +44,5 @@ def get_stage(name: str) -> Stage:
     if not name:
         return Stage()
     if name not in MODULES:
-        raise ValueError(nearest("stage", name, MODULES))
+        raise ValueError(unknown_name_message("stage", name, MODULES))
     return import_module(f"minidistill.applications.{MODULES[name]}").STAGE

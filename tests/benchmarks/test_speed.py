@@ -23,7 +23,7 @@ from minidistill import (
     sandbox,
     schedules,
     widgets,
-)  # fmt: skip
+)
 from minidistill import divergences as D
 from minidistill.batching import encode_prompt
 from minidistill.evaluation import make_probe
