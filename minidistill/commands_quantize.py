@@ -155,10 +155,10 @@ def _measure(pair, work, settings, out):
 def _heal(pair, work, settings, out):
     """Scores of the whole, the broken and the healed model; resumes."""
     from minidistill.evaluation import Probe
-    from minidistill.experiments import distil_and_score
+    from minidistill.experiments.runner import distill_and_evaluate
     from minidistill.runlog import read_log
 
-    found = distil_and_score(pair, work, settings, {}, out)
+    found = distill_and_evaluate(pair, work, settings, {}, out)
     result = read_log(out / "result.json")
     probe = Probe(**read_log(out / "start.json")["probe"])
     whole = _scores(pair.teacher, pair, work, probe, settings)
@@ -167,11 +167,11 @@ def _heal(pair, work, settings, out):
 
 def _scores(model, pair, work, probe, settings) -> dict:
     from minidistill.evaluation import evaluate
-    from minidistill.report import METRICS
+    from minidistill.experiments.labels import MAIN_METRICS
 
     alone = replace(pair, student=model, teacher=None)
     scores = evaluate(alone, work, probe, max_new_tokens=settings.max_new_tokens)
-    return {name: getattr(scores, name) for name in METRICS}
+    return {name: getattr(scores, name) for name in MAIN_METRICS}
 
 
 def _every_width(task: str, path: Path) -> None:

@@ -92,16 +92,17 @@ def _load(task, prompts, target, draft):
 def _train(pair, work, chosen, lr, out, how) -> None:
     """`chosen`: method, epochs, seed; the rest as in the ledger. Resumes, and ends in out/student."""
     from minidistill.commands_scores import print_scores
-    from minidistill.experiments import Protocol, distil_and_score
+    from minidistill.experiments.run_configs import ExperimentConfig
+    from minidistill.experiments.runner import distill_and_evaluate
     from minidistill.settings import Settings
 
-    same = Protocol()  # as in the ledger
+    same = ExperimentConfig()  # as in the ledger
     settings = Settings(
         *chosen, same.batch_size, lr=lr,
         **{**how, "temperature": how["temperature"] or same.temperature},
     )  # fmt: skip
     train = replace(work, train=work.train[: same.prompts])
-    print_scores(distil_and_score(pair, train, settings, {}, out))
+    print_scores(distill_and_evaluate(pair, train, settings, {}, out))
     typer.echo(f"draft: {out / 'student'}")
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minidistill.arms import BASELINES, DOMAINS
 from minidistill.evaluation import pass_at_k
+from minidistill.experiments.logs import runs_by_seed
+from minidistill.experiments.run_configs import BASELINES, DOMAINS
 from minidistill.judging import QUESTION, LLMJudge, WinRate
 from minidistill.replies import parse_reply
-from minidistill.report import logs_of
 from minidistill.stats import bootstrap_interval, normal_interval
 from minidistill.tasks import Task
 
@@ -34,7 +34,7 @@ def duel(ours: str, theirs: str, folder: Path, draw: int = 0) -> dict[int, list[
 
     ValueError where a log is older than its grades.
     """
-    rows = {name: logs_of(name, folder) for name in (ours, theirs)}
+    rows = {name: runs_by_seed(name, folder) for name in (ours, theirs)}
     for name, logs in rows.items():
         if not logs or not all(log.get("grades") for log in logs.values()):
             raise ValueError(f"the logs of {name} in {folder} keep no grades: run the arm again")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
 
+from minidistill.experiments.labels import METHOD_LABELS
 from minidistill.utils import missing_extra_message
 
 try:
@@ -69,8 +70,8 @@ METHODS = {
     "distillm2": Style(BLUE, "-", "*", "//"),
     "dpkd": Style(BLACK, DOTS, "x", "xx"),
 }
-ALIASES = {
-    "kd": "kl", "gkd": "jsd", "p": "teacher", "q": "student", "reverse_kl": "rkl", "distillm-2": "distillm2",
+ALIASES = {label.lower(): name for name, label in METHOD_LABELS.items()} | {
+    "kd": "kl", "gkd": "jsd", "p": "teacher", "q": "student", "reverse_kl": "rkl",
 }  # fmt: skip
 SPARE = [
     Style(color, dash, marker, hatch)

@@ -31,7 +31,7 @@ def served(phi: Sequence[float], batch: int = 8, seed: int = 0, capacity: int = 
 
 def phi_by_step(log: dict) -> list[float]:
     """φ in force at each step of a `distillm` log, whose probes tell the one of the steps before them."""
-    probes = log["probes"]
+    probes = log["evals"]
     gaps = zip(probes, probes[1:], strict=False)
     return [after["phi"] for before, after in gaps for _ in range(before["step"], after["step"])]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from minidistill import curriculum as C
 from minidistill import objectives, pairing, plots, sources
-from minidistill.arms import ALPHAS, BETAS
+from minidistill.experiments.run_configs import ALPHAS, BETAS
 from minidistill.rollouts import Rollouts
 from minidistill.scoring import Scored
 from minidistill.training import Run
@@ -141,7 +141,7 @@ def beta_explorer(start: float = 0.5, end: float = 0.75, ramp: float = 0.5, epoc
 
 def logged(logs: Sequence[dict], name: str, what: str) -> tuple[list[int], np.ndarray]:
     """Steps, and what an arm's runs logged there: (steps), (seeds, steps). The first probe has none."""
-    runs = [log["probes"][1:] for log in logs if log["job"]["name"] == name]
+    runs = [log["evals"][1:] for log in logs if log["run"]["name"] == name]
     return [probe["step"] for probe in runs[0]], np.array([[p[what] for p in run] for run in runs])
 
 
@@ -186,7 +186,7 @@ def draw_cost(ax, logs: Sequence[dict], names: Mapping[str, str], title: str = "
     looks = plots.styles(list(names.values()))
     for name, label in names.items():
         style = looks[label]
-        runs = [log for log in logs if log["job"]["name"] == name]
+        runs = [log for log in logs if log["run"]["name"] == name]
         seconds = [log["train_seconds"] for log in runs]
         rouge = [log["scores"]["rouge_l"] for log in runs]
         ax.plot(seconds, rouge, style.marker, color=style.color, label=label)

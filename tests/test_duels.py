@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from minidistill import duels, judging, plots, score_plots
+from minidistill.experiments.logs import add_runs, encode
 from minidistill.judging import WinRate, blurred
-from minidistill.runlog import write_log
 from minidistill.stats import normal_interval
 from minidistill.tasks import Example, Task
 
@@ -15,8 +15,8 @@ POINTS = [1.0, 1.0, 0.5, 0.0, 1.0, 0.5, 0.0, 1.0] * 50  # W = 0.625
 
 
 def log(folder, name, seed, grades=None):
-    content = {"job": {"name": name, "seed": seed}, "grades": grades or []}
-    write_log(folder / f"instruct-{name}-{seed}.json", content)
+    content = {"run": {"name": name, "seed": seed}, "scores": {}, "grades": grades or []}
+    add_runs([encode(content)], folder)
 
 
 def graded(texts=()) -> Task:

@@ -17,7 +17,6 @@ from torch import nn
 from minidistill.applications.libraries import break_model
 from minidistill.applications.packed import load_packed
 from minidistill.applications.quantization import put
-from minidistill.applications.stages import Stage
 from minidistill.models import Pair
 from minidistill.storage import stored_bytes
 from minidistill.utils import missing_extra_message, quiet
@@ -105,6 +104,3 @@ def _refuse(*_, **__):
         "adapters cannot be merged into quantized weights without being rounded away; "
         "healing.merged makes a copy in full precision"
     )
-
-
-STAGE = Stage(prepare=broken_pair)

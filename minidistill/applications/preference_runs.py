@@ -1,4 +1,4 @@
-"""DPO on any student: the stage of claim C12, and the run behind `apply preference`.
+"""DPO on any student: win rates against fixed responses, and the run behind `apply preference`.
 
 Before and after are judged against the same rival responses, so that their difference is training's.
 """
@@ -8,19 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from minidistill.applications import preference as P
-from minidistill.applications.stages import Stage, Trained
-from minidistill.evaluation import accuracy, rouge_l
-from minidistill.judging import Judge, RuleJudge, WinRate, win_rate
-from minidistill.models import Pair, load_pair
+from minidistill.judging import Judge, WinRate, win_rate
+from minidistill.models import Pair
 from minidistill.objectives import get_method
 from minidistill.runlog import environment_info, read_log, write_log
 from minidistill.settings import Settings, check_same_run, fingerprint
-from minidistill.tasks import Preference, Task, write_examples
+from minidistill.tasks import Preference, Task
 from minidistill.training import distill
 from minidistill.utils import derive_seed
-
-DRAWS = 4  # responses a held-out prompt in the ledger's win rates
-WATCHED = 128  # pairs and prompts that a diary looks at
 
 
 @dataclass(frozen=True)
@@ -51,59 +46,6 @@ class Contest:
         return win_rate([*self.asked] * len(said), *every, self.judge), said
 
 
-# --- the ledger -----------------------------------------------------------------------------------------
-def finish(
-    trained: Trained, *, beta: float = 0.3, lr: float = 1e-4, epochs: int = 1, prompts: int = 2000,
-    samples: int = 4,
-) -> dict:  # fmt: skip
-    """DPO from the run's student: pairs from its own samples on fresh prompts, judged by the rules.
-
-    The win rate, before and after, is over samples of the world's SFT student: one set a seed, the same
-    for every arm. Fresh prompts, as in the paper, whose preference data is not its distillation data.
-    """
-    job, task = trained.job, trained.task
-    seed, heat = job.seed, {"temperature": job.protocol.temperature}
-    asked, judge = [e.prompt for e in task.test], RuleJudge(task)
-    contest = Contest.against(load_pair(job.protocol.task), asked, judge, seed, DRAWS, **heat)
-    pair = P.policy_and_reference(trained.pair.student, trained.pair.tokenizer)
-    fresh = write_examples(task.name, prompts, derive_seed(seed, "preference"), held_out=False)
-    pairs = P.sample_pairs(pair, fresh, judge, samples=samples, seed=seed, **heat)
-    held_out = P.sample_pairs(pair, task.test, judge, samples=samples, seed=seed, **heat)
-    before, said = contest.enter(pair, seed)
-    about = {"pairs": len(pairs), "before": _quality(task, said)}
-    watched = {"trained": pairs[:WATCHED], "held_out": held_out[:WATCHED]}
-    diary = P.Diary(
-        pair, watched, asked[:WATCHED], contest.rivals[0][:WATCHED], judge, beta, **heat
-    )
-    diary.write(0)
-    distill(
-        pair, replace(task, train=pairs), "dpo", beta=beta, epochs=epochs, lr=lr, batch_size=16,
-        seed=seed, callback=diary, progress=False, **heat,
-    )  # fmt: skip
-    after, said = contest.enter(pair, seed)
-    scores = {"win_rate": after.rate, "win_rate_before": before.rate}
-    kl = P.kl_to_reference(pair, asked, seed=derive_seed(seed, "kl"))
-    return {
-        "scores": {**scores, "kl": kl},
-        **about,
-        "after": _quality(task, said),
-        "diary": diary.rows,
-    }
-
-
-def _quality(task: Task, said: Sequence[Sequence[str]]) -> dict:
-    """Accuracy and ROUGE-L, means over draws."""
-    found = {
-        "accuracy": [accuracy(task, texts) for texts in said],
-        "rouge_l": [rouge_l(task.test, texts) for texts in said],
-    }
-    return {name: sum(v) / len(v) for name, v in found.items() if None not in v}
-
-
-STAGE = Stage(finish=finish)
-
-
-# --- a run of one's own ---------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Recipe:
     """What `prefer` is told: the loss's beta, the pairs, and the settings of training and sampling."""

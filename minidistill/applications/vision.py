@@ -17,10 +17,10 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill.batching import encode_prompt, encode_response
+from minidistill.experiments.logs import runs_by_seed
 from minidistill.eyes import Prompt, at_once
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
-from minidistill.report import logs_of
 from minidistill.scoring import collate, masked_mean, response_log_probs
 from minidistill.tasks import Example, Task, scenes
 from minidistill.tasks.pictures import Seen
@@ -183,7 +183,7 @@ def logged(task: Task, folder: Path | None = None, arms: Sequence[str] = ARMS) -
     """Arm → one `by_family` a seed, from the runs' logs; what has no logs is left out."""
     prompts, found = [e.prompt for e in task.test], {}
     for arm in arms:
-        logs = logs_of(f"vision/{arm}", folder or data_dir() / "runs").values()
+        logs = runs_by_seed(f"vision/{arm}", folder or data_dir() / "runs").values()
         rows = [[by_family(prompts, draw) for draw in log["grades"]] for log in logs]
         if rows:
             found[arm] = [

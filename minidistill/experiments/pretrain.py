@@ -1,4 +1,4 @@
-"""How the shipped pairs are made: prompts, a teacher, and a student after SFT."""
+"""Pretraining: the prompts, teachers and SFT students that the project ships, with their cards."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +19,13 @@ from minidistill.training import distill
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes and seeds of one world. Teachers see fresh examples, the student the shipped ones.
+    """Hold sizes and seeds of one world. Teachers see fresh examples, the student the shipped ones.
 
-    `models`: folder → preset of `models.TINY` (`tiny_eyes.EYES` where the recipe `sees`). What is in
-    `starts` is where distillation starts, all others teach. `weaker`: teacher → fewer examples than
-    `teacher_examples`. A tiny world is learnt by the smallest of them, given enough examples, so strength
-    is a matter of size and of teaching. `rates`: teacher → another learning rate than `lr`: a deep one
-    wants a gentler. Where the recipe `sees`, the student's eyes begin as the first layers of the
+    `models`: folder → preset of `models.TINY` (`tiny_eyes.EYES` where the recipe is `multimodal`). In
+    `students` is where distillation starts, all others teach. `fewer_examples`: teacher → how many, in place
+    of `teacher_examples`. A tiny world is learnt by the smallest of them, given enough examples, so strength
+    is a matter of size and of teaching. `learning_rates`: teacher → another than `lr`: a deep one wants a
+    gentler. Where the recipe is `multimodal`, the student's vision tower begins as the first layers of the
     teacher's, which therefore stands before it in `models`.
     """
 
@@ -37,10 +37,10 @@ class Recipe:
     teacher_epochs: int = 3
     student_epochs: int = 14
     lr: float = 3e-3
-    weaker: dict[str, int] = field(default_factory=dict)
-    rates: dict[str, float] = field(default_factory=dict)
-    starts: tuple[str, ...] = ("student",)
-    sees: bool = False
+    fewer_examples: dict[str, int] = field(default_factory=dict)
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    students: tuple[str, ...] = ("student",)
+    multimodal: bool = False
 
 
 BLOCKS = {False: "Llama blocks", True: "LLaVA of a CLIP vision tower and Llama blocks"}
@@ -54,9 +54,9 @@ RECIPES = {
             "target": "deep",
             "draft": "flat",
         },
-        weaker={"teacher_medium": 20_000, "teacher_small": 12_000, "target": 40_000},
-        rates={"target": 1.5e-3},
-        starts=("student", "draft"),
+        fewer_examples={"teacher_medium": 20_000, "teacher_small": 12_000, "target": 40_000},
+        learning_rates={"target": 1.5e-3},
+        students=("student", "draft"),
     ),
     "arithmetic": Recipe({"student": "small", "teacher": "medium"}, teacher_examples=60_000),
     "program": Recipe(
@@ -67,12 +67,12 @@ RECIPES = {
         teacher_examples=100_000,
         teacher_epochs=4,
         lr=2e-3,
-        sees=True,
+        multimodal=True,
     ),
 }
 
 
-def teach(name: str, out: Path) -> None:
+def pretrain(name: str, out: Path) -> None:
     """Write out/name: train and test prompts, the recipe's models in 16 bits, and a card.
 
     A model that is there stays; one that was stopped resumes (checkpoints stand under out/name/.work).
@@ -84,25 +84,25 @@ def teach(name: str, out: Path) -> None:
     write_jsonl(folder / "train.jsonl", train)
     write_jsonl(folder / "test.jsonl", test)
     reader = word_tokenizer(world.words)
-    reader = tiny_processor(reader) if recipe.sees else reader
+    reader = tiny_processor(reader) if recipe.multimodal else reader
     for model in recipe.models:
         if not (folder / model / "model.safetensors").is_file():
-            seen = fresh[: recipe.weaker.get(model)]
-            examples = train if model in recipe.starts else seen
-            _supervise(model, reader, examples, test, recipe, folder)
+            seen = fresh[: recipe.fewer_examples.get(model)]
+            examples = train if model in recipe.students else seen
+            train_sft(model, reader, examples, test, recipe, folder)
     _write_card(name, recipe, folder, test)
 
 
-def _supervise(model: str, reader, examples, test, recipe: Recipe, folder: Path) -> None:
-    """SFT from random weights on `examples`, saved in 16 bits."""
-    make = tiny_llava if recipe.sees else tiny_model
+def train_sft(model: str, reader, examples, test, recipe: Recipe, folder: Path) -> None:
+    """Train by SFT from random weights on `examples`, saved in 16 bits."""
+    make = tiny_llava if recipe.multimodal else tiny_model
     network = make(recipe.models[model], reader, seed=0)
-    pair, student = solo(network, reader), model in recipe.starts
-    if recipe.sees and student:
+    pair, student = solo(network, reader), model in recipe.students
+    if recipe.multimodal and student:
         borrow_eyes(network, load_model(folder / "teacher")[0])
     distill(
         pair, Task("student" if student else "teacher", examples, test), "sft",
-        lr=recipe.rates.get(model, recipe.lr),
+        lr=recipe.learning_rates.get(model, recipe.lr),
         epochs=recipe.student_epochs if student else recipe.teacher_epochs,
         batch_size=32 if student else 64, out=folder / ".work" / model,
     )  # fmt: skip
@@ -114,12 +114,14 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
     """The card's numbers are measured on what was saved, not on what was trained."""
     world, rows = get_world(name), []
     teachers = ", ".join(
-        f"`{model}/` ({recipe.weaker.get(model, recipe.teacher_examples):,})"
+        f"`{model}/` ({recipe.fewer_examples.get(model, recipe.teacher_examples):,})"
         for model in recipe.models
-        if model not in recipe.starts
+        if model not in recipe.students
     )
-    starts = ", ".join(f"`{model}/`" for model in recipe.starts)
-    eyes = ". Its vision tower began as the first layers of the teacher's" if recipe.sees else ""
+    starts = ", ".join(f"`{model}/`" for model in recipe.students)
+    eyes = (
+        ". Its vision tower began as the first layers of the teacher's" if recipe.multimodal else ""
+    )
     task = Task(name, [], test, lambda prompt, response: world.judge(prompt, response).grade)
     for preset in recipe.models:
         model, reader = load_model(folder / preset)
@@ -140,7 +142,7 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
             f"`test.jsonl`: {recipe.test} held-out prompts (seed 2). No prompt stands in both.\n"
             f"- {teachers}: SFT on so many fresh examples (seed 3), {recipe.teacher_epochs} epochs.\n"
             f"- {starts}: SFT on `train.jsonl`, {recipe.student_epochs} epochs: the start{eyes}.\n"
-            f"- All: {BLOCKS[recipe.sees]}, a word-level tokenizer of {len(pair.tokenizer)} tokens, "
+            f"- All: {BLOCKS[recipe.multimodal]}, a word-level tokenizer of {len(pair.tokenizer)} tokens, "
             "weights in 16 bits (safetensors).\n\n"
             "| model | parameters | layers × width | accuracy, greedy | accuracy, sampled at T = 1 |\n"
             "|---|---|---|---|---|\n" + "".join(rows) + _scoring(name)
