@@ -220,6 +220,7 @@ def test_shipped_runs_are_sorted_and_the_scores_beside_them_are_theirs():
         assert keys == sorted(set(keys))
         assert {run_configs.world_of(name) for name, _ in keys} == {path.stem}
     assert (SHIPPED / "scores.csv").read_text(encoding="utf-8") == logs.scores_csv()
+    assert not list(SHIPPED.glob("*.json"))
 
 
 def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path):
