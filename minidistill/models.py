@@ -8,20 +8,28 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
-from transformers.utils import is_vision_available, logging
 
 from minidistill.eyes import check_same_eyes, reads_pictures
 from minidistill.tasks import WORLDS
-from minidistill.utils import data_dir, missing_extra_message, pick_device, unknown_name_message
+from minidistill.utils import (
+    data_dir,
+    missing_extra_message,
+    pick_device,
+    quiet,
+    unknown_name_message,
+)
+
+with quiet():  # transformers imports torchao where that is installed
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        AutoTokenizer,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
+    from transformers.utils import is_vision_available, logging
 
 DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, struct.error)
 TINY = {  # layers × width

@@ -14,7 +14,6 @@ from inspect import signature
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from minidistill.generation import check_logits, check_sampling, cut_at_stop, nucleus, typical
 from minidistill.models import Pair
@@ -108,6 +107,10 @@ class Reader:
     """A model with the keys and values of the text it has read so far."""
 
     def __init__(self, model, vocab: int, temperature: float, top_p: float):
+        from transformers import (
+            DynamicCache,  # here, for models.py has to import transformers first
+        )
+
         self.model, self.vocab, self.how = model, vocab, (temperature, top_p)
         self.cache = DynamicCache(config=model.config)
         known = signature(model.forward).parameters
