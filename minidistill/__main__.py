@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -32,11 +33,36 @@ def run(
     epochs: Annotated[int, typer.Option(min=1)] = 5,
 ) -> None:
     """The main job: distil the tiny pair with each method; prints a table, draws figures."""
-    from minidistill import experiments
-    from minidistill.report import MAIN_METHODS
+    from minidistill.experiments.labels import MAIN_METHODS, START
+    from minidistill.experiments.progress import first_line
 
     names = [m.strip() for m in methods.split(",")] if methods else MAIN_METHODS
-    experiments.main_job(out, names, seeds, experiments.Protocol(prompts=prompts, epochs=epochs))
+    rows = list(dict.fromkeys([START, *names]))
+    typer.echo(first_line(rows, seeds, out / "runs"))  # before torch, which takes its time
+    from minidistill.experiments.run_configs import ExperimentConfig
+    from minidistill.experiments.runner import run_baselines
+    from minidistill.experiments.tables import main_table
+    from minidistill.runlog import atomic_write
+
+    started = time.monotonic()
+    logs = run_baselines(
+        rows, seeds, ExperimentConfig(prompts=prompts, epochs=epochs), out / "runs"
+    )
+    table = main_table(logs)
+    atomic_write(out / "table.md", table.encode())
+    typer.echo(table)
+    minutes = (time.monotonic() - started) / 60
+    typer.echo(f"{len(logs)} runs in {minutes:.1f} minutes. Table: {out / 'table.md'}")
+    _draw_figures(logs, out / "figures")
+
+
+def _draw_figures(logs, folder: Path) -> None:
+    try:
+        from minidistill.lessons.main_figures import draw_main_figures
+
+        typer.echo("Figures: " + ", ".join(map(str, draw_main_figures(logs, folder))))
+    except ModuleNotFoundError as error:
+        typer.echo(f"No figures: {error}")
 
 
 @app.command()
@@ -65,7 +91,7 @@ def distill(
     epsilon: Annotated[float, typer.Option(help="Of the source 'mixed'.")] = 0.5,
 ) -> None:
     """Distil a pair, tiny or real; scores before and after. The same command resumes a stopped run."""
-    from minidistill.experiments import distil_and_score
+    from minidistill.experiments.runner import distill_and_evaluate
     from minidistill.objectives import get_method
     from minidistill.settings import Settings
 
@@ -77,7 +103,7 @@ def distill(
         method, epochs, seed, batch_size, accumulate, lr, epsilon=epsilon, feed=fed, **sampling
     )
     pair, work = _load(task, prompts, teacher, student)
-    print_scores(distil_and_score(pair, work, settings, hyper, out))
+    print_scores(distill_and_evaluate(pair, work, settings, hyper, out))
     typer.echo(f"student: {out / 'student'}")
 
 
@@ -87,9 +113,9 @@ def teach(
     out: Out = Path("data"),
 ) -> None:
     """Remake a shipped pair: prompts, teacher and SFT student, with their cards."""
-    from minidistill.teaching import teach
+    from minidistill.experiments.pretrain import pretrain
 
-    teach(task, out)
+    pretrain(task, out)
 
 
 @app.command()
@@ -116,12 +142,13 @@ def table(
     ),
 ) -> None:
     """Make the README's tables and figures anew from the logs under data/."""
-    from minidistill.checkpoint import atomic_write
-    from minidistill.ledger import update_readme
-    from minidistill.report import draw, shipped_logs
-    from minidistill.tasks import data_dir
+    from minidistill.experiments.logs import shipped_runs
+    from minidistill.experiments.tables import update_readme
+    from minidistill.lessons.main_figures import draw_main_figures
+    from minidistill.runlog import atomic_write
+    from minidistill.utils import data_dir
 
-    draw(shipped_logs(), data_dir() / "figures")
+    draw_main_figures(shipped_runs(), data_dir() / "figures")
     atomic_write(readme, update_readme(readme.read_text(encoding="utf-8")).encode())
 
 

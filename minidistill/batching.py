@@ -1,6 +1,5 @@
 """Text to token ids, and batches of similar length."""
 
-import hashlib
 import random
 from collections.abc import Sequence
 
@@ -61,8 +60,3 @@ def buckets(lengths: Sequence[int], batch_size: int, seed: int, pool: int = 8) -
         batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
     rng.shuffle(batches)
     return batches
-
-
-def seeded(*parts) -> int:
-    """A seed that depends on all of `parts` and on nothing else."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from minidistill.errors import nearest
 from minidistill.scoring import Scored
+from minidistill.utils import unknown_name_message
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def checker(exercises: Mapping[str, Exercise]) -> Callable[[str, Callable], None
 
     def check(name: str, function: Callable) -> None:
         if name not in exercises:
-            raise ValueError(nearest("exercise", name, exercises))
+            raise ValueError(unknown_name_message("exercise", name, exercises))
         print(f"{name}: {verdict(exercises[name], function).message}")
 
     return check

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minidistill import divergences as D
-from minidistill import plots, toy
-from minidistill.arms import MAP
+from minidistill import plots
 from minidistill.batching import encode_prompt
 from minidistill.evaluation import nll
+from minidistill.experiments import toy_kl
+from minidistill.experiments.run_configs import DPKD_SWEEP
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.rollouts import Rollouts
@@ -61,7 +62,7 @@ def flow(loss: Callable, overlap: Tensor, steps: int = STEPS, lr: float = 0.5) -
     words = words_with(overlap)
     start = torch.tensor([1.0, 0.7]).expand(len(overlap), 2)
     student = lambda h: (words @ h.unsqueeze(-1)).squeeze(-1).log_softmax(-1)  # noqa: E731
-    return toy.descend(
+    return toy_kl.minimize(
         loss, TEACHER.expand(len(overlap), 3), start, steps, lr, student, torch.optim.SGD
     )
 
@@ -143,9 +144,9 @@ def collapse_step(probes: Sequence[dict], nats: float = 1.0) -> int | None:
 
 
 def arm(form: str, lam: float, lr: float) -> str:
-    """The name in `arms.MAP`; KeyError where the map has no such place."""
+    """The name in `DPKD_SWEEP`; KeyError where the map has no such place."""
     name = f"dpkd_{form}_lam{lam:g}_lr{lr:g}"
-    MAP[name]
+    DPKD_SWEEP[name]
     return name
 
 
@@ -165,8 +166,8 @@ def _note(probes: Sequence[dict]) -> str:
 
 
 def map_explorer(logs: Sequence[dict]) -> Callable:
-    """A callback `(lam, rate) → Figure` over the logs of `arms.MAP`, places counted from 0."""
-    runs = {log["job"]["name"]: log["probes"] for log in logs}
+    """A callback `(lam, rate) → Figure` over the logs of `DPKD_SWEEP`, places counted from 0."""
+    runs = {log["run"]["name"]: log["evals"] for log in logs}
 
     def picture(lam: int = 1, rate: int = 2):
         left, right = plots.axes(2, height=2.9, width=9.0, fast=True)

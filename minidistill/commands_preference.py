@@ -121,7 +121,8 @@ def _judge(work, model, pairs):
 def _start(task, student):
     from minidistill.eyes import texts_only
     from minidistill.models import load_model
-    from minidistill.tasks import WORLDS, data_dir
+    from minidistill.tasks import WORLDS
+    from minidistill.utils import data_dir
 
     if student is None and task not in WORLDS:
         raise ValueError("name the model to start from: --student MODEL")
@@ -130,21 +131,16 @@ def _start(task, student):
     return model, tokenizer
 
 
-NAMES = {
-    "win_rate": "win rate over the start", "margin": "reward margin", "accuracy": "pairs ranked rightly",
-    "chosen": "log-prob of chosen (nats)", "rejected": "log-prob of rejected (nats)",
-    "kl": "KL to the start (nats a response)",
-}  # fmt: skip
-
-
 def _print(result: dict) -> None:
     """A row a measure, before and after; the win rate with its interval."""
+    from minidistill.experiments.labels import PREFERENCE_LABELS
+
     typer.echo(f"{'':34}{'before':>24}{'after':>24}")
-    for name, said in NAMES.items():
+    for name, label in PREFERENCE_LABELS.items():
         if name not in result["after"]:
             continue
         cells = [_cell(result[when], name) for when in ("before", "after")]
-        typer.echo(f"{said:34}" + "".join(f"{cell:>24}" for cell in cells))
+        typer.echo(f"{label:34}" + "".join(f"{cell:>24}" for cell in cells))
 
 
 def _cell(row: dict, name: str) -> str:

@@ -67,7 +67,7 @@ def quantize(
     import torch
 
     from minidistill.applications.packed import save_packed
-    from minidistill.checkpoint import write_log
+    from minidistill.runlog import write_log
     from minidistill.settings import Settings
 
     if model is None:
@@ -98,7 +98,7 @@ def quantize(
 
 def _check_same(out: Path, about: dict) -> None:
     """ValueError where the folder holds another break or healing: files of two would stand side by side."""
-    from minidistill.checkpoint import read_log
+    from minidistill.runlog import read_log
 
     found = read_log(out / "quantize.json") or about
     other = [f"{name} {found[name]}" for name in about if found[name] != about[name]]
@@ -113,7 +113,7 @@ def _load(model, task, prompts, train_limit, test_limit):
     from minidistill import load_task
     from minidistill.eyes import texts_only
     from minidistill.models import load_model, make_pair
-    from minidistill.tasks import data_dir
+    from minidistill.utils import data_dir
 
     work = load_task(prompts or task)  # a mistake here costs no model loading
     if model and not prompts:
@@ -144,20 +144,21 @@ def _adapt(pair, rank: int) -> int:
 def _measure(pair, work, settings, out):
     """Scores of the whole and of the broken model on the same held-out responses."""
     from minidistill.evaluation import make_probe
-    from minidistill.machine import machine
+    from minidistill.runlog import environment_info
 
     probe = make_probe(pair, work, seed=settings.seed, **settings.sampling)
     models = {"whole": pair.teacher, "broken": pair.student}
-    return {n: _scores(m, pair, work, probe, settings) for n, m in models.items()}, machine()
+    scores = {n: _scores(m, pair, work, probe, settings) for n, m in models.items()}
+    return scores, environment_info()
 
 
 def _heal(pair, work, settings, out):
     """Scores of the whole, the broken and the healed model; resumes."""
-    from minidistill.checkpoint import read_log
     from minidistill.evaluation import Probe
-    from minidistill.experiments import distil_and_score
+    from minidistill.experiments.runner import distill_and_evaluate
+    from minidistill.runlog import read_log
 
-    found = distil_and_score(pair, work, settings, {}, out)
+    found = distill_and_evaluate(pair, work, settings, {}, out)
     result = read_log(out / "result.json")
     probe = Probe(**read_log(out / "start.json")["probe"])
     whole = _scores(pair.teacher, pair, work, probe, settings)
@@ -166,11 +167,11 @@ def _heal(pair, work, settings, out):
 
 def _scores(model, pair, work, probe, settings) -> dict:
     from minidistill.evaluation import evaluate
-    from minidistill.report import METRICS
+    from minidistill.experiments.labels import MAIN_METRICS
 
     alone = replace(pair, student=model, teacher=None)
     scores = evaluate(alone, work, probe, max_new_tokens=settings.max_new_tokens)
-    return {name: getattr(scores, name) for name in METRICS}
+    return {name: getattr(scores, name) for name in MAIN_METRICS}
 
 
 def _every_width(task: str, path: Path) -> None:
@@ -178,9 +179,8 @@ def _every_width(task: str, path: Path) -> None:
 
     from minidistill import load_pair, load_task
     from minidistill.applications.breaks import breaks_table, every_break
-    from minidistill.checkpoint import write_log
-    from minidistill.machine import machine
+    from minidistill.runlog import environment_info, write_log
 
     rows = every_break(load_pair(task), load_task(task), lambda cells: tqdm(cells, unit="break"))
-    write_log(path, {"task": task, "rows": rows, **machine()})
+    write_log(path, {"task": task, "rows": rows, **environment_info()})
     typer.echo(breaks_table(rows))

@@ -83,12 +83,12 @@ def grade(
 def _task(name, prompts, limit, allow_unsandboxed):
     """A tiny world, a benchmark, or somebody's prompts; the first `limit` of what is held out."""
     from minidistill import load_task
-    from minidistill.errors import nearest
     from minidistill.tasks import WORLDS
     from minidistill.tasks.benchmarks import BENCHMARKS, load_benchmark
+    from minidistill.utils import unknown_name_message
 
     if name and name not in (*WORLDS, *BENCHMARKS):
-        raise ValueError(nearest("task", name, (*WORLDS, *BENCHMARKS)))
+        raise ValueError(unknown_name_message("task", name, (*WORLDS, *BENCHMARKS)))
     if name in BENCHMARKS:
         work = load_benchmark(name, prompts, allow_unsandboxed)
     elif name and prompts:

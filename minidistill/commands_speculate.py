@@ -76,7 +76,7 @@ def _load(task, prompts, target, draft):
     """The lesson's pair and prompts, or what was named instead of them."""
     from minidistill import load_pair, load_task
     from minidistill.eyes import texts_only
-    from minidistill.tasks import data_dir
+    from minidistill.utils import data_dir
 
     work = load_task(prompts or task)  # first: a mistake here costs no model loading
     if (target is None) != (draft is None):
@@ -92,16 +92,17 @@ def _load(task, prompts, target, draft):
 def _train(pair, work, chosen, lr, out, how) -> None:
     """`chosen`: method, epochs, seed; the rest as in the ledger. Resumes, and ends in out/student."""
     from minidistill.commands_scores import print_scores
-    from minidistill.experiments import Protocol, distil_and_score
+    from minidistill.experiments.run_configs import ExperimentConfig
+    from minidistill.experiments.runner import distill_and_evaluate
     from minidistill.settings import Settings
 
-    same = Protocol()  # as in the ledger
+    same = ExperimentConfig()  # as in the ledger
     settings = Settings(
         *chosen, same.batch_size, lr=lr,
         **{**how, "temperature": how["temperature"] or same.temperature},
     )  # fmt: skip
     train = replace(work, train=work.train[: same.prompts])
-    print_scores(distil_and_score(pair, train, settings, {}, out))
+    print_scores(distill_and_evaluate(pair, train, settings, {}, out))
     typer.echo(f"draft: {out / 'student'}")
 
 
@@ -153,8 +154,7 @@ def _race(pair, asked, rule, repeats, log, how, draft_length) -> None:
     from tqdm.auto import tqdm
 
     from minidistill.applications import speed
-    from minidistill.checkpoint import write_log
-    from minidistill.machine import machine
+    from minidistill.runlog import environment_info, write_log
 
     prompts = _encode(pair, asked)
     lengths = sorted({1, 2, 4, 6, 8, draft_length})
@@ -170,7 +170,7 @@ def _race(pair, asked, rule, repeats, log, how, draft_length) -> None:
         for name, model in (("target", pair.teacher), ("draft", pair.student))
     }
     about = {"prompts": len(prompts), "repeats": repeats, "parameters": sizes, **how}
-    result |= {"about": about, **machine()}
+    result |= {"about": about, **environment_info()}
     if log:
         write_log(log, result)
     typer.echo(speed.race_table(result))

@@ -41,7 +41,7 @@ def vision(
     and once more without the picture.
     """
     from minidistill import load_pair
-    from minidistill.experiments import distil_and_score
+    from minidistill.experiments.runner import distill_and_evaluate
     from minidistill.settings import Settings
 
     settings = Settings(
@@ -57,7 +57,7 @@ def vision(
         )
     work = replace(work, train=work.train[:limit])
     before = _answers(pair.student, pair, work, show)
-    print_scores(distil_and_score(pair, work, settings, {}, out))
+    print_scores(distill_and_evaluate(pair, work, settings, {}, out))
     after = _answers(pair.student, pair, work, show)
     if work.grade:
         _by_family(pair, work, before, after)
@@ -104,7 +104,7 @@ def _draw(pair, work, said, show: Path) -> None:
     from minidistill import plots
     from minidistill.applications.vision import answers
     from minidistill.applications.vision_plots import gallery
-    from minidistill.checkpoint import atomic_write
+    from minidistill.runlog import atomic_write
 
     examples = work.test[:PICTURES]
     said = {"teacher": answers(pair.teacher, pair, examples), **said}

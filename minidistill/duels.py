@@ -12,15 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minidistill.arms import BASELINES, DOMAINS
 from minidistill.evaluation import pass_at_k
+from minidistill.experiments.logs import runs_by_seed
+from minidistill.experiments.run_configs import BASELINES, DOMAINS
 from minidistill.judging import QUESTION, LLMJudge, WinRate
 from minidistill.replies import parse_reply
-from minidistill.report import logs_of
+from minidistill.stats import bootstrap_interval, normal_interval
 from minidistill.tasks import Task
-from minidistill.toy import interval
 
-Z = 1.96  # half the width of a 95 % interval in standard errors
 SIZES = (25, 50, 100, 150, 200, 250, 300, 350, 400)
 
 
@@ -35,7 +34,7 @@ def duel(ours: str, theirs: str, folder: Path, draw: int = 0) -> dict[int, list[
 
     ValueError where a log is older than its grades.
     """
-    rows = {name: logs_of(name, folder) for name in (ours, theirs)}
+    rows = {name: runs_by_seed(name, folder) for name in (ours, theirs)}
     for name, logs in rows.items():
         if not logs or not all(log.get("grades") for log in logs.values()):
             raise ValueError(f"the logs of {name} in {folder} keep no grades: run the arm again")
@@ -44,13 +43,6 @@ def duel(ours: str, theirs: str, folder: Path, draw: int = 0) -> dict[int, list[
         seed: points(*(rows[name][seed]["grades"][draw] for name in (ours, theirs)))
         for seed in seeds
     }
-
-
-def normal_interval(scored: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of the points, and the ends of its 95 % interval, mean ± 1.96 · s / √n (s with n − 1)."""
-    values = torch.as_tensor(scored, dtype=torch.float64)
-    half = Z * float(values.std()) / len(values) ** 0.5
-    return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
 
 
 def with_interval(ours: Tensor, theirs: Tensor) -> Tensor:
@@ -70,13 +62,13 @@ def decided_by_luck(
     """How many contrasts of a table get a verdict where none should: no method differs from another.
 
     Every run is a normal draw; in each world one method's seeds are compared with each rival's, and
-    `interval` decides as in the ledger. One number a table.
+    `bootstrap_interval` decides as in the ledger. One number a table.
     """
     generator = torch.Generator().manual_seed(0)
     runs = torch.randn(tables, worlds, rivals + 1, seeds, generator=generator, dtype=torch.float64)
     found = []
     for table in (runs[:, :, :1] - runs[:, :, 1:]).flatten(1, 2):
-        ends = [interval(contrast) for contrast in table]
+        ends = [bootstrap_interval(contrast) for contrast in table]
         found.append(sum(low > 0 or high < 0 for low, high in ends))
     return found
 

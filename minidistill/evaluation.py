@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import torch
 
 from minidistill.batching import encode_prompt, encode_references
-from minidistill.errors import needs_extra
 from minidistill.eyes import at_once
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.scoring import collate, masked_mean, response_log_probs
 from minidistill.tasks import NO_ANSWER, Example, Task
 from minidistill.tasks.answers import Graded
+from minidistill.utils import missing_extra_message
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def rouge_l(examples: Sequence[Example], responses: Sequence[str]) -> float | No
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(needs_extra("rouge-score", "course")) from None
+        raise ModuleNotFoundError(missing_extra_message("rouge-score", "course")) from None
     scorer = RougeScorer(["rougeL"])
     pairs = [(e.references, r) for e, r in zip(examples, responses, strict=True) if e.references]
     return _mean([scorer.score_multi(refs, r)["rougeL"].fmeasure for refs, r in pairs])

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from minidistill.checks import Exercise, checker
-from minidistill.duels import Z, points, with_interval
+from minidistill.duels import points, with_interval
 from minidistill.evaluation import pass_at_k
+from minidistill.stats import Z
 
 
 def _each(rule: Callable[[int, int, int], float]) -> Callable:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from minidistill.batching import seeded
 from minidistill.divergences import check_unit_interval
 from minidistill.eyes import Prompt, at_once
 from minidistill.models import Pair
 from minidistill.scoring import collate, response_log_probs
+from minidistill.utils import derive_seed
 
 CACHE_BYTES = 512 * 2**20
 
@@ -122,12 +122,12 @@ def speculative_drafts(
     check_sampling(temperature, top_p)
     how = {"temperature": temperature, "top_p": top_p}
     responses: list[list[int]] = [[] for _ in prompts]
-    rng = torch.Generator(device=pair.device).manual_seed(seeded(seed, "teacher"))
+    rng = torch.Generator(device=pair.device).manual_seed(derive_seed(seed, "teacher"))
     unfinished, rounds = list(range(len(prompts))), 0
     while unfinished:
         seen = [longer(prompts[i], responses[i]) for i in unfinished]
         drafts = sample(pair.student, seen, pair, max_new_tokens=draft, **how,
-                        seed=seeded(seed, "student", rounds))  # fmt: skip
+                        seed=derive_seed(seed, "student", rounds))  # fmt: skip
         rows = min(_rows(pair.teacher, max(map(len, seen)) + draft), 2**27 // (draft * pair.vocab))
         rows = at_once(seen, rows)
         for start in range(0, len(unfinished), max(1, rows)):

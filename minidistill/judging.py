@@ -20,10 +20,10 @@ from minidistill.eyes import texts_only
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.replies import parse_reply
+from minidistill.stats import bootstrap_interval
 from minidistill.tasks import Task
 from minidistill.tasks.grammar import zipf
 from minidistill.tasks.instruct import WORLD
-from minidistill.toy import interval
 
 Judge = Callable[[str, str, str], float]  # (prompt, ours, theirs) → 1 ours is better, ½ tie, 0
 OUTCOMES = {"wins": 1.0, "ties": 0.5, "losses": 0.0}
@@ -48,7 +48,7 @@ class WinRate:
     def of(cls, points: Sequence[float], **more):
         """From the verdict on each prompt; `more` are the fields that a subclass adds."""
         values = torch.tensor(points, dtype=torch.float64)
-        low, high = interval(values)
+        low, high = bootstrap_interval(values)
         shares = {k: float((values == v).double().mean()) for k, v in OUTCOMES.items()}
         return cls(float(values.mean()), low, high, n=len(points), **shares, **more)
 

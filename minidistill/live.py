@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from minidistill import plots
-from minidistill.errors import needs_extra
 from minidistill.models import Pair
 from minidistill.objectives import get_method
 from minidistill.tasks import Task
 from minidistill.training import History, distill
+from minidistill.utils import missing_extra_message
 from minidistill.widgets import DPI, labelled_slider
 
 KEPT = 4  # runs in the picture
@@ -40,7 +40,7 @@ class TrainPanel:
         try:
             import ipywidgets as w
         except ModuleNotFoundError:
-            raise ModuleNotFoundError(needs_extra("ipywidgets", "course")) from None
+            raise ModuleNotFoundError(missing_extra_message("ipywidgets", "course")) from None
         self.pair, self.task, self.shipped = pair, task, dict(shipped or {})
         self.how = {"epochs": 1, "batch_size": 8, "lr": 1.5e-3, "probe_every": 4, **how}
         self.total = self.how["epochs"] * math.ceil(len(task.train) / self.how["batch_size"])

@@ -8,20 +8,28 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
-from transformers.utils import is_vision_available, logging
 
-from minidistill.errors import nearest, needs_extra
 from minidistill.eyes import check_same_eyes, reads_pictures
-from minidistill.tasks import WORLDS, data_dir
+from minidistill.tasks import WORLDS
+from minidistill.utils import (
+    data_dir,
+    missing_extra_message,
+    pick_device,
+    quiet,
+    unknown_name_message,
+)
+
+with quiet():  # transformers imports torchao where that is installed
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        AutoTokenizer,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
+    from transformers.utils import is_vision_available, logging
 
 DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, struct.error)
 TINY = {  # layers × width
@@ -86,18 +94,11 @@ class Pair:
         return self.tokenizer.eos_token_id if pad is None else pad
 
 
-def pick_device() -> torch.device:
-    """CUDA, else Apple's MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def load_pair(name: str | None = None, *, teacher=None, student=None) -> Pair:
     """A shipped pair by task name; `teacher=`, `student=` replace either by a folder, hub name or .gguf."""
     if name is not None:
         if name not in WORLDS:
-            raise ValueError(nearest("pair", name, WORLDS))
+            raise ValueError(unknown_name_message("pair", name, WORLDS))
         teacher = teacher or data_dir() / name / "teacher"
         student = student or data_dir() / name / "student"
     if teacher is None or student is None:
@@ -119,7 +120,7 @@ def load_model(source: str | Path):
         source, options = path.parent, {"gguf_file": path.name}
     sees = not options and _sees(source)
     if sees and not is_vision_available():
-        raise ModuleNotFoundError(needs_extra("pillow", "adapt"))
+        raise ModuleNotFoundError(missing_extra_message("pillow", "adapt"))
     try:
         if sees:
             reader = AutoProcessor.from_pretrained(source, backend="pil")
@@ -127,7 +128,7 @@ def load_model(source: str | Path):
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = _whole(AutoModelForCausalLM, source, **options)
     except ImportError as error:
-        raise ModuleNotFoundError(needs_extra("gguf and accelerate", "scale")) from error
+        raise ModuleNotFoundError(missing_extra_message("gguf and accelerate", "scale")) from error
     except DAMAGED as error:  # no tokenizer; weights cut short, or of another shape
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(
@@ -213,7 +214,7 @@ def make_pair(teacher, teacher_reader, student, student_reader) -> Pair:
 def tiny_model(preset: str, tokenizer, seed: int) -> LlamaForCausalLM:
     """A fresh Llama of the given preset for a word-level tokenizer."""
     if preset not in TINY:
-        raise ValueError(nearest("preset", preset, TINY))
+        raise ValueError(unknown_name_message("preset", preset, TINY))
     config = tiny_config(tokenizer, **TINY[preset])
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from minidistill import curriculum as C
 from minidistill import divergences as D
-from minidistill.errors import nearest
 from minidistill.scoring import Scored
 from minidistill.sources import SOURCES
+from minidistill.utils import unknown_name_message
 
 METHODS: dict[str, "Method"] = {}
 
@@ -94,7 +94,7 @@ def method(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def get_method(name: str) -> Method:
     """The method of that name; ValueError lists all of them and the nearest."""
     if name not in METHODS:
-        raise ValueError(nearest("method", name, METHODS))
+        raise ValueError(unknown_name_message("method", name, METHODS))
     return METHODS[name]
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
 
-from minidistill.errors import needs_extra
+from minidistill.experiments.labels import METHOD_LABELS
+from minidistill.utils import missing_extra_message
 
 try:
     import numpy as np
@@ -23,7 +24,7 @@ try:
     from matplotlib.ticker import LogLocator, NullLocator
     from PIL import Image
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(needs_extra(error.name, "course")) from None
+    raise ModuleNotFoundError(missing_extra_message(error.name, "course")) from None
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ METHODS = {
     "distillm2": Style(BLUE, "-", "*", "//"),
     "dpkd": Style(BLACK, DOTS, "x", "xx"),
 }
-ALIASES = {
-    "kd": "kl", "gkd": "jsd", "p": "teacher", "q": "student", "reverse_kl": "rkl", "distillm-2": "distillm2",
+ALIASES = {label.lower(): name for name, label in METHOD_LABELS.items()} | {
+    "kd": "kl", "gkd": "jsd", "p": "teacher", "q": "student", "reverse_kl": "rkl",
 }  # fmt: skip
 SPARE = [
     Style(color, dash, marker, hatch)
@@ -169,7 +170,7 @@ def show(picture: Figure | Axes | np.ndarray | bytes, caption: str, alt: str) ->
         from IPython.display import Image as Picture
         from IPython.display import Markdown, display
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(needs_extra("IPython", "course")) from None
+        raise ModuleNotFoundError(missing_extra_message("IPython", "course")) from None
     if isinstance(picture, np.ndarray):
         picture = picture.flat[0]
     data = picture if isinstance(picture, bytes) else png(picture)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill import plots
-from minidistill.arms import ALPHAS, BETAS
+from minidistill.experiments.run_configs import ALPHAS, BETAS
 from minidistill.rollouts import Rollouts
 from minidistill.scoring import Scored
 
@@ -52,7 +52,7 @@ def srkl_force(responses: Scored, alpha: float = 0.1) -> Tensor:
 
 def by_seed(logs: Sequence[dict], name: str) -> tuple[list[int], list[list[float]]]:
     """Steps, and ROUGE-L on the way for each seed of an arm: (steps), (seeds, steps)."""
-    curves = [log["curve"] for log in logs if log["job"]["name"] == name]
+    curves = [log["curve"] for log in logs if log["run"]["name"] == name]
     return [p["step"] for p in curves[0]], [[p["rouge_l"] for p in curve] for curve in curves]
 
 
@@ -65,10 +65,10 @@ def draw_convergence(ax, logs: Sequence[dict], names: dict[str, str], title: str
 
 
 def grid_means(logs: Sequence[dict], metric: str = "rouge_l") -> dict[tuple[float, float], float]:
-    """(α, β) → mean over seeds, for the runs of `arms.GRID` that are there."""
+    """(α, β) → mean over seeds, for the runs of `CALD_SWEEP` that are there."""
     found: dict[tuple[float, float], list[float]] = {}
     for log in logs:
-        hyper = log["job"]["arm"]["hyper"]
+        hyper = log["run"]["config"]["method_kwargs"]
         place = hyper["alpha"], hyper["beta"]
         found.setdefault(place, []).append(log["scores"][metric])
     return {place: mean(values) for place, values in found.items()}
@@ -79,8 +79,8 @@ def grid_explorer(logs: Sequence[dict]) -> Callable:
     means = {metric: grid_means(logs, metric) for metric in METRICS}
     runs = {}
     for log in logs:
-        hyper = log["job"]["arm"]["hyper"]
-        runs.setdefault((hyper["alpha"], hyper["beta"]), log["probes"])
+        hyper = log["run"]["config"]["method_kwargs"]
+        runs.setdefault((hyper["alpha"], hyper["beta"]), log["evals"])
 
     def picture(alpha: int = 2, beta: int = 2):
         left, right = plots.axes(2, height=2.9, width=9.0, fast=True)

@@ -4,7 +4,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 
 from minidistill import plots
-from minidistill.report import NAMES, START, by_method
+from minidistill.experiments.labels import START, run_label
+from minidistill.experiments.logs import by_method
 from minidistill.tasks import load_task
 
 
@@ -14,8 +15,8 @@ def step_explorer(logs: Sequence[dict], seed: int = 0) -> Callable:
     `probe` counts the moments of measurement, `prompt` the held-out prompts whose answers were kept.
     """
     runs = {m: rows[seed] for m, rows in by_method(logs).items() if m != START}
-    examples = load_task(next(iter(runs.values()))["job"]["protocol"]["task"]).test
-    probes = {method: run["probes"] for method, run in runs.items()}
+    examples = load_task(next(iter(runs.values()))["run"]["experiment"]["task"]).test
+    probes = {method: run["evals"] for method, run in runs.items()}
 
     def picture(probe: int = 0, prompt: int = 0):
         curves, words = plots.axes(columns=2, height=3.6, width=9.5, fast=True)
@@ -24,7 +25,9 @@ def step_explorer(logs: Sequence[dict], seed: int = 0) -> Callable:
         curves.axvline(step, color=plots.BLACK, linewidth=0.8)
         curves.set_title(f"step {step}", loc="left")
         curves.legend(loc=(0.6, 0.3))  # the gap between the runaway and the rest
-        said = {NAMES[m]: run["answers"][probe - 1] if probe else None for m, run in runs.items()}
+        said = {
+            run_label(m): run["samples"][probe - 1] if probe else None for m, run in runs.items()
+        }
         _write(words, examples[prompt].prompt, {m: a[prompt] if a else "" for m, a in said.items()})
         return curves.figure
 

@@ -11,12 +11,13 @@ from dataclasses import asdict
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from minidistill.batching import buckets, encode_prompt, seeded
+from minidistill.batching import buckets, encode_prompt
 from minidistill.eyes import at_once
 from minidistill.models import Pair
 from minidistill.scoring import Batch, Scored, collate, response_log_probs
 from minidistill.sources import SOURCES, Replay, Request
 from minidistill.tasks import Task
+from minidistill.utils import derive_seed
 
 TEACHER_CACHE_BYTES = 512 * 2**20
 
@@ -61,7 +62,7 @@ class Rollouts:
 
     def _request(self, indices: list[int], epoch: int, *moment) -> Request:
         prompts = [self.prompts[i] for i in indices]
-        seed = seeded(self.settings.seed, *moment)
+        seed = derive_seed(self.settings.seed, *moment)
         return Request(self.pair, self.task, prompts, indices, self.settings, epoch, seed)
 
     def batches(self, epoch: int) -> list[list[int]]:
@@ -69,7 +70,7 @@ class Rollouts:
         known = [self.responses[n] for n in self.slots.values() if n in self.responses]
         lengths = [len(x) + sum(len(ys[i]) for ys in known) for i, x in enumerate(self.prompts)]
         return buckets(
-            lengths, self.settings.batch_size, seeded(self.settings.seed, "order", epoch)
+            lengths, self.settings.batch_size, derive_seed(self.settings.seed, "order", epoch)
         )
 
     def score(self, indices: list[int]) -> dict[str, Scored]:

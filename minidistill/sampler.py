@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from minidistill import plots
-from minidistill.batching import seeded
 from minidistill.sources import Replay
+from minidistill.utils import derive_seed
 
 SERVED = {"fixed": "fixed (the teacher's)", "replayed": "replayed", "fresh": "fresh (student)"}
 
@@ -22,7 +22,7 @@ def served(phi: Sequence[float], batch: int = 8, seed: int = 0, capacity: int = 
     nobody = SimpleNamespace(student=None)
     for step, value in enumerate(phi):
         replay.phi, replay.served = value, {}
-        ask = SimpleNamespace(seed=seeded(seed, "step", step), indices=range(batch), pair=nobody,
+        ask = SimpleNamespace(seed=derive_seed(seed, "step", step), indices=range(batch), pair=nobody,
                               answers=lambda model: answers)  # fmt: skip
         replay.serve(ask, answers, step / len(phi))
         kinds += replay.served
@@ -31,7 +31,7 @@ def served(phi: Sequence[float], batch: int = 8, seed: int = 0, capacity: int = 
 
 def phi_by_step(log: dict) -> list[float]:
     """φ in force at each step of a `distillm` log, whose probes tell the one of the steps before them."""
-    probes = log["probes"]
+    probes = log["evals"]
     gaps = zip(probes, probes[1:], strict=False)
     return [after["phi"] for before, after in gaps for _ in range(before["step"], after["step"])]
 

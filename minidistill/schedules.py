@@ -8,7 +8,7 @@ from torch import Tensor
 
 from minidistill import curriculum as C
 from minidistill import pairing, plots
-from minidistill.arms import ALPHAS, BETAS
+from minidistill.experiments.run_configs import ALPHAS, BETAS
 from minidistill.scoring import Scored
 
 SLOTS = {"tgo": "teacher's responses", "sgo": "student's responses"}
@@ -101,7 +101,7 @@ def beta_explorer(start: float = 0.5, end: float = 0.75, ramp: float = 0.5, epoc
 
 def logged(logs: Sequence[dict], name: str, what: str) -> tuple[list[int], np.ndarray]:
     """Steps, and what an arm's runs logged there: (steps), (seeds, steps). The first probe has none."""
-    runs = [log["probes"][1:] for log in logs if log["job"]["name"] == name]
+    runs = [log["evals"][1:] for log in logs if log["run"]["name"] == name]
     return [probe["step"] for probe in runs[0]], np.array([[p[what] for p in run] for run in runs])
 
 
@@ -146,7 +146,7 @@ def draw_cost(ax, logs: Sequence[dict], names: Mapping[str, str], title: str = "
     looks = plots.styles(list(names.values()))
     for name, label in names.items():
         style = looks[label]
-        runs = [log for log in logs if log["job"]["name"] == name]
+        runs = [log for log in logs if log["run"]["name"] == name]
         seconds = [log["train_seconds"] for log in runs]
         rouge = [log["scores"]["rouge_l"] for log in runs]
         ax.plot(seconds, rouge, style.marker, color=style.color, label=label)

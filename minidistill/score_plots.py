@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from minidistill import duels, plots, scoreboard
-from minidistill.arms import DOMAINS, RIVALS
+from minidistill import duels, plots
 from minidistill.curation import differences
+from minidistill.experiments import tables
+from minidistill.experiments.run_configs import COMPARED, DOMAINS, STRONG_BASELINES
 from minidistill.judging import blurred
-from minidistill.scoreboard import ALL_SIZES, CONTENDERS, at_size
+from minidistill.lessons import lesson_09_benchmarks as benchmarks
+from minidistill.lessons.lesson_09_benchmarks import PROMPT_COUNTS, run_name_at_size
+from minidistill.stats import normal_interval
 
 Lines = Mapping[str, Mapping[float, Sequence[float]]]  # name → x → one number a seed
 SIDE_BY_SIDE = 1.04  # factor between the lines of two names, else one hides the other's bars
@@ -44,22 +47,26 @@ def size_explorer(folder: Path | None = None) -> Callable:
 
     Left the accuracies, whiskers from lowest to highest seed; right DistiLLM-2's differences.
     """
-    sizes = {world: scoreboard.by_size(world, folder) for world in DOMAINS}
-    starts = [mean(scoreboard.accuracies(f"{world}/sft", folder)) for world in DOMAINS]
-    results = scoreboard.judged("C10", folder)
+    sizes = {world: benchmarks.by_size(world, folder) for world in DOMAINS}
+    starts = [mean(tables.accuracies(f"{world}/sft", folder)) for world in DOMAINS]
+    results = benchmarks.claim_results("C10", folder)
     highest = max(v for w in sizes.values() for m in w.values() for s in m.values() for v in s)
     widest = max(abs(v) for rows in results.values() for r in rows.values() for v in r.values)
 
     def picture(size: int = 1):
         left, right = plots.axes(2, height=3.0, width=9.5, fast=True)
-        prompts = ALL_SIZES[size]
-        bars = {n: [mean(sizes[w][n][prompts]) for w in DOMAINS] for n in CONTENDERS}
+        prompts = PROMPT_COUNTS[size]
+        bars = {n: [mean(sizes[w][n][prompts]) for w in DOMAINS] for n in COMPARED}
         plots.token_bars(bars, DOMAINS, left, title=f"{prompts} prompts")
         for place, (world, start) in enumerate(zip(DOMAINS, starts, strict=True)):
             left.hlines(start, place - 0.45, place + 0.45, color=plots.BLACK, linewidth=1.5)
-            _whiskers(left, place, [sizes[world][n][prompts] for n in CONTENDERS])
+            _whiskers(left, place, [sizes[world][n][prompts] for n in COMPARED])
         left.set(xlabel="world (black: SFT, the start)", ylabel="accuracy", ylim=(0, 1.3 * highest))
-        rows = {f"{w}: {r}": results[w][at_size(r, prompts)] for w in DOMAINS for r in RIVALS}
+        rows = {
+            f"{w}: {r}": results[w][run_name_at_size(r, prompts)]
+            for w in DOMAINS
+            for r in STRONG_BASELINES
+        }
         differences(rows, right, "distillm2 minus …", "difference in accuracy")
         right.set_xlim(-1.1 * widest, 1.1 * widest)
         right.tick_params(axis="y", labelsize=7.5, pad=1)
@@ -108,7 +115,7 @@ def judge_explorer(scored: Sequence[float]) -> Callable:
     def picture(prompts: int = 400, error: float = 0.0):
         left, right = plots.axes(2, height=2.6, width=8.4, fast=True)
         seen = duels.flipped(scored, error)[:prompts]
-        rate, low, high = duels.normal_interval(seen)
+        rate, low, high = normal_interval(seen)
         title = f"(9.2) W = {rate:.3f}, from {low:.3f} to {high:.3f}"
         draw_growth(left, seen, title, [*(n for n in duels.SIZES if n < prompts), prompts])
         left.set(xlim=(0, duels.SIZES[-1]), ylim=(0.4, 1))

@@ -17,11 +17,11 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from minidistill.batching import encode_references, encode_response, seeded
-from minidistill.errors import nearest
+from minidistill.batching import encode_references, encode_response
 from minidistill.generation import decode, in_top_k, sample, speculative_drafts, typical
 from minidistill.models import Pair
 from minidistill.tasks import Preference, Task
+from minidistill.utils import derive_seed, unknown_name_message
 
 BEST_OF = 8
 SOURCES: dict[str, "Source"] = {}
@@ -68,7 +68,7 @@ def feeds(reads: Sequence[str], feed: dict[str, str] | None) -> dict[str, str]:
         if slot not in reads:
             raise ValueError(f"the method has no slot {slot!r}; it reads: {', '.join(reads)}")
         if name not in SOURCES:
-            raise ValueError(nearest("source", name, SOURCES))
+            raise ValueError(unknown_name_message("source", name, SOURCES))
     return {slot: (feed or {}).get(slot, slot) for slot in reads}
 
 
@@ -89,7 +89,9 @@ def best_tgo(ask: Request) -> list[list[int]]:
     """Of BEST_OF teacher responses a prompt the best graded, the first of equals."""
     if ask.task.grade is None:
         raise ValueError(f"best_tgo needs a grader, and task {ask.task.name!r} has none")
-    draws = [ask.answers(ask.pair.teacher, seeded(ask.seed, "best", i)) for i in range(BEST_OF)]
+    draws = [
+        ask.answers(ask.pair.teacher, derive_seed(ask.seed, "best", i)) for i in range(BEST_OF)
+    ]
     texts = [decode(ask.pair, draw) for draw in draws]
     best = []
     for row, index in enumerate(ask.indices):
@@ -186,7 +188,7 @@ class Replay:
 
     def serve(self, ask: Request, fixed: list[list[int]], progress: float) -> list:
         """One (prompt index, response) for each prompt asked, of one kind for the whole mini-batch."""
-        rng = random.Random(seeded(ask.seed, "replay"))
+        rng = random.Random(derive_seed(ask.seed, "replay"))
         draw = rng.random()
         if draw >= self.phi:
             return self._count("fixed", [(i, fixed[i]) for i in ask.indices])

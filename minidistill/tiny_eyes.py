@@ -2,8 +2,8 @@
 
 import torch
 
-from minidistill.errors import nearest, needs_extra
 from minidistill.tasks.scenes import CELL, GROUND, SIDE
+from minidistill.utils import missing_extra_message, unknown_name_message
 
 EYES = {  # text: layers × width; vision: layers × width
     name: {"text": (layers, width), "vision": (eye_layers, eye_width)}
@@ -27,7 +27,7 @@ def tiny_processor(tokenizer):
     try:
         from transformers import CLIPImageProcessorPil, LlavaProcessor
     except ImportError:
-        raise ModuleNotFoundError(needs_extra("pillow", "adapt")) from None
+        raise ModuleNotFoundError(missing_extra_message("pillow", "adapt")) from None
     tokenizer.add_tokens(["<image>"], special_tokens=True)
     size = {"shortest_edge": SIDE}, {"height": SIDE, "width": SIDE}
     return LlavaProcessor(
@@ -46,7 +46,7 @@ def tiny_llava(preset: str, processor, seed: int):
     from minidistill.models import tiny_config
 
     if preset not in EYES:
-        raise ValueError(nearest("preset", preset, EYES))
+        raise ValueError(unknown_name_message("preset", preset, EYES))
     tokenizer, (layers, width) = processor.tokenizer, EYES[preset]["text"]
     eye_layers, eye_width = EYES[preset]["vision"]
     vision = CLIPVisionConfig(

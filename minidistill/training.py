@@ -17,7 +17,6 @@ import torch
 from tqdm.auto import tqdm
 
 from minidistill import checkpoint
-from minidistill.batching import seeded
 from minidistill.evaluation import Probe, make_probe, nll, stored_probe
 from minidistill.models import Pair
 from minidistill.objectives import Method, Moment, get_method
@@ -25,6 +24,7 @@ from minidistill.rollouts import Rollouts
 from minidistill.settings import Settings, check_same_run, fingerprint
 from minidistill.sources import feeds
 from minidistill.tasks import Task
+from minidistill.utils import derive_seed
 
 SAVE_EVERY_SECONDS = 300
 
@@ -147,7 +147,7 @@ class Run:
 
     def _optimise(self, epoch: int, indices: list[int]) -> float:
         """One step on one mini-batch, in `accumulate` parts that add up to the same gradient."""
-        torch.manual_seed(seeded(self.settings.seed, "step", self.step))  # for dropout
+        torch.manual_seed(derive_seed(self.settings.seed, "step", self.step))  # for dropout
         self.pair.student.train()
         self.moment.epoch, self.moment.progress = epoch, self.step / self.total_steps
         self.optimizer.zero_grad()
@@ -195,7 +195,7 @@ class Run:
 
     def _first_probe(self) -> None:
         if self.history.probe is None:
-            seed = seeded(self.settings.seed, "probe")
+            seed = derive_seed(self.settings.seed, "probe")
             sampling = {**self.settings.sampling, "seed": seed}
             self.history.probe = make_probe(self.pair, self.task, **sampling)
         if not self.history.probes:

@@ -12,8 +12,9 @@ from html import escape
 import torch
 
 from minidistill import divergences as D
-from minidistill import plots, toy
-from minidistill.errors import needs_extra
+from minidistill import plots
+from minidistill.lessons.lesson_01_02_divergences import LINE, bimodal, gaussian, logit_gradient
+from minidistill.utils import missing_extra_message
 
 DPI = 80
 SMALL = {"height": 2.5, "fast": True}
@@ -27,7 +28,7 @@ def explore(callback: Callable, **sliders: tuple):
     try:
         import ipywidgets as w
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(needs_extra("ipywidgets", "course")) from None
+        raise ModuleNotFoundError(missing_extra_message("ipywidgets", "course")) from None
     controls = {name: labelled_slider(w, name, *bounds) for name, bounds in sliders.items()}
     picture, message = w.Image(format="png"), w.HTML()
 
@@ -61,10 +62,10 @@ TOKENS = ("the", "a", "one", "zebra")
 
 def hill_explorer(mean: float = 50.0, width: float = 20.0):
     """A Gaussian student laid over two hills by hand, and what each divergence says of it."""
-    log_p, log_q = toy.two_hills(), toy.gaussian(torch.tensor([mean / 10, math.log(width)]))
+    log_p, log_q = bimodal(), gaussian(torch.tensor([mean / 10, math.log(width)]))
     left, right = plots.axes(2, **SMALL)
     shown = {"teacher": log_p.exp(), "student": log_q.exp()}
-    plots.densities(toy.LINE, shown, left, title=f"student: mean {mean:.0f}, width {width:.0f}")
+    plots.densities(LINE, shown, left, title=f"student: mean {mean:.0f}, width {width:.0f}")
     left.set_ylim(0, 0.2)
     values = {
         "KL": float(D.kl(log_p, log_q)),
@@ -100,12 +101,12 @@ def skew_explorer(alpha: float = 0.1):
     """(2.2), (2.3) How hard one token's logit is pulled or pushed as its probability goes to 0."""
     left, right = plots.axes(2, **SMALL)
     small = torch.logspace(-6, -0.01, 60)
-    pull = {"KL": -toy.logit_gradient(D.kl, 0.5, small)}
-    pull["SKL"] = -toy.logit_gradient(lambda p, q: D.skew_kl(p, q, alpha), 0.5, small)
+    pull = {"KL": -logit_gradient(D.kl, 0.5, small)}
+    pull["SKL"] = -logit_gradient(lambda p, q: D.skew_kl(p, q, alpha), 0.5, small)
     title = f"(2.2) SKL, alpha = {alpha:.2f}, p = 0.5"
     plots.curves(small, pull, left, "student's q of the token", "pull on its logit", title)
-    push = {"RKL": toy.logit_gradient(D.reverse_kl, small, 0.5)}
-    push["SRKL"] = toy.logit_gradient(lambda p, q: D.skew_reverse_kl(p, q, alpha), small, 0.5)
+    push = {"RKL": logit_gradient(D.reverse_kl, small, 0.5)}
+    push["SRKL"] = logit_gradient(lambda p, q: D.skew_reverse_kl(p, q, alpha), small, 0.5)
     title = f"(2.3) SRKL, alpha = {alpha:.2f}, q = 0.5"
     plots.curves(small, push, right, "teacher's p of the token", "push on its logit", title)
     left.set_ylim(-0.55, 0.6)

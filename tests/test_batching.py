@@ -4,14 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidistill.batching import (
-    buckets,
-    encode_prompt,
-    encode_references,
-    encode_response,
-    seeded,
-)
+from minidistill.batching import buckets, encode_prompt, encode_references, encode_response
 from minidistill.tasks import Example
+from minidistill.utils import derive_seed
 
 
 def test_a_prompt_ends_where_its_answer_starts(tokenizer):
@@ -96,12 +91,12 @@ def test_a_seed_depends_on_every_part_and_is_the_same_in_every_process():
     assert (
         len(
             {
-                seeded(0, "step", 1),
-                seeded(1, "step", 1),
-                seeded(0, "order", 1),
-                seeded(0, "step", 2),
+                derive_seed(0, "step", 1),
+                derive_seed(1, "step", 1),
+                derive_seed(0, "order", 1),
+                derive_seed(0, "step", 2),
             }
         )
         == 4
     )
-    assert seeded(0, "step", 1) == 28679623850856145
+    assert derive_seed(0, "step", 1) == 28679623850856145

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from minidistill.tasks import data_dir, write_examples, write_jsonl
+from minidistill.tasks import write_examples, write_jsonl
+from minidistill.utils import data_dir
 
 SHIPPED = data_dir() / "instruct"
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from minidistill import collapse, distill, load_pair, load_task
-from minidistill.arms import MAP
 from minidistill.batching import encode_prompt
+from minidistill.experiments.run_configs import DPKD_SWEEP
 from minidistill.generation import sample
 from minidistill.settings import Settings
 from minidistill.training import Run
@@ -18,10 +18,10 @@ from minidistill.training import Run
 def fake_runs() -> list[dict]:
     """Logs of every arm of the map; the NLL grows with lambda and the learning rate."""
     logs = []
-    for name, arm in MAP.items():
-        rise = 2000 * arm.settings["lr"] * arm.hyper["lam"] ** 0.5
+    for name, arm in DPKD_SWEEP.items():
+        rise = 2000 * arm.settings["lr"] * arm.method_kwargs["lam"] ** 0.5
         probes = [{"step": s, "nll_teacher": 0.5 + rise * s / 600} for s in (0, 300, 600)]
-        logs.append({"job": {"name": name, "seed": 0}, "probes": probes})
+        logs.append({"run": {"name": name, "seed": 0}, "evals": probes})
     return logs
 
 
@@ -84,7 +84,7 @@ def test_every_place_of_the_map_is_an_arm():
         for lam in collapse.LAMBDAS
         for lr in collapse.RATES
     }
-    assert names == set(MAP)
+    assert names == set(DPKD_SWEEP)
     with pytest.raises(KeyError):
         collapse.arm("sequence", 0.2, 1.5e-3)
 
@@ -92,7 +92,7 @@ def test_every_place_of_the_map_is_an_arm():
 @pytest.mark.parametrize(("lam", "rate"), [(0, 0), (1, 2), (3, 2)])
 def test_the_map_explorer_shows_the_final_nll_of_every_run_and_the_curves_of_one(lam, rate):
     logs = fake_runs()
-    runs = {log["job"]["name"]: log["probes"] for log in logs}
+    runs = {log["run"]["name"]: log["evals"] for log in logs}
     left, right = collapse.map_explorer(logs)(lam, rate).axes
     shown = [text.get_text() for text in left.texts]
     wanted = []

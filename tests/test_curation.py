@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from minidistill import claims, curation, plots
+from minidistill import curation, plots
+from minidistill.experiments import contrasts
 from minidistill.generation import corrected, typical
 from minidistill.settings import Settings
 from minidistill.tasks import Task
@@ -60,7 +61,7 @@ def test_6_1_the_share_that_stays_is_counted_on_written_words_alone(shared_pair,
 
 
 def test_differences_draw_every_seed_and_the_interval():
-    result = claims.Result(claims.Contrast("", {}), (0.1, -0.2, 0.3), -0.15, 0.25)
+    result = contrasts.Result(contrasts.Contrast("", {}), (0.1, -0.2, 0.3), -0.15, 0.25)
     ax = curation.differences({"one": result}, plots.axes())
     drawn = [list(line.get_xdata()) for line in ax.lines]
     assert [0.1, -0.2, 0.3] in drawn

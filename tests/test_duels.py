@@ -6,16 +6,17 @@ import pytest
 import torch
 
 from minidistill import duels, judging, plots, score_plots
-from minidistill.checkpoint import write_log
+from minidistill.experiments.logs import add_runs, encode
 from minidistill.judging import WinRate, blurred
+from minidistill.stats import normal_interval
 from minidistill.tasks import Example, Task
 
 POINTS = [1.0, 1.0, 0.5, 0.0, 1.0, 0.5, 0.0, 1.0] * 50  # W = 0.625
 
 
 def log(folder, name, seed, grades=None):
-    content = {"job": {"name": name, "seed": seed}, "grades": grades or []}
-    write_log(folder / f"instruct-{name}-{seed}.json", content)
+    content = {"run": {"name": name, "seed": seed}, "scores": {}, "grades": grades or []}
+    add_runs([encode(content)], folder)
 
 
 def graded(texts=()) -> Task:
@@ -54,7 +55,7 @@ def test_9_2_the_interval_is_1_96_standard_errors_of_the_points():
     half = 1.96 * ((2 * 0.140625 + 0.015625 + 0.390625) / 3) ** 0.5 / 2
     found = duels.with_interval(ours, theirs)
     assert found.tolist() == pytest.approx([0.625, 0.625 - half, 0.625 + half])
-    rate, low, high = duels.normal_interval(POINTS)
+    rate, low, high = normal_interval(POINTS)
     bootstrap = WinRate.of(POINTS)
     assert (low, high) == pytest.approx((bootstrap.low, bootstrap.high), abs=0.005)
     assert rate == bootstrap.rate

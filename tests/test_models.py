@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minidistill import distill
+from minidistill.experiments.pretrain import RECIPES
 from minidistill.generation import sample
 from minidistill.models import (
     TINY,
@@ -20,7 +21,6 @@ from minidistill.models import (
     word_tokenizer,
 )
 from minidistill.tasks import WORLDS
-from minidistill.teaching import RECIPES
 from tests.conftest import sharpen
 
 

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from minidistill import claims, objectives, pairing, plots, report
 from minidistill import divergences as D
-from minidistill.arms import ALPHAS, BETAS
+from minidistill import objectives, pairing, plots
+from minidistill.experiments import run_configs
+from minidistill.experiments.logs import shipped_runs
+from minidistill.experiments.run_configs import ALPHAS, BETAS
 from minidistill.scoring import Scored
 from minidistill.settings import Settings
 from minidistill.tasks import Task
@@ -87,13 +89,13 @@ def test_5_2_without_skew_is_the_margin_of_dpkd_per_token(responses):
 
 @pytest.fixture(scope="module")
 def grid():
-    return report.shipped_logs(list(claims.GRID))
+    return shipped_runs(list(run_configs.CALD_SWEEP))
 
 
 def test_the_grid_is_the_mean_over_the_seeds_of_each_place(grid):
     means = pairing.grid_means(grid)
     assert set(means) == {(a, b) for a in ALPHAS for b in BETAS}
-    logs = [log for log in grid if log["job"]["name"] == "cald_a0.3_b0.7"]
+    logs = [log for log in grid if log["run"]["name"] == "cald_a0.3_b0.7"]
     assert means[0.3, 0.7] == pytest.approx(sum(g["scores"]["rouge_l"] for g in logs) / len(logs))
 
 
@@ -104,8 +106,8 @@ def test_every_place_of_both_sliders_draws_its_own_run(grid, alpha, beta):
     left, right = figure.axes
     drawn = {line.get_label(): list(line.get_ydata()) for line in right.lines}
     name = f"cald_a{ALPHAS[alpha]:g}_b{BETAS[beta]:g}"
-    first = next(log for log in grid if log["job"]["name"] == name)
-    assert drawn["this place"] == [p["nll_teacher"] for p in first["probes"]]
+    first = next(log for log in grid if log["run"]["name"] == name)
+    assert drawn["this place"] == [p["nll_teacher"] for p in first["evals"]]
     frame = left.lines[0].get_xydata().mean(0)
     assert len(plots.png(figure)) > 1000
     assert abs(frame[0] - beta) < 0.5
@@ -113,7 +115,7 @@ def test_every_place_of_both_sliders_draws_its_own_run(grid, alpha, beta):
 
 
 def test_5_1_convergence_draws_the_median_over_seeds():
-    logs = report.shipped_logs(["kd", "cald"])
+    logs = shipped_runs(["kd", "cald"])
     ax = pairing.draw_convergence(plots.axes(), logs, {"kd": "KD", "cald": "CALD"})
     steps, curves = pairing.by_seed(logs, "cald")
     line = next(line for line in ax.lines if line.get_label() == "CALD")

@@ -9,19 +9,24 @@ import torch
 import torch.nn.functional as F
 from typer.testing import CliRunner
 
-from minidistill import claims, distill, experiments, load_pair, load_task, plots
+from minidistill import distill, load_pair, load_task, plots
 from minidistill.__main__ import app
 from minidistill.applications import preference as P
 from minidistill.applications import preference_plots
 from minidistill.applications import preference_runs as R
-from minidistill.arms import DPO_BETAS
 from minidistill.batching import encode_prompt, encode_response
-from minidistill.checkpoint import read_log
 from minidistill.duels import READ
+from minidistill.experiments import stages
+from minidistill.experiments.logs import runs_by_seed
+from minidistill.experiments.run_configs import DPO_BETAS, ExperimentConfig, Run, RunConfig
+from minidistill.experiments.runner import finished_run, run_one
 from minidistill.judging import LLMJudge, RuleJudge
 from minidistill.objectives import Moment, get_method
+from minidistill.runlog import read_log
 from minidistill.scoring import Scored, collate, response_log_probs
-from minidistill.tasks import Preference, data_dir
+from minidistill.stats import bootstrap_interval
+from minidistill.tasks import Preference
+from minidistill.utils import data_dir
 from tests.conftest import build_pair
 
 QUICK = {"epochs": 1, "batch_size": 4, "max_new_tokens": 6, "progress": False}
@@ -496,23 +501,26 @@ def test_another_judge_is_another_run(tokenizer, task, tmp_path):
         go(judges[1])
 
 
-# --- the ledger's stage -----------------------------------------------------------------------------------
-def test_the_stage_scores_before_and_after_against_one_rival(tmp_path):
-    arm = experiments.Arm("sft", stage="dpo", options={"prompts": 12, "samples": 2, "lr": 1e-3})
-    job = experiments.Job(experiments.Protocol(prompts=8, epochs=1, draws=1), "dpo_x", arm, 3)
-    experiments._run(job, tmp_path)
-    log = claims.logs_of("dpo_x", tmp_path)[3]
+# --- the hook of runs -----------------------------------------------------------------------------------
+def test_the_hook_scores_before_and_after_against_one_rival(tmp_path):
+    options = {"prompts": 12, "samples": 2, "lr": 1e-3}
+    config = RunConfig("sft", hook="dpo", hook_kwargs=options)
+    run = Run(ExperimentConfig(prompts=8, epochs=1, draws=1), "dpo_x", config, 3)
+    run_one(run, tmp_path)
+    log = finished_run(run, tmp_path)
     scores = log["scores"]
     task, start = load_task("instruct"), load_pair("instruct")
     asked = [e.prompt for e in task.test]
-    contest = R.Contest.against(start, asked, RuleJudge(task), 3, R.DRAWS, temperature=1.0)
+    contest = R.Contest.against(
+        start, asked, RuleJudge(task), 3, stages.WIN_RATE_DRAWS, temperature=1.0
+    )
     itself, _ = contest.enter(start, 3)
     assert scores["win_rate_before"] == itself.rate  # the SFT student against itself
     assert scores["win_rate"] != itself.rate
     assert scores["kl"] > 0
     assert set(log["before"]) == set(log["after"]) == {"accuracy", "rouge_l"}
     assert 2 <= log["pairs"] <= 12
-    assert set(log["diary"][-1]["pairs"]) == {"trained", "held_out"}
+    assert set(log["preference_curve"][-1]["pairs"]) == {"trained", "held_out"}
 
 
 def test_all_starts_of_a_seed_meet_the_same_rival(tokenizer, task):
@@ -537,7 +545,7 @@ def test_a_contest_counts_every_draw(tokenizer, task, monkeypatch):
 
 
 def dpo_logs(name):
-    return claims.logs_of(f"dpo_{name}", data_dir() / "runs")
+    return runs_by_seed(f"dpo_{name}", data_dir() / "runs")
 
 
 def gains(name):
@@ -553,8 +561,8 @@ def test_what_is_said_under_c12():
             for when in ("win_rate", "win_rate_before"):
                 assert log["scores"][when] > dpo_logs("sft")[seed]["scores"][when] + 0.03
         assert 0.02 < gains(name).mean() < 0.03
-        assert claims.interval(gains(name))[0] > 0
-    low, high = claims.interval(gains("sft"))
+        assert bootstrap_interval(gains(name))[0] > 0
+    low, high = bootstrap_interval(gains("sft"))
     assert low < 0 < high
     kl = {n: sum(log["scores"]["kl"] for log in dpo_logs(n).values()) for n in ("sft", *distilled)}
     assert max(kl, key=kl.get) == "sft"
@@ -647,7 +655,7 @@ def made_up(seed, beta):
     sides = [{"margin": s * beta, "chosen": -8.0 - s, "rejected": -12.0 - 3 * s} for s in range(4)]
     rows = [{"step": s, "pairs": {"held_out": side}} for s, side in enumerate(sides)]
     scores = {"kl": 0.1 * (seed + 1) / beta, "win_rate": 0.5 + 0.01 * seed, "win_rate_before": 0.5}
-    return {"scores": scores, "diary": rows}
+    return {"scores": scores, "preference_curve": rows}
 
 
 @pytest.mark.parametrize("beta", [0, 2, len(DPO_BETAS) - 1])

@@ -10,22 +10,24 @@ from statistics import mean
 import pytest
 import torch
 
-from minidistill import arms, claims, experiments, load_pair, load_task, plots
+from minidistill import load_pair, load_task, plots
 from minidistill.applications import breaks, healing, packed
 from minidistill.applications import quantization_plots as draw
 from minidistill.applications.libraries import break_model
-from minidistill.applications.stages import get_stage
-from minidistill.checkpoint import read_log
 from minidistill.evaluation import make_probe
-from minidistill.experiments import Arm, Job, Protocol
+from minidistill.experiments import contrasts, run_configs, runner
+from minidistill.experiments.logs import runs_by_seed
+from minidistill.experiments.run_configs import ExperimentConfig, Run, RunConfig
+from minidistill.experiments.stages import get_hook
 from minidistill.models import load_model
-from minidistill.report import logs_of
+from minidistill.runlog import read_log
 from minidistill.storage import stored_bytes
-from minidistill.tasks import Task, data_dir, write_examples, write_jsonl
+from minidistill.tasks import Task, write_examples, write_jsonl
+from minidistill.utils import data_dir
 
 pytest.importorskip("peft", reason="pip install 'minidistill[adapt]'")
 RUNS = data_dir() / "runs"
-LOGGED = [name for name in arms.ARMS if name.startswith("int_")]
+LOGGED = [name for name in run_configs.RUN_CONFIGS if name.startswith("int_")]
 HEALED = ("int_sft", "int_kd", "int_gkd", "int_distillm", "int_distillm2")
 PROMPTS = Path(__file__).parents[2] / "shared" / "data" / "self_instruct_user_oriented.jsonl"
 
@@ -83,9 +85,9 @@ def test_the_table_in_words(rows):
 
 # --- the stage and its logs ---------------------------------------------------------------------------
 def test_the_stage_breaks_the_teacher_and_keeps_it_as_the_teacher():
-    stage = get_stage("quantize")
-    assert (stage.prepare, stage.finish) == (healing.broken_pair, None)
-    pair = experiments._models(Job(Protocol(), "x", arms.ARMS["int_gkd"], 0))
+    stage = get_hook("quantize")
+    assert (stage.before_training, stage.after_training) == (healing.broken_pair, None)
+    pair = runner.load_models(Run(ExperimentConfig(), "x", run_configs.RUN_CONFIGS["int_gkd"], 0))
     assert type(pair.teacher).__name__ == "LlamaForCausalLM"
     layer = pair.student.base_model.model.model.layers[0].mlp.up_proj
     assert layer.base_layer.bits == 2
@@ -95,31 +97,33 @@ def test_the_stage_breaks_the_teacher_and_keeps_it_as_the_teacher():
 
 def test_a_run_of_the_ledger_through_the_stage(tmp_path):
     options = {"bits": 2, "group": 32, "rank": 2}
-    small = Protocol(prompts=8, epochs=1, draws=1)
-    for name, arm in {
-        "none": Arm("sft", stage="quantize", options=options),
-        "kd": Arm("kd", stage="quantize", options=options, settings={"lr": 3e-3}),
-    }.items():
-        experiments._run(Job(small, name, arm, 0), tmp_path)
-    none, kd = (logs_of(name, tmp_path)[0] for name in ("none", "kd"))
-    assert kd["probes"][0]["nll_teacher"] == pytest.approx(none["scores"]["nll_teacher"], rel=1e-4)
+    small = ExperimentConfig(prompts=8, epochs=1, draws=1)
+    configs = {
+        "none": RunConfig("sft", hook="quantize", hook_kwargs=options),
+        "kd": RunConfig("kd", hook="quantize", hook_kwargs=options, settings={"lr": 3e-3}),
+    }
+    runs = [Run(small, name, config, 0) for name, config in configs.items()]
+    for run in runs:
+        runner.run_one(run, tmp_path)
+    none, kd = (runner.finished_run(run, tmp_path) for run in runs)
+    assert kd["evals"][0]["nll_teacher"] == pytest.approx(none["scores"]["nll_teacher"], rel=1e-4)
     assert kd["scores"]["nll_teacher"] < none["scores"]["nll_teacher"]
     assert len(list(tmp_path.glob("instruct-responses-quantize-bits2-group32-rank2-0.json"))) == 1
 
 
 @pytest.mark.parametrize("name", LOGGED)
 def test_an_arms_logs_are_of_that_arm_and_five(name):
-    logs = logs_of(name, RUNS)
+    logs = runs_by_seed(name, RUNS)
     assert sorted(logs) == list(range(5))
     for seed, log in logs.items():
-        job = Job(Protocol(), name, arms.ARMS[name], seed)
-        assert experiments._finished(job, RUNS) == log
+        job = Run(ExperimentConfig(), name, run_configs.RUN_CONFIGS[name], seed)
+        assert job.made(log)
 
 
 def test_all_arms_of_a_seed_start_from_one_broken_model():
     for seed in range(5):
         starts = {
-            tuple(logs_of(name, RUNS)[seed]["probes"][0].values())
+            tuple(runs_by_seed(name, RUNS)[seed]["evals"][0].values())
             for name in LOGGED
             if name not in ("int_none", "int_whole")
         }
@@ -127,11 +131,11 @@ def test_all_arms_of_a_seed_start_from_one_broken_model():
 
 
 def mean_score(name: str, score: str = "accuracy") -> float:
-    return mean(log["scores"][score] for log in logs_of(name, RUNS).values())
+    return mean(log["scores"][score] for log in runs_by_seed(name, RUNS).values())
 
 
 def against(winner: str, rival: str):
-    return claims.judge(claims.Contrast("", {winner: 1, rival: -1}, "accuracy"), RUNS)
+    return contrasts.judge(contrasts.Contrast("", {winner: 1, rival: -1}, "accuracy"), RUNS)
 
 
 def test_what_is_said_under_c14():
@@ -190,12 +194,12 @@ def test_the_slider_over_an_outlier(size, bits):
 
 
 def test_healing_is_drawn_with_a_point_a_seed():
-    logs = {arm: list(logs_of(arm, RUNS).values()) for arm in draw.NAMES}
+    logs = {arm: list(runs_by_seed(arm, RUNS).values()) for arm in draw.RUN_LABELS}
     assert draw.scores(logs, "accuracy")["GKD"] == [
         log["scores"]["accuracy"] for log in logs["int_gkd"]
     ]
-    left = draw.draw_healing(logs, list(logs_of("int_whole", RUNS).values()), "(12.3)")
-    assert [tick.get_text() for tick in left.get_yticklabels()] == list(draw.NAMES.values())
+    left = draw.draw_healing(logs, list(runs_by_seed("int_whole", RUNS).values()), "(12.3)")
+    assert [tick.get_text() for tick in left.get_yticklabels()] == list(draw.RUN_LABELS.values())
     assert len(plots.png(left)) > 1000
 
 
@@ -331,8 +335,8 @@ def test_smollm2_is_broken_by_torchao_and_a_few_steps_heal_it(tmp_path):
 
 
 def test_the_arms_of_the_lesson_differ_in_their_method_alone():
-    base = asdict(arms.ARMS["int_gkd"])
+    base = asdict(run_configs.RUN_CONFIGS["int_gkd"])
     for name in HEALED:
-        arm = asdict(arms.ARMS[name])
-        same = {k: v for k, v in arm.items() if k not in ("method", "feed")}
-        assert same == {k: v for k, v in base.items() if k not in ("method", "feed")}
+        arm = asdict(run_configs.RUN_CONFIGS[name])
+        same = {k: v for k, v in arm.items() if k not in ("method", "source_overrides")}
+        assert same == {k: v for k, v in base.items() if k not in ("method", "source_overrides")}

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minidistill import load_pair, load_task, report, sampler
+from minidistill import load_pair, load_task, sampler
+from minidistill.experiments.logs import shipped_runs
 from minidistill.settings import Settings
 from minidistill.training import Run
 
@@ -25,12 +26,12 @@ def test_3_9_the_replayed_sampler_counts_what_a_real_run_counted():
 
 
 def test_phi_of_a_log_covers_every_step_and_never_falls():
-    log = report.shipped_logs(["distillm"])[0]
+    log = shipped_runs(["distillm"])[0]
     phi = sampler.phi_by_step(log)
-    assert len(phi) == log["probes"][-1]["step"] == 625
+    assert len(phi) == log["evals"][-1]["step"] == 625
     assert phi == sorted(phi)
     assert phi[0] == 0
-    assert phi[-1] == log["probes"][-1]["phi"]
+    assert phi[-1] == log["evals"][-1]["phi"]
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.5, 1.0])

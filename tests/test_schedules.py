@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from minidistill import claims, ledger, pairing, plots, report, schedules
 from minidistill import curriculum as C
-from minidistill.arms import ALPHAS, BETAS
+from minidistill import pairing, plots, schedules
+from minidistill.experiments import claims, run_configs, tables
+from minidistill.experiments.logs import shipped_runs
+from minidistill.experiments.run_configs import ALPHAS, BETAS
 from minidistill.scoring import Scored
 
 GAPS = {"tgo": torch.tensor([0.02, 0.05, 0.11, 0.30]), "sgo": torch.tensor([-0.1, 0.2, 0.5])}
@@ -14,12 +16,12 @@ ARMS = ["cald", "distillm2", "distillm2_no_beta", "distillm2_paper_beta"]
 
 @pytest.fixture(scope="module")
 def logs():
-    return report.shipped_logs(ARMS)
+    return shipped_runs(ARMS)
 
 
 @pytest.fixture(scope="module")
 def grid():
-    return report.shipped_logs(list(claims.GRID))
+    return shipped_runs(list(run_configs.CALD_SWEEP))
 
 
 def drawn(ax) -> dict:
@@ -86,7 +88,7 @@ def test_7_4_the_saw_drops_at_each_epoch_but_the_last():
 
 def test_what_runs_logged_is_one_row_a_seed(logs):
     steps, beta = schedules.logged(logs, "distillm2_paper_beta", "beta")
-    assert beta.shape == (sum(g["job"]["name"] == "distillm2_paper_beta" for g in logs), len(steps))
+    assert beta.shape == (sum(g["run"]["name"] == "distillm2_paper_beta" for g in logs), len(steps))
     assert beta.max() == 1.0
     first = schedules.logged(logs, "distillm2", "alpha_tgo")[1][:, steps.index(31)]
     assert first == pytest.approx(0.1), "no update in the first epoch"
@@ -106,7 +108,7 @@ def test_the_path_slider_ends_where_the_runs_stood(grid, logs, moment):
 
 
 def test_the_path_slider_takes_a_grid_that_is_not_complete(grid, logs):
-    some = [log for log in grid if log["job"]["arm"]["hyper"]["alpha"] == 0.1]
+    some = [log for log in grid if log["run"]["config"]["method_kwargs"]["alpha"] == 0.1]
     left, _ = schedules.path_explorer(some, logs)(4).axes
     numbers = {text.get_text() for text in left.texts}
     means = pairing.grid_means(some)
@@ -116,19 +118,19 @@ def test_the_path_slider_takes_a_grid_that_is_not_complete(grid, logs):
 
 def test_the_cost_picture_has_a_point_a_seed_and_their_mean(logs):
     ax = schedules.draw_cost(plots.axes(), logs, {"cald": "CALD", "distillm2": "all"})
-    runs = [log for log in logs if log["job"]["name"] == "cald"]
+    runs = [log for log in logs if log["run"]["name"] == "cald"]
     assert list(ax.lines[0].get_xdata()) == [log["train_seconds"] for log in runs]
     mean = sum(log["scores"]["rouge_l"] for log in runs) / len(runs)
     assert ax.lines[1].get_ydata()[0] == pytest.approx(mean)
 
 
 def test_lesson_08_shows_the_claims_that_it_names_and_what_they_cost():
-    text = ledger.claims_table(names=["C8", "C16"])
+    text = tables.claims_table(names=["C8", "C16"])
     rows = [line for line in text.splitlines() if line.startswith("| C")]
     assert [row.split(" | ")[0] for row in rows] == ["| C8", "| C16"]
     arms = {arm for name in ("C8", "C16") for arm in claims.get_claim(name).arms}
-    runs = report.shipped_logs(sorted(arms))
+    runs = shipped_runs(sorted(arms))
     minutes = sum(log["seconds"] for log in runs) / 60
     assert f"those of these claims are {len(runs)} runs and {minutes:.0f} minutes." in text
     with pytest.raises(ValueError, match="C16"):
-        ledger.claims_table(names=["C99"])
+        tables.claims_table(names=["C99"])

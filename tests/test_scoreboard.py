@@ -2,10 +2,19 @@
 
 import pytest
 
-from minidistill import plots, score_plots, scoreboard
-from minidistill.arms import ARMS, DOMAINS, RIVALS, TEACHERS, world_of
-from minidistill.checkpoint import write_log
-from minidistill.paper import CLAIMS
+from minidistill import plots, score_plots
+from minidistill.experiments import paper_claims, run_configs, tables
+from minidistill.experiments.labels import run_label
+from minidistill.experiments.logs import add_runs
+from minidistill.experiments.paper_claims import CLAIMS
+from minidistill.experiments.run_configs import (
+    DOMAINS,
+    RUN_CONFIGS,
+    STRONG_BASELINES,
+    TEACHERS,
+    world_of,
+)
+from minidistill.lessons import lesson_09_benchmarks as benchmarks
 from minidistill.tasks import Task
 
 SEEDS = (0, 1)
@@ -19,7 +28,7 @@ LIFT = {"instruct": 0.0, "arithmetic": 0.1, "program": 0.2}
 
 def level(name: str, seed: int) -> float:
     """The accuracy that the fake log of an arm says: 0.02 more in seed 1, and DistiLLM-2 0.04 more."""
-    arm = ARMS[name]
+    arm = RUN_CONFIGS[name]
     less = {None: 0.0, 500: 0.05, 250: 0.1}[arm.prompts]
     less += {"teacher": 0.0, "teacher_medium": 0.01, "teacher_small": 0.02}[arm.teacher]
     spread = 0.04 if arm.method == "distillm2" else 0.02
@@ -29,19 +38,23 @@ def level(name: str, seed: int) -> float:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    names = {name for claim in ("C9", "C10", "C11") for name in CLAIMS[claim].arms}
-    for name in names:
-        for seed in SEEDS:
-            label = name.rpartition("/")[2]
-            content = {"job": {"name": name, "seed": seed}}
-            content |= {"scores": {"accuracy": level(name, seed)}, "answers": [["a b"] * 8]}
-            write_log(folder / f"{world_of(name)}-{label}-{seed}.json", content)
+    names = {name for claim in ("C9", "C10", "C11") for name in CLAIMS[claim].runs}
+    logs = [
+        {
+            "run": {"name": name, "seed": seed},
+            "scores": {"accuracy": level(name, seed)},
+            "samples": [["a b"] * 8],
+        }
+        for name in names
+        for seed in SEEDS
+    ]
+    add_runs(logs, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def board(folder):
-    return scoreboard.board(dict.fromkeys(DOMAINS, 0.9), folder)
+    return tables.domain_accuracies(dict.fromkeys(DOMAINS, 0.9), folder)
 
 
 def cells_of(table: str) -> dict[str, list[str]]:
@@ -51,85 +64,85 @@ def cells_of(table: str) -> dict[str, list[str]]:
 
 # --- the board ----------------------------------------------------------------------------------------
 def test_the_table_has_mean_and_spread_over_seeds_beside_the_papers_figure(board):
-    cells = cells_of(scoreboard.board_table(board))
+    cells = cells_of(tables.accuracy_table(board))
     assert cells["GKD"] == ["27.0 ± 1.4", "56.14", "37.0 ± 1.4", "75.44", "47.0 ± 1.4", "54.88"]
     assert cells["SeqKD"][2:] == ["33.0 ± 1.4", "–", "43.0 ± 1.4", "–"]
     assert cells["teacher"] == ["90.0", "76.12", "90.0", "83.93", "90.0", "85.37"]
-    assert list(cells)[2:] == list(scoreboard.LABELS.values())
+    assert list(cells)[2:] == [run_label(name) for name in ("teacher", *tables.COMPARED_METHODS)]
 
 
 def test_an_arm_without_logs_is_a_dash_and_has_no_mean(tmp_path):
-    found = scoreboard.board(dict.fromkeys(DOMAINS, 0.9), tmp_path)
-    assert cells_of(scoreboard.board_table(found))["KD"] == ["–", "41.19", "–", "–", "–", "–"]
-    assert scoreboard.means(found["instruct"]) == {"teacher": 0.9}
+    found = tables.domain_accuracies(dict.fromkeys(DOMAINS, 0.9), tmp_path)
+    assert cells_of(tables.accuracy_table(found))["KD"] == ["–", "41.19", "–", "–", "–", "–"]
+    assert benchmarks.seed_means(found["instruct"]) == {"teacher": 0.9}
 
 
 def test_the_papers_figures_are_those_of_the_claims():
     for name in ("gkd", "distillm", "distillm2"):
-        for cited in scoreboard.PAPER.values():
-            assert f"{cited.scores[name]:.2f}" in CLAIMS["C9"].figures
-        figures = ", ".join(f"{v:.2f}" for v in scoreboard.PAPER_TEACHERS[name].values())
-        assert figures in CLAIMS["C11"].figures
-    assert list(scoreboard.PAPER) == list(DOMAINS)
+        for cited in paper_claims.PAPER_RESULTS.values():
+            assert f"{cited.scores[name]:.2f}" in CLAIMS["C9"].paper_numbers
+        figures = ", ".join(f"{v:.2f}" for v in paper_claims.PAPER_TEACHERS[name].values())
+        assert figures in CLAIMS["C11"].paper_numbers
+    assert list(paper_claims.PAPER_RESULTS) == list(DOMAINS)
 
 
 def test_the_share_of_the_way_is_0_at_the_student_and_1_at_the_teacher():
-    found = scoreboard.closed({"sft": 0.2, "teacher": 0.9, "kd": 0.2, "gkd": 0.9, "cald": 0.55})
+    found = benchmarks.gap_closed({"sft": 0.2, "teacher": 0.9, "kd": 0.2, "gkd": 0.9, "cald": 0.55})
     assert found == pytest.approx({"kd": 0.0, "gkd": 1.0, "cald": 0.5})
-    paper = scoreboard.closed(scoreboard.PAPER["program"].scores)
+    paper = benchmarks.gap_closed(paper_claims.PAPER_RESULTS["program"].scores)
     assert paper["distillm2"] == pytest.approx((59.92 - 50.61) / (85.37 - 50.61))
 
 
 def test_the_share_of_pairs_in_the_same_order():
     a = {"x": 1, "y": 2, "z": 3}
-    assert scoreboard.same_order(a, {"x": 10, "y": 20, "z": 30}) == 1
-    assert scoreboard.same_order(a, {"x": 3, "y": 2, "z": 1}) == 0
-    assert scoreboard.same_order(a, {"x": 1, "z": 2, "y": 3, "w": 0}) == pytest.approx(2 / 3)
+    assert benchmarks.rank_agreement(a, {"x": 10, "y": 20, "z": 30}) == 1
+    assert benchmarks.rank_agreement(a, {"x": 3, "y": 2, "z": 1}) == 0
+    assert benchmarks.rank_agreement(a, {"x": 1, "z": 2, "y": 3, "w": 0}) == pytest.approx(2 / 3)
 
 
 def test_contrasts_are_sorted_by_world_and_rival(folder):
-    found = scoreboard.judged("C9", folder)
+    found = benchmarks.claim_results("C9", folder)
     assert {world: list(rows) for world, rows in found.items()} == {
-        world: list(scoreboard.BASELINES) for world in DOMAINS
+        world: list(run_configs.BASELINES) for world in DOMAINS
     }
     result = found["program"]["gkd"]
     assert list(result.contrast.weights) == ["program/distillm2", "program/gkd"]
     assert result.values == pytest.approx((0.04, 0.06))
     assert result.verdict == "holds"
-    assert list(scoreboard.judged("C10", folder)["instruct"]) == [
-        f"{rival}{size}" for size in ("_p250", "_p500", "") for rival in RIVALS
+    assert list(benchmarks.claim_results("C10", folder)["instruct"]) == [
+        f"{rival}{size}" for size in ("_p250", "_p500", "") for rival in STRONG_BASELINES
     ]
 
 
 # --- data and teachers --------------------------------------------------------------------------------
 def test_accuracies_by_data_size_and_by_teacher(folder):
-    found = scoreboard.by_size("arithmetic", folder)
+    found = benchmarks.by_size("arithmetic", folder)
     assert found["gkd"] == {
         size: pytest.approx([mean, mean + 0.02])
         for size, mean in ((250, 0.26), (500, 0.31), (1000, 0.36))
     }
     parameters = {"teacher_small": 0.2, "teacher_medium": 0.5, "teacher": 0.9}
-    taught = scoreboard.by_teacher(parameters, folder)
+    taught = benchmarks.by_teacher(parameters, folder)
     assert list(taught["distillm2"]) == [0.2, 0.5, 0.9]
     assert taught["distillm2"][0.2] == pytest.approx([0.28, 0.32])
     assert taught["distillm2"][0.9] == pytest.approx([0.3, 0.34])
 
 
 def test_a_teacher_that_taught_no_run_is_left_out(tmp_path):
-    for label in ("gkd", "gkd_small_teacher"):
-        content = {"job": {"name": label, "seed": 0}, "scores": {"accuracy": 0.5}}
-        write_log(tmp_path / f"instruct-{label}-0.json", content)
-    found = scoreboard.by_teacher(
+    names = ("gkd", "gkd_small_teacher")
+    logs = [{"run": {"name": name, "seed": 0}, "scores": {"accuracy": 0.5}} for name in names]
+    add_runs(logs, tmp_path)
+    found = benchmarks.by_teacher(
         {"teacher_small": 1.0, "teacher_medium": 2.0, "teacher": 3.0}, tmp_path
     )
     assert found == {"gkd": {1.0: [0.5], 3.0: [0.5]}, "distillm": {}, "distillm2": {}}
 
 
 def test_every_arm_of_data_and_teacher_sizes_is_defined():
-    for name in scoreboard.CONTENDERS:
-        for size in scoreboard.ALL_SIZES:
-            assert (ARMS[scoreboard.at_size(name, size)].prompts or 1000) == size
-        assert all(ARMS[f"{name}_{t}_teacher"].teacher == f"teacher_{t}" for t in TEACHERS)
+    for name in run_configs.COMPARED:
+        for size in benchmarks.PROMPT_COUNTS:
+            assert (RUN_CONFIGS[benchmarks.run_name_at_size(name, size)].prompts or 1000) == size
+        assert all(RUN_CONFIGS[f"{name}_{t}_teacher"].teacher == f"teacher_{t}" for t in TEACHERS)
 
 
 def test_ranges_are_drawn_from_the_lowest_to_the_highest_seed():
@@ -145,18 +158,18 @@ def test_ranges_are_drawn_from_the_lowest_to_the_highest_seed():
 def test_the_slider_over_data_size_shows_every_world_and_the_differences(folder, size):
     picture = score_plots.size_explorer(folder)
     left, right = picture(size).axes
-    prompts = scoreboard.ALL_SIZES[size]
+    prompts = benchmarks.PROMPT_COUNTS[size]
     assert left.get_title(loc="left") == f"{prompts} prompts"
-    for number, name in enumerate(scoreboard.CONTENDERS):
-        arms = [scoreboard.at_size(name, prompts)] * 3
+    for number, name in enumerate(run_configs.COMPARED):
+        arms = [benchmarks.run_name_at_size(name, prompts)] * 3
         heights = [bar.get_height() for bar in left.containers[number]]
         means = [
-            sum(scoreboard.accuracies(f"{w}/{a}", folder)) / 2
+            sum(tables.accuracies(f"{w}/{a}", folder)) / 2
             for w, a in zip(DOMAINS, arms, strict=True)
         ]
         assert heights == pytest.approx(means)
     rows = [text.get_text() for text in right.get_yticklabels()]
-    assert rows == [f"{world}: {rival}" for world in DOMAINS for rival in RIVALS]
+    assert rows == [f"{world}: {rival}" for world in DOMAINS for rival in STRONG_BASELINES]
     assert list(right.lines[1].get_xdata()) == pytest.approx([0.04, 0.06])  # over GKD, instruct
     assert right.get_xlim() == picture(1).axes[1].get_xlim(), "the axes must not move"
     assert len(plots.png(picture(size))) > 1000
@@ -165,11 +178,11 @@ def test_the_slider_over_data_size_shows_every_world_and_the_differences(folder,
 # --- answers ------------------------------------------------------------------------------------------
 def test_samples_stand_beside_the_verdict_of_the_grader(world, task, shared_pair, folder):
     told = Task("instruct", task.train, task.test, task.grade, world.judge)
-    said = scoreboard.first_answers(shared_pair, told, folder)
+    said = benchmarks.first_answers(shared_pair, told, folder)
     assert list(said) == ["reference", "teacher", "sft", "gkd", "distillm2"]
     assert all(len(texts) == 8 for texts in said.values())
     assert said["gkd"] == ["a b"] * 8, "from the log"
-    table = scoreboard.sample_table(told, said, number=2)
+    table = benchmarks.sample_table(told, said, number=2)
     assert table.splitlines()[0] == f"**instruct** · {task.test[2].prompt}"
     assert f"| reference | `{task.test[2].references[0]}` | right (1) |" in table
     assert "| DistiLLM-2 | `a b` | no answer (0) |" in table
@@ -178,18 +191,18 @@ def test_samples_stand_beside_the_verdict_of_the_grader(world, task, shared_pair
 def test_answers_are_those_of_the_model_that_is_asked(task, shared_pair):
     prompts = [e.prompt for e in task.test[:4]]
     by = [
-        scoreboard.answers(model, shared_pair, prompts, temperature=0.0, max_new_tokens=6)
+        benchmarks.answers(model, shared_pair, prompts, temperature=0.0, max_new_tokens=6)
         for model in (shared_pair.teacher, shared_pair.student, shared_pair.student)
     ]
     assert by[0] != by[1] == by[2]
 
 
 def test_a_shipped_teacher_is_right_most_of_the_time():
-    found = scoreboard.teacher_accuracy("instruct", prompts=20)
+    found = benchmarks.teacher_accuracy("instruct", prompts=20)
     assert found >= 0.8
     assert (20 * found) % 1 == pytest.approx(0)
 
 
 def test_millions_of_parameters(shared_pair):
     count = sum(weight.numel() for weight in shared_pair.student.parameters())
-    assert scoreboard.millions(shared_pair.student) == count / 1e6
+    assert benchmarks.parameter_count_m(shared_pair.student) == count / 1e6

@@ -18,14 +18,14 @@ from minidistill import load_pair, load_task
 from minidistill.applications import acceptance as A
 from minidistill.applications import speculative as S
 from minidistill.applications.speculative import EXACT, Rule, speculate
-from minidistill.applications.stages import Trained, get_stage
-from minidistill.arms import ARMS
 from minidistill.batching import encode_prompt
 from minidistill.evaluation import make_probe
-from minidistill.experiments import Job, Protocol
+from minidistill.experiments import stages
+from minidistill.experiments.run_configs import RUN_CONFIGS, ExperimentConfig, Run
+from minidistill.experiments.stages import TrainedRun, get_hook
 from minidistill.generation import corrected, nucleus, sample, typical
 from minidistill.models import Pair, make_pair
-from minidistill.tasks import data_dir
+from minidistill.utils import data_dir
 
 
 def distributions(*shape, seed=0, sharp=2.0, dtype=torch.float64):
@@ -444,18 +444,18 @@ def test_counted_by_hand():
 
 def test_the_stage_measures_what_it_says(pair, task):
     probe = make_probe(pair, task, size=12, seed=0, temperature=1.0)
-    job = Job(Protocol(), "draft_sft", ARMS["draft_sft"], 0)
-    found = get_stage("draft").finish(Trained(pair, task, probe, job), real=3)
+    job = Run(ExperimentConfig(), "draft_sft", RUN_CONFIGS["draft_sft"], 0)
+    found = get_hook("draft").after_training(TrainedRun(pair, task, probe, job), sampled=3)
     json.dumps(found)
     seen = A.see(pair, probe.prompts, probe.tgo)
     assert found["scores"]["acceptance"] == seen.counts(4).acceptance
     assert found["draft"]["overlap"] == pytest.approx(
         float(torch.minimum(seen.log_p.exp(), seen.log_q.exp()).sum(-1)[seen.mask].mean())
     )
-    assert set(found["draft"]["by_length"]) == {str(n) for n in A.LENGTHS}
+    assert set(found["draft"]["by_length"]) == {str(n) for n in stages.DRAFT_LENGTHS}
     assert found["draft"]["sampled"]["calls"] >= 3
     better = replace(probe, tgo=[y[:1] for y in probe.tgo])  # it is the responses that are measured
-    other = get_stage("draft").finish(Trained(pair, task, better, job), real=1)
+    other = get_hook("draft").after_training(TrainedRun(pair, task, better, job), sampled=1)
     assert other["draft"]["overlap"] != found["draft"]["overlap"]
 
 

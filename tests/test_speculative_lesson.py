@@ -13,17 +13,19 @@ import pytest
 import torch
 from scipy import stats
 
-from minidistill import arms, claims, load_pair, load_task, plots
+from minidistill import load_pair, load_task, plots
 from minidistill.applications import acceptance, leniency, speed
 from minidistill.applications import speculative as S
 from minidistill.applications import speculative_plots as draw
 from minidistill.batching import encode_prompt
-from minidistill.checkpoint import read_log
+from minidistill.experiments import contrasts, run_configs
+from minidistill.experiments.logs import runs_by_seed
 from minidistill.generation import sample
+from minidistill.lessons.lesson_09_benchmarks import answers
 from minidistill.models import load_model, make_pair, prune_layers
-from minidistill.report import logs_of
-from minidistill.scoreboard import answers
-from minidistill.tasks import data_dir, write_examples, write_jsonl
+from minidistill.runlog import read_log
+from minidistill.tasks import write_examples, write_jsonl
+from minidistill.utils import data_dir
 from tests.test_speculative import WRONG, distributions
 
 RACES = ("sft", "gkd", "distillm", "distillm2", "shallow")
@@ -198,7 +200,7 @@ def test_the_mass_that_both_share_is_the_lower_bar():
 
 @pytest.fixture(scope="module")
 def logs():
-    return {arm: list(logs_of(arm, data_dir() / "runs").values()) for arm in draw.NAMES}
+    return {arm: list(runs_by_seed(arm, data_dir() / "runs").values()) for arm in draw.RUN_LABELS}
 
 
 @pytest.mark.parametrize("draft_length", [1, 4, 8])
@@ -245,15 +247,15 @@ def test_the_slider_over_epsilon(place):
 
 # --- the claim ----------------------------------------------------------------------------------------
 def mean_score(name: str, measure) -> float:
-    return mean(measure(log) for log in logs_of(name, data_dir() / "runs").values())
+    return mean(measure(log) for log in runs_by_seed(name, data_dir() / "runs").values())
 
 
 def test_what_is_said_under_c15():
     """Each method is above SFT in every seed; GKD leads; NLL goes the other way."""
     folder = data_dir() / "runs"
     for name in ("kd", "gkd", "distillm", "distillm2"):
-        contrast = claims.Contrast("", {f"draft_{name}": 1, "draft_sft": -1}, "acceptance")
-        assert min(claims.judge(contrast, folder).values) > 0
+        contrast = contrasts.Contrast("", {f"draft_{name}": 1, "draft_sft": -1}, "acceptance")
+        assert min(contrasts.judge(contrast, folder).values) > 0
     stay, nll = (
         {n: mean_score(f"draft_{n}", f) for n in ("sft", "kd", "gkd", "distillm", "distillm2")}
         for f in (lambda log: log["scores"]["acceptance"], lambda log: log["scores"]["nll_teacher"])
@@ -268,14 +270,17 @@ def test_what_is_said_under_c15():
 
 def test_what_a_log_sampled_agrees_with_what_it_computed():
     for name in ("sft", "gkd"):
-        for log in logs_of(f"draft_{name}", data_dir() / "runs").values():
+        for log in runs_by_seed(f"draft_{name}", data_dir() / "runs").values():
             real = acceptance.Counts(**log["draft"]["sampled"])
             assert real.acceptance == pytest.approx(log["scores"]["acceptance"], abs=0.09)
 
 
 def test_the_arms_start_from_the_lessons_pair():
-    for name in draw.NAMES:
-        assert (arms.ARMS[name].teacher, arms.ARMS[name].student) == ("target", "draft")
+    for name in draw.RUN_LABELS:
+        assert (run_configs.RUN_CONFIGS[name].teacher, run_configs.RUN_CONFIGS[name].student) == (
+            "target",
+            "draft",
+        )
 
 
 def test_the_target_is_deep_and_right_and_the_draft_is_flat():

@@ -14,7 +14,7 @@ from minidistill import distill, evaluate
 from minidistill.applications import vision
 from minidistill.batching import encode_prompt, encode_response
 from minidistill.evaluation import make_probe, nll, stored_probe
-from minidistill.experiments import distil_and_score
+from minidistill.experiments.runner import distill_and_evaluate
 from minidistill.eyes import Prompt, at_once, check_same_eyes
 from minidistill.generation import longer, sample, speculative_drafts, typical
 from minidistill.judging import LLMJudge
@@ -26,7 +26,6 @@ from minidistill.settings import Settings, fingerprint
 from minidistill.tasks import (
     Example,
     Task,
-    data_dir,
     get_world,
     read_jsonl,
     scenes,
@@ -35,6 +34,7 @@ from minidistill.tasks import (
 )
 from minidistill.tasks.pictures import Seen, open_picture
 from minidistill.tiny_eyes import borrow_eyes, tiny_llava, tiny_processor
+from minidistill.utils import data_dir
 from tests.conftest import sharpen
 
 Image = pytest.importorskip("PIL.Image", reason="pictures need pillow")
@@ -580,7 +580,7 @@ def test_a_probe_is_stored_as_ids_and_gets_its_pictures_back(shared, task):
 
 def test_a_pair_is_distilled_saved_and_loaded_again(pair, task, tmp_path):
     settings = Settings("kd", epochs=1, batch_size=4, max_new_tokens=5)
-    result = distil_and_score(pair, task, settings, {}, tmp_path / "run")
+    result = distill_and_evaluate(pair, task, settings, {}, tmp_path / "run")
     assert {"before", "after"} <= result.keys()
     model, reader = load_model(tmp_path / "run" / "student")
     student = solo(model, reader)

@@ -9,17 +9,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minidistill import arms, claims, load_pair, load_task
+from minidistill import load_pair, load_task
 from minidistill import plots as course_plots
 from minidistill.applications import vision
 from minidistill.batching import encode_response
-from minidistill.checkpoint import write_log
-from minidistill.contrasts import Contrast
+from minidistill.experiments import claims, contrasts, run_configs
+from minidistill.experiments.contrasts import Contrast
+from minidistill.experiments.logs import add_runs, encode
 from minidistill.scoring import collate, response_log_probs
 from minidistill.tasks import scenes
 from minidistill.tasks.grammar import join
 from minidistill.tasks.pictures import Seen
 from minidistill.tasks.vision import WORLD
+from minidistill.utils import data_dir
 
 pytest.importorskip("PIL.Image", reason="pictures need pillow")
 from minidistill.applications import vision_plots
@@ -172,8 +174,8 @@ def test_scores_by_family_count_full_grades_alone():
 def test_logged_scores_are_means_over_draws_seed_by_seed(tmp_path, task):
     for seed in (0, 1):
         grades = [[1.0] * 400, [float(seed)] * 400]
-        log = {"job": {"name": "vision/gkd", "seed": seed}, "scores": {}, "grades": grades}
-        write_log(tmp_path / f"vision-gkd-{seed}.json", log)
+        log = {"run": {"name": "vision/gkd", "seed": seed}, "scores": {}, "grades": grades}
+        add_runs([encode(log)], tmp_path)
     rows = vision.logged(task, tmp_path)
     assert list(rows) == ["gkd"]
     assert [row["all"] for row in rows["gkd"]] == [0.5, 1]
@@ -264,13 +266,13 @@ def test_the_panel_trains_a_model_that_sees(task):
 # --- the ledger ---------------------------------------------------------------------------------------
 def test_c13_compares_accuracies_in_the_world_of_pictures():
     claim = claims.get_claim("C13")
-    assert set(claim.arms) == {f"vision/{name}" for name in arms.SEEING}
-    assert all(arms.world_of(name) == "vision" for name in claim.arms)
+    assert set(claim.runs) == {f"vision/{name}" for name in run_configs.VISION_METHODS}
+    assert all(run_configs.world_of(name) == "vision" for name in claim.runs)
     for contrast in claim.contrasts:
         assert contrast.metric == "accuracy"
         assert contrast.weights["vision/distillm2"] == 1
-    assert "vision" not in arms.DOMAINS, "lesson 09 compares three worlds"
-    assert "vision/cald" in arms.CONTROLS
+    assert "vision" not in run_configs.DOMAINS, "lesson 09 compares three worlds"
+    assert "vision/cald" in run_configs.CONTROLS
 
 
 def test_what_is_said_under_c13(task):
@@ -287,7 +289,7 @@ def test_what_is_said_under_c13(task):
 
     def against(ours, theirs):
         weights = {f"vision/{ours}": 1, f"vision/{theirs}": -1}
-        return claims.judge(Contrast("", weights, "accuracy"), vision.data_dir() / "runs")
+        return contrasts.judge(Contrast("", weights, "accuracy"), data_dir() / "runs")
 
     for ahead in ("gkd", "distillm"):
         assert 0.01 < against(ahead, "distillm2").mean < 0.02
@@ -329,7 +331,7 @@ def photographs(folder, lines=8):
 
 def test_apply_vision_distils_a_pair_on_files_draws_and_resumes(tmp_path):
     prompts = photographs(tmp_path)
-    folder = vision.data_dir() / "vision"
+    folder = data_dir() / "vision"
     models = (
         "--teacher",
         folder / "teacher",
@@ -385,7 +387,7 @@ def test_apply_vision_answers_mistakes_in_a_sentence(tmp_path, arguments, compla
 def test_other_commands_name_the_line_whose_picture_is_missing_or_too_much(
     tmp_path, command, world, line, complaint
 ):
-    prompts, folder = photographs(tmp_path), vision.data_dir() / world
+    prompts, folder = photographs(tmp_path), data_dir() / world
     whole = prompts.read_text().splitlines()
     if world == "instruct":
         whole = ['{"prompt": "say it"}'] * len(whole)
@@ -423,7 +425,7 @@ def test_other_commands_name_the_line_whose_picture_is_missing_or_too_much(
 )
 def test_applications_of_text_alone_refuse_models_that_see(tmp_path, arguments, who):
     (tmp_path / "p.jsonl").write_text('{"prompt": "say it"}\n{"prompt": "again"}\n')
-    folder = vision.data_dir() / "vision"
+    folder = data_dir() / "vision"
     models = {"T": str(folder / "teacher"), "S": str(folder / "student")}
     command = [sys.executable, "-m", "minidistill", "apply", *(models.get(a, a) for a in arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
@@ -435,7 +437,7 @@ def test_apply_vision_names_the_line_without_a_picture_and_the_models_that_do_no
     tmp_path,
 ):
     prompts = photographs(tmp_path)
-    text = vision.data_dir() / "instruct"
+    text = data_dir() / "instruct"
     models = ("--teacher", text / "teacher", "--student", text / "student", "--prompts", prompts)
     assert "these models read text alone" in last_line(*models, "--out", tmp_path / "run")
     prompts.write_text(prompts.read_text() + '\n{"prompt": "what is it ?"}\n')

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from minidistill import divergences as D
-from minidistill import plots, toy, widgets
+from minidistill import plots, widgets
+from minidistill.lessons.lesson_01_02_divergences import LINE, bimodal
 
 
 def lines(ax) -> dict:
@@ -22,9 +23,9 @@ def widths(ax) -> list[float]:
 @pytest.mark.parametrize("width", [3.0, 20.0, 40.0])
 def test_hill_explorer_plots_the_four_divergences(mean, width):
     left, right = widgets.hill_explorer(mean, width).axes
-    z = -((toy.LINE - mean) ** 2) / (2 * width**2)
+    z = -((LINE - mean) ** 2) / (2 * width**2)
     torch.testing.assert_close(lines(left)["student"].float(), z.softmax(-1), atol=1e-4, rtol=1e-3)
-    pair = toy.two_hills(), z.log_softmax(-1)
+    pair = bimodal(), z.log_softmax(-1)
     wanted = [f(*pair).item() for f in (D.kl, D.reverse_kl, D.jsd, D.total_variation)]
     assert widths(right) == pytest.approx(wanted, rel=1e-3)
     assert right.get_xlim() == (0.1, 2000)

@@ -1,24 +1,19 @@
-r"""What a draft model is worth: chances and counts in closed form, and what a run of the ledger measures.
+r"""What a draft model is worth: chances and counts in closed form.
 
 Everything here is computed from the log-probabilities of both models on responses that the target has
 written: no new sampling for another draft length, and no noise but that of the responses.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from minidistill import divergences as D
-from minidistill.applications.speculative import Written, speculate
-from minidistill.applications.stages import Stage, Trained
-from minidistill.batching import seeded
+from minidistill.applications.speculative import Written
 from minidistill.models import Pair
 from minidistill.scoring import collate, response_log_probs
-
-LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10)
-LEDGER_LENGTH = 4  # drafted tokens, where the ledger compares
 
 
 def acceptance(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -158,29 +153,3 @@ def see(pair: Pair, prompts: Sequence, responses: Sequence, rows: int = 256) -> 
     batch = collate(prompts[:rows], responses[:rows], pair.pad_id, pair.device)
     log_p, log_q = (response_log_probs(m, batch, pair.vocab) for m in (pair.teacher, pair.student))
     return Seen(log_p.cpu(), log_q.cpu(), batch.labels.cpu(), batch.mask.cpu())
-
-
-def measure(trained: Trained, real: int = 32) -> dict:
-    """For a log: (13.3) and (13.7) on held-out responses of the target, and `real` of them by `speculate`.
-
-    "acceptance" is the share of drafted tokens that stay when LEDGER_LENGTH are drafted.
-    """
-    pair, probe = trained.pair, trained.probe
-    seen = see(pair, probe.prompts, probe.tgo)
-    found = {length: seen.counts(length) for length in LENGTHS}
-    how = {"draft_length": LEDGER_LENGTH, "temperature": trained.job.protocol.temperature}
-    written = [
-        speculate(pair, prompt, seed=seeded(trained.job.seed, "draft", i), **how)
-        for i, prompt in enumerate(probe.prompts[:real])
-    ]
-    return {
-        "draft": {
-            "overlap": seen.overlap,
-            "by_length": {str(length): asdict(counts) for length, counts in found.items()},
-            "sampled": asdict(counted(written, LEDGER_LENGTH)),
-        },
-        "scores": {"acceptance": found[LEDGER_LENGTH].acceptance},
-    }
-
-
-STAGE = Stage(finish=measure)

@@ -17,11 +17,9 @@ from torch import nn
 from minidistill.applications.libraries import break_model
 from minidistill.applications.packed import load_packed
 from minidistill.applications.quantization import put
-from minidistill.applications.stages import Stage
-from minidistill.errors import needs_extra
 from minidistill.models import Pair
-from minidistill.quiet import quiet
 from minidistill.storage import stored_bytes
+from minidistill.utils import missing_extra_message, quiet
 
 
 def adapted(model: nn.Module, rank: int = 16, seed: int = 0):
@@ -89,7 +87,7 @@ def _peft():
         with quiet():
             import peft
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(needs_extra("peft", "adapt")) from None
+        raise ModuleNotFoundError(missing_extra_message("peft", "adapt")) from None
     return peft
 
 
@@ -106,6 +104,3 @@ def _refuse(*_, **__):
         "adapters cannot be merged into quantized weights without being rounded away; "
         "healing.merged makes a copy in full precision"
     )
-
-
-STAGE = Stage(prepare=broken_pair)

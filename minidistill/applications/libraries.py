@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from minidistill.applications.quantization import check_layers, linears, put, quantize_model
-from minidistill.errors import nearest, needs_extra
-from minidistill.quiet import quiet
+from minidistill.utils import missing_extra_message, quiet, unknown_name_message
 
 
 def break_model(model: nn.Module, bits: int, group: int = 32, library: str = "minidistill"):
@@ -21,7 +20,7 @@ def break_model(model: nn.Module, bits: int, group: int = 32, library: str = "mi
     Raises as `quantize_model` does, and ValueError for a library or a width that is not there.
     """
     if library not in LIBRARIES:
-        raise ValueError(nearest("library", library, LIBRARIES))
+        raise ValueError(unknown_name_message("library", library, LIBRARIES))
     return LIBRARIES[library](model, bits, group)
 
 
@@ -32,7 +31,7 @@ def _torchao(model: nn.Module, bits: int, group: int) -> nn.Module:
             from torchao.quantization import IntxWeightOnlyConfig, quantize_
             from torchao.quantization.granularity import PerGroup
         except ModuleNotFoundError:
-            raise ModuleNotFoundError(needs_extra("torchao", "adapt")) from None
+            raise ModuleNotFoundError(missing_extra_message("torchao", "adapt")) from None
         layers = _checked(model, bits, group)
         config = IntxWeightOnlyConfig(getattr(torch, f"int{bits}"), PerGroup(group))
         quantize_(model, config, filter_fn=lambda _, name: name in layers)
@@ -47,7 +46,7 @@ def _bitsandbytes(model: nn.Module, bits: int, group: int) -> nn.Module:
         with quiet():
             import bitsandbytes as bnb
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(needs_extra("bitsandbytes", "test")) from None
+        raise ModuleNotFoundError(missing_extra_message("bitsandbytes", "test")) from None
     if group not in (32, 64, 128, 256, 512, 1024, 2048, 4096):
         raise ValueError(f"bitsandbytes wants a group of 32, 64 … 4096, but got {group}")
     for name, layer in _checked(model, bits, group).items():

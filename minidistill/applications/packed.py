@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from minidistill.applications.quantization import QuantizedLinear, linears, put, unpack
-from minidistill.checkpoint import atomic_write
+from minidistill.runlog import atomic_write
 
 
 def save_packed(model: nn.Module, path: Path) -> int:

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from minidistill import divergences as D
-from minidistill.batching import encode_prompt, encode_response, seeded
-from minidistill.checkpoint import atomic_write
+from minidistill.batching import encode_prompt, encode_response
 from minidistill.generation import decode, sample
 from minidistill.judging import Judge, verdicts, win_rate
 from minidistill.models import Pair
+from minidistill.runlog import atomic_write
 from minidistill.scoring import Scored, collate, response_log_probs
 from minidistill.tasks import Example, Preference, read_records
+from minidistill.utils import derive_seed
 
 ROWS = 64  # responses scored at once
 
@@ -40,7 +41,9 @@ def sample_pairs(
     """
     check_samples(samples)
     asked = [e.prompt for e in examples]
-    draws = [answers(pair, asked, seed=seeded(seed, "pairs", i), **how) for i in range(samples)]
+    draws = [
+        answers(pair, asked, seed=derive_seed(seed, "pairs", i), **how) for i in range(samples)
+    ]
     points = torch.zeros(samples, len(asked))
     for a, b in combinations(range(samples), 2):
         won = torch.tensor(verdicts(asked, draws[a], draws[b], judge))
@@ -207,7 +210,7 @@ class Diary:
     ):  # fmt: skip
         self.pair, self.pairs, self.asked, self.rivals = pair, pairs, asked, rivals
         self.judge, self.beta = judge, beta
-        self.how = {"temperature": 1.0, "seed": seeded(seed, "diary"), **how}
+        self.how = {"temperature": 1.0, "seed": derive_seed(seed, "diary"), **how}
         self.rows: list[dict] = []
 
     def __call__(self, history) -> None:

@@ -8,12 +8,11 @@ from torch import Tensor
 
 from minidistill import plots
 from minidistill.applications.preference import tilted
-from minidistill.arms import DPO_BETAS
+from minidistill.experiments.labels import run_labels
+from minidistill.experiments.run_configs import DPO_BETAS, DPO_METHODS
 from minidistill.page import BLACK, GREY
 
-NAMES = {
-    "dpo_sft": "SFT", "dpo_gkd": "GKD", "dpo_distillm": "DistiLLM", "dpo_distillm2": "DistiLLM-2",
-}  # fmt: skip
+RUN_LABELS = run_labels(f"dpo_{method}" for method in DPO_METHODS)
 RESPONSES = ("right, rare", "right, dull", "vague", "wrong")
 REFERENCE = torch.tensor([0.05, 0.25, 0.40, 0.30]).log()
 REWARD = torch.tensor([1.0, 0.8, 0.3, 0.0])
@@ -70,8 +69,8 @@ def tilt_explorer(title: str = "") -> Callable:
 
 def by_step(logs: Sequence[dict], side: str, name: str) -> tuple[list[int], list[list[float]]]:
     """Steps, and a measure of the diary's pairs ('held_out', 'trained') by step for each log."""
-    steps = [row["step"] for row in logs[0]["diary"]]
-    return steps, [[row["pairs"][side][name] for row in log["diary"]] for log in logs]
+    steps = [row["step"] for row in logs[0]["preference_curve"]]
+    return steps, [[row["pairs"][side][name] for row in log["preference_curve"]] for log in logs]
 
 
 def draw_sides(logs: Sequence[dict], ax, side: str = "held_out", title: str = ""):
@@ -99,7 +98,7 @@ def draw_starts(logs: Mapping[str, Sequence[dict]], ax, title: str = ""):
             )
             ax.plot(ends[1], y, look.marker, color=look.color, markersize=5)
     ax.axvline(0.5, color=BLACK, linewidth=0.8)
-    ax.set_yticks(range(len(logs)), [NAMES[name] for name in logs])
+    ax.set_yticks(range(len(logs)), [RUN_LABELS[name] for name in logs])
     ax.grid(axis="y", visible=False)
     ax.set(xlabel="win rate over the SFT student", ylim=(len(logs) - 0.4, -0.6))
     ax.set_title(title, loc="left", fontsize=10.5)
@@ -135,7 +134,9 @@ def beta_explorer(logs: Mapping[float, Sequence[dict]], title: str = "") -> Call
         left.set_ylim(min(w for _, w in every) - 0.02, max(w for _, w in every) + 0.02)
         kl, won = (mean(v) for v in zip(*points[here], strict=True))
         left.set_title(f"beta {here:g}: KL {kl:.2f}, win rate {won:.3f}", loc="left", fontsize=10.5)
-        margin = mean(log["diary"][-1]["pairs"]["held_out"]["margin"] for log in logs[here])
+        margin = mean(
+            log["preference_curve"][-1]["pairs"]["held_out"]["margin"] for log in logs[here]
+        )
         draw_sides(logs[here], right, title=f"{title} margin at the end {margin:.2f}".strip())
         right.set_ylim(low - 1, high + 1)
         return left.figure

@@ -1,4 +1,4 @@
-"""DPO on any student: the stage of claim C12, and the run behind `apply preference`.
+"""DPO on any student: win rates against fixed responses, and the run behind `apply preference`.
 
 Before and after are judged against the same rival responses, so that their difference is training's.
 """
@@ -8,20 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from minidistill.applications import preference as P
-from minidistill.applications.stages import Stage, Trained
-from minidistill.batching import seeded
-from minidistill.checkpoint import read_log, write_log
-from minidistill.evaluation import accuracy, rouge_l
-from minidistill.judging import Judge, RuleJudge, WinRate, win_rate
-from minidistill.machine import machine
-from minidistill.models import Pair, load_pair
+from minidistill.judging import Judge, WinRate, win_rate
+from minidistill.models import Pair
 from minidistill.objectives import get_method
+from minidistill.runlog import environment_info, read_log, write_log
 from minidistill.settings import Settings, check_same_run, fingerprint
-from minidistill.tasks import Preference, Task, write_examples
+from minidistill.tasks import Preference, Task
 from minidistill.training import distill
-
-DRAWS = 4  # responses a held-out prompt in the ledger's win rates
-WATCHED = 128  # pairs and prompts that a diary looks at
+from minidistill.utils import derive_seed
 
 
 @dataclass(frozen=True)
@@ -37,73 +31,21 @@ class Contest:
     def against(cls, pair: Pair, asked, judge: Judge, seed: int, draws: int = 1, **sampling):
         """`draws` responses of pair.student as it is now are what is to be beaten."""
         told = [
-            P.answers(pair, asked, seed=seeded(seed, "rival", i), **sampling) for i in range(draws)
+            P.answers(pair, asked, seed=derive_seed(seed, "rival", i), **sampling)
+            for i in range(draws)
         ]
         return cls(asked, told, judge, sampling)
 
     def enter(self, pair: Pair, seed: int) -> tuple[WinRate, list[list[str]]]:
         """The win rate of pair.student over all draws, and what it said."""
         said = [
-            P.answers(pair, self.asked, seed=seeded(seed, "entrant", i), **self.sampling)
+            P.answers(pair, self.asked, seed=derive_seed(seed, "entrant", i), **self.sampling)
             for i in range(len(self.rivals))
         ]
         every = [sum(map(list, texts), []) for texts in (said, self.rivals)]
         return win_rate([*self.asked] * len(said), *every, self.judge), said
 
 
-# --- the ledger -----------------------------------------------------------------------------------------
-def finish(
-    trained: Trained, *, beta: float = 0.3, lr: float = 1e-4, epochs: int = 1, prompts: int = 2000,
-    samples: int = 4,
-) -> dict:  # fmt: skip
-    """DPO from the run's student: pairs from its own samples on fresh prompts, judged by the rules.
-
-    The win rate, before and after, is over samples of the world's SFT student: one set a seed, the same
-    for every arm. Fresh prompts, as in the paper, whose preference data is not its distillation data.
-    """
-    job, task = trained.job, trained.task
-    seed, heat = job.seed, {"temperature": job.protocol.temperature}
-    asked, judge = [e.prompt for e in task.test], RuleJudge(task)
-    contest = Contest.against(load_pair(job.protocol.task), asked, judge, seed, DRAWS, **heat)
-    pair = P.policy_and_reference(trained.pair.student, trained.pair.tokenizer)
-    fresh = write_examples(task.name, prompts, seeded(seed, "preference"), held_out=False)
-    pairs = P.sample_pairs(pair, fresh, judge, samples=samples, seed=seed, **heat)
-    held_out = P.sample_pairs(pair, task.test, judge, samples=samples, seed=seed, **heat)
-    before, said = contest.enter(pair, seed)
-    about = {"pairs": len(pairs), "before": _quality(task, said)}
-    watched = {"trained": pairs[:WATCHED], "held_out": held_out[:WATCHED]}
-    diary = P.Diary(
-        pair, watched, asked[:WATCHED], contest.rivals[0][:WATCHED], judge, beta, **heat
-    )
-    diary.write(0)
-    distill(
-        pair, replace(task, train=pairs), "dpo", beta=beta, epochs=epochs, lr=lr, batch_size=16,
-        seed=seed, callback=diary, progress=False, **heat,
-    )  # fmt: skip
-    after, said = contest.enter(pair, seed)
-    scores = {"win_rate": after.rate, "win_rate_before": before.rate}
-    kl = P.kl_to_reference(pair, asked, seed=seeded(seed, "kl"))
-    return {
-        "scores": {**scores, "kl": kl},
-        **about,
-        "after": _quality(task, said),
-        "diary": diary.rows,
-    }
-
-
-def _quality(task: Task, said: Sequence[Sequence[str]]) -> dict:
-    """Accuracy and ROUGE-L, means over draws."""
-    found = {
-        "accuracy": [accuracy(task, texts) for texts in said],
-        "rouge_l": [rouge_l(task.test, texts) for texts in said],
-    }
-    return {name: sum(v) / len(v) for name, v in found.items() if None not in v}
-
-
-STAGE = Stage(finish=finish)
-
-
-# --- a run of one's own ---------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Recipe:
     """What `prefer` is told: the loss's beta, the pairs, and the settings of training and sampling."""
@@ -157,7 +99,7 @@ def prefer(
     pair.student.save_pretrained(out / "student")
     pair.tokenizer.save_pretrained(out / "student")
     result |= {"pairs": len(trained), "held_out_pairs": len(held_out), "prompts": len(asked)}
-    cost = {"seconds": round(history.seconds), **machine()}
+    cost = {"seconds": round(history.seconds), **environment_info()}
     write_log(out / "result.json", {**result, **asdict(recipe), **cost})
     return result
 
@@ -208,7 +150,7 @@ def _sides(pair: Pair, task: Task, judge, recipe: Recipe, preferences):
 def _measured(pair: Pair, held_out, contest: Contest | None, recipe: Recipe, asked) -> dict:
     """What the command prints: win rate with interval, margin and reward accuracy, KL."""
     row = P.measure(pair, held_out, recipe.beta) if held_out else {}
-    kl = {"seed": seeded(recipe.seed, "kl"), "max_new_tokens": recipe.max_new_tokens}
+    kl = {"seed": derive_seed(recipe.seed, "kl"), "max_new_tokens": recipe.max_new_tokens}
     row["kl"] = P.kl_to_reference(pair, asked, **kl)
     if contest:
         won, _ = contest.enter(pair, recipe.seed)

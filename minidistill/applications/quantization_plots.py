@@ -9,12 +9,11 @@ from torch import Tensor
 from minidistill import plots
 from minidistill.applications.breaks import GROUPS, WIDTHS, find
 from minidistill.applications.quantization import dequantize, quantize
+from minidistill.experiments.labels import run_labels
+from minidistill.experiments.run_configs import INT2_RUNS
 from minidistill.page import BLACK, BLUE, GREY, ORANGE, PAPER_GREY, RED
 
-NAMES = {
-    "int_none": "broken", "int_sft": "SFT", "int_kd": "KD", "int_gkd": "GKD",
-    "int_distillm": "DistiLLM", "int_distillm2": "DistiLLM-2",
-}  # fmt: skip
+RUN_LABELS = run_labels(["int_none", *INT2_RUNS])
 WHOLE = {"color": BLACK, "linewidth": 0.9, "linestyle": (0, (1, 3))}
 
 
@@ -108,7 +107,7 @@ def outlier_explorer(size: float = 1.0, bits: int = 3):
 
 def scores(logs: Mapping[str, Sequence[dict]], name: str) -> dict[str, list[float]]:
     """A score by arm and seed, arms under the names of the lesson."""
-    return {NAMES[arm]: [log["scores"][name] for log in rows] for arm, rows in logs.items()}
+    return {RUN_LABELS[arm]: [log["scores"][name] for log in rows] for arm, rows in logs.items()}
 
 
 def draw_healing(logs: Mapping[str, Sequence[dict]], whole: Sequence[dict], title: str):

@@ -14,11 +14,10 @@ from inspect import signature
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from minidistill.batching import seeded
 from minidistill.generation import check_logits, check_sampling, cut_at_stop, nucleus, typical
 from minidistill.models import Pair
+from minidistill.utils import derive_seed
 
 
 def keep_chance(p: Tensor, q: Tensor) -> Tensor:
@@ -108,6 +107,10 @@ class Reader:
     """A model with the keys and values of the text it has read so far."""
 
     def __init__(self, model, vocab: int, temperature: float, top_p: float):
+        from transformers import (
+            DynamicCache,  # here, for models.py has to import transformers first
+        )
+
         self.model, self.vocab, self.how = model, vocab, (temperature, top_p)
         self.cache = DynamicCache(config=model.config)
         known = signature(model.forward).parameters
@@ -145,7 +148,7 @@ def speculate(
     models, was_training = (pair.teacher, pair.student), pair.student.training
     pair.student.eval()
     target, draft = (Reader(model, pair.vocab, temperature, top_p) for model in models)
-    rng = torch.Generator(device=pair.device).manual_seed(seeded(seed, "speculate"))
+    rng = torch.Generator(device=pair.device).manual_seed(derive_seed(seed, "speculate"))
     text, end, rounds = list(prompt), len(prompt) + max_new_tokens, []
     while len(text) < end and not (rounds and text[-1] in pair.stop_ids):
         drafted, q = write_ahead(draft, text, min(draft_length, end - len(text) - 1), rng)

@@ -7,15 +7,15 @@ from matplotlib.patches import Patch
 
 from minidistill import plots
 from minidistill.applications import speed
-from minidistill.applications.acceptance import LENGTHS, Counts, speed_up, tokens_per_call
+from minidistill.applications.acceptance import Counts, speed_up, tokens_per_call
 from minidistill.applications.leniency import Lenient
 from minidistill.applications.speculative import Written, typical_rule
+from minidistill.experiments.labels import run_labels
+from minidistill.experiments.run_configs import DRAFT_METHODS
+from minidistill.experiments.stages import DRAFT_LENGTHS
 from minidistill.page import BLACK, BLUE, GREEN, ORANGE, PAPER_GREY, RED
 
-NAMES = {
-    "draft_sft": "SFT", "draft_kd": "KD", "draft_gkd": "GKD", "draft_distillm": "DistiLLM",
-    "draft_distillm2": "DistiLLM-2",
-}  # fmt: skip
+RUN_LABELS = run_labels(f"draft_{method}" for method in DRAFT_METHODS)
 ROUNDS = {  # what became of a token: its colours and how it is told without colour
     "stays": {"facecolor": "#d5efe5", "edgecolor": GREEN, "linestyle": "-"},
     "rejected": {"facecolor": "white", "edgecolor": RED, "linestyle": ":"},
@@ -93,7 +93,9 @@ def draw_rounds(written: Written, read: Callable[[int], str], ax, title: str = "
 def by_length(logs: Mapping[str, Sequence[dict]]) -> dict[str, dict[int, list[Counts]]]:
     """Arm → draft length → counts by seed, from logs of the ledger."""
     return {
-        name: {n: [Counts(**log["draft"]["by_length"][str(n)]) for log in rows] for n in LENGTHS}
+        name: {
+            n: [Counts(**log["draft"]["by_length"][str(n)]) for log in rows] for n in DRAFT_LENGTHS
+        }
         for name, rows in logs.items()
     }
 
@@ -110,17 +112,19 @@ def length_explorer(logs: Mapping[str, Sequence[dict]], races: Mapping[str, dict
 
     def picture(draft_length: int = 4):
         left, right = plots.axes(2, height=2.8, width=9.0, fast=True)
-        near = min(LENGTHS, key=lambda n: abs(n - draft_length))
+        near = min(DRAFT_LENGTHS, key=lambda n: abs(n - draft_length))
         level = [counts.tokens_per_call for counts in found[start][near]]
         for i, (name, style) in enumerate(zip(others, looks.values(), strict=True)):
             values = [c.tokens_per_call - s for c, s in zip(found[name][near], level, strict=True)]
             left.plot(values, [i] * len(values), style.marker, color=style.color)
             left.plot([mean(values)] * 2, [i - 0.3, i + 0.3], color=BLACK, linewidth=1.5)
         left.axvline(0, color=BLACK, linewidth=0.8)
-        left.set_yticks(range(len(others)), [NAMES[name] for name in others])
-        left.set(xlabel=f"tokens a pass beyond {NAMES[start]}'s", xlim=(-0.03, 0.42))
+        left.set_yticks(range(len(others)), [RUN_LABELS[name] for name in others])
+        left.set(xlabel=f"tokens a pass beyond {RUN_LABELS[start]}'s", xlim=(-0.03, 0.42))
         left.set_ylim(len(others) - 0.5, -0.5)
-        _title(left, f"(13.7) {near} drafted: {NAMES[start]} has {mean(level):.2f} tokens a pass")
+        _title(
+            left, f"(13.7) {near} drafted: {RUN_LABELS[start]} has {mean(level):.2f} tokens a pass"
+        )
         left.set_position([0.11, 0.2, 0.37, 0.7])
         draw_races(races, right)
         right.axvline(draft_length, color=BLACK, linewidth=0.8, linestyle=":")

@@ -17,15 +17,15 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill.batching import encode_prompt, encode_response
-from minidistill.errors import nearest
+from minidistill.experiments.logs import runs_by_seed
 from minidistill.eyes import Prompt, at_once
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
-from minidistill.report import logs_of
 from minidistill.scoring import collate, masked_mean, response_log_probs
-from minidistill.tasks import Example, Task, data_dir, scenes
+from minidistill.tasks import Example, Task, scenes
 from minidistill.tasks.pictures import Seen
 from minidistill.tasks.vision import NUMBERS, WORLD
+from minidistill.utils import data_dir, unknown_name_message
 
 ARMS = ("sft", "gkd", "distillm", "cald", "distillm2")
 # Table 7 of the paper (arXiv 2503.07067): LLaVA-1.5-7B → TinyLLaVA-1.4B, OK-VQA and TextVQA, per cent.
@@ -57,7 +57,7 @@ def blinded(prompts: Sequence[Prompt], how: str, shift: int = 1) -> list[Prompt]
     Shuffled pictures move on by `shift` places: each is a real one, only not the one that was asked about.
     """
     if how not in BLINDS:
-        raise ValueError(nearest("kind of blindness", how, BLINDS))
+        raise ValueError(unknown_name_message("kind of blindness", how, BLINDS))
     if how == "grey":
         return [x.showing(torch.zeros_like(x.pixels)) for x in prompts]
     shown = [x.pixels for x in prompts]
@@ -183,7 +183,7 @@ def logged(task: Task, folder: Path | None = None, arms: Sequence[str] = ARMS) -
     """Arm → one `by_family` a seed, from the runs' logs; what has no logs is left out."""
     prompts, found = [e.prompt for e in task.test], {}
     for arm in arms:
-        logs = logs_of(f"vision/{arm}", folder or data_dir() / "runs").values()
+        logs = runs_by_seed(f"vision/{arm}", folder or data_dir() / "runs").values()
         rows = [[by_family(prompts, draw) for draw in log["grades"]] for log in logs]
         if rows:
             found[arm] = [

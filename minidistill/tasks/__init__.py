@@ -14,8 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from minidistill.errors import nearest
 from minidistill.tasks.pictures import SCENE, Seen, check_picture, image_of
+from minidistill.utils import data_dir, unknown_name_message
 
 WORLDS = ("instruct", "arithmetic", "program", "vision")
 NO_ANSWER = "no answer"  # the reason of a grade of 0 where there was nothing to grade
@@ -58,15 +58,6 @@ class Task:
     explain: Callable[[str, str], Graded] | None = None
 
 
-def data_dir() -> Path:
-    """Where the shipped data is: inside an installed package, beside it in a checkout."""
-    here = Path(__file__).resolve().parents[1]
-    for folder in (here / "data", here.parent / "data"):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(f"no data folder at {here / 'data'} or {here.parent / 'data'}")
-
-
 def load_task(name: str | Path, held_out: float = 0.2) -> Task:
     """A tiny world by name, or any JSONL file by path (its last `held_out` share is the test set)."""
     if str(name) in WORLDS:
@@ -80,7 +71,9 @@ def load_task(name: str | Path, held_out: float = 0.2) -> Task:
             world.judge,
         )
     if Path(name).suffix not in {".jsonl", ".json"}:
-        raise ValueError(nearest("task", str(name), WORLDS) + ", or the path of a .jsonl file")
+        raise ValueError(
+            unknown_name_message("task", str(name), WORLDS) + ", or the path of a .jsonl file"
+        )
     examples = read_jsonl(Path(name))
     cut = len(examples) - max(1, round(held_out * len(examples)))
     if cut < 1:
@@ -93,7 +86,7 @@ def load_task(name: str | Path, held_out: float = 0.2) -> Task:
 def get_world(name: str):
     """The `World` of that name: writes prompts and references, judges responses."""
     if name not in WORLDS:
-        raise ValueError(nearest("task", name, WORLDS))
+        raise ValueError(unknown_name_message("task", name, WORLDS))
     return import_module(f"minidistill.tasks.{name}").WORLD
 
 
@@ -125,7 +118,7 @@ def read_records(path: Path) -> Iterator[tuple[str, object]]:
     """(file and line, what JSON says there), empty lines left out; ValueError for what is not JSON."""
     if not path.is_file():
         siblings = [file.name for file in path.parent.glob("*.json*")]
-        raise FileNotFoundError(f"{path}: {nearest('file', path.name, siblings)}")
+        raise FileNotFoundError(f"{path}: {unknown_name_message('file', path.name, siblings)}")
     # Not splitlines(): it also breaks at U+2028, which JSON allows inside a text.
     for number, line in enumerate(_read_utf8(path).split("\n"), start=1):
         if not line.strip():

@@ -16,7 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from minidistill import sandbox
-from minidistill.errors import nearest, needs_extra
 from minidistill.tasks import NO_ANSWER, Example, Task
 from minidistill.tasks.answers import (
     ANSWER_IS,
@@ -26,6 +25,7 @@ from minidistill.tasks.answers import (
 )
 from minidistill.tasks.code import entry_of, humaneval_program, humaneval_test, mbpp_program
 from minidistill.tasks.forms import same_answer
+from minidistill.utils import missing_extra_message, unknown_name_message
 
 SECONDS = 5.0  # for a program and its tests; HumanEval's own solutions take 0.2 at most
 
@@ -50,7 +50,7 @@ def load_benchmark(
     bad line; `task.explain` raises ValueError for a prompt that is not the benchmark's.
     """
     if name not in BENCHMARKS:
-        raise ValueError(nearest("benchmark", name, BENCHMARKS))
+        raise ValueError(unknown_name_message("benchmark", name, BENCHMARKS))
     benchmark = BENCHMARKS[name]
     rows = [(_checked(benchmark, where, row), row) for where, row in _rows(benchmark, source)]
     by_prompt = {example.prompt: row for example, row in rows}
@@ -72,7 +72,7 @@ def _rows(benchmark: Benchmark, source: str | Path | None) -> Iterator[tuple[str
     try:
         from datasets import load_dataset
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(needs_extra("datasets", "course")) from None
+        raise ModuleNotFoundError(missing_extra_message("datasets", "course")) from None
     if isinstance(source, Path) or str(source).endswith((".jsonl", ".json", ".gz")):
         for where, row in _lines(Path(source)):
             _checked(benchmark, where, row)
@@ -93,7 +93,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict]]:
     """The lines of a file; ValueError for the first that is no JSON object or is empty."""
     if not path.is_file():
         siblings = [file.name for file in path.parent.glob("*.jsonl*")]
-        raise FileNotFoundError(f"{path}: {nearest('file', path.name, siblings)}")
+        raise FileNotFoundError(f"{path}: {unknown_name_message('file', path.name, siblings)}")
     content = path.read_bytes()
     try:
         content = gzip.decompress(content) if path.suffix == ".gz" else content

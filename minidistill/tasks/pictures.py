@@ -4,7 +4,7 @@ import hashlib
 import warnings
 from pathlib import Path
 
-from minidistill.errors import needs_extra
+from minidistill.utils import missing_extra_message
 
 SCENE = "scene:"  # how the name of a picture begins that is drawn, not read from a file
 MOST_PIXELS = 2**26
@@ -79,7 +79,7 @@ def open_picture(path: Path):
     try:
         from PIL import Image
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(needs_extra("pillow", "adapt")) from None
+        raise ModuleNotFoundError(missing_extra_message("pillow", "adapt")) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a size that is checked here; of odd metadata
         try:

@@ -16,10 +16,10 @@ from functools import lru_cache
 from itertools import count, product
 
 from minidistill import sandbox
-from minidistill.batching import seeded
 from minidistill.tasks import NO_ANSWER
 from minidistill.tasks.answers import Graded
 from minidistill.tasks.grammar import zipf
+from minidistill.utils import derive_seed
 
 LEADS = ("write f that returns {}", "i need a function f for {}", "define f as {}", "f gives {}")
 VARIABLES = ("x", "v", "n", "i")
@@ -194,7 +194,7 @@ def write_program(request: Request, choose=lambda options: options[0]) -> str:
 
 def hidden_cases(request: Request) -> list[tuple[object, object]]:
     """(argument, right value) pairs: a function of the request alone; small and empty inputs among them."""
-    rng, cases, scope = random.Random(seeded("hidden", str(request))), [], {}
+    rng, cases, scope = random.Random(derive_seed("hidden", str(request))), [], {}
     exec(write_program(request), scope)  # our own program, not a response
     for attempt in count():
         given = _argument(rng, request.parameter, size=attempt % 10)

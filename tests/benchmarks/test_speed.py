@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from minidistill import (
-    arms,
     collapse,
     curation,
     load_pair,
@@ -18,15 +17,16 @@ from minidistill import (
     pairing,
     plots,
     replay,
-    report,
     sampler,
     sandbox,
     schedules,
     widgets,
-)  # fmt: skip
+)
 from minidistill import divergences as D
 from minidistill.batching import encode_prompt
 from minidistill.evaluation import make_probe
+from minidistill.experiments import run_configs
+from minidistill.experiments.logs import shipped_runs
 from minidistill.generation import sample
 from minidistill.training import distill
 
@@ -95,16 +95,16 @@ LESSONS = {  # a slider's callback, made as its lesson makes it
     "hill": lambda: widgets.hill_explorer,
     "beta in JSD": lambda: widgets.beta_explorer,
     "skew": lambda: widgets.skew_explorer,
-    "replay": lambda: replay.step_explorer(report.shipped_logs()),
+    "replay": lambda: replay.step_explorer(shipped_runs()),
     "sampler": lambda: sampler.sampler_explorer,
     "flow": collapse.flow_explorer,
-    "DPKD's map": lambda: collapse.map_explorer(report.shipped_logs(list(arms.MAP))),
-    "grid": lambda: pairing.grid_explorer(report.shipped_logs(list(arms.GRID))),
+    "DPKD's map": lambda: collapse.map_explorer(shipped_runs(list(run_configs.DPKD_SWEEP))),
+    "grid": lambda: pairing.grid_explorer(shipped_runs(list(run_configs.CALD_SWEEP))),
     "epsilon": curation.epsilon_explorer,
     "alpha": lambda: schedules.alpha_explorer({"tgo": torch.rand(240), "sgo": torch.rand(240)}),
     "beta": lambda: schedules.beta_explorer,
     "path": lambda: schedules.path_explorer(
-        report.shipped_logs(list(arms.GRID)), report.shipped_logs(["cald", "distillm2"])
+        shipped_runs(list(run_configs.CALD_SWEEP)), shipped_runs(["cald", "distillm2"])
     ),
 }
 

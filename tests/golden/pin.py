@@ -43,10 +43,8 @@ def bits() -> dict:
 
 def ledger() -> dict:
     """The ledger's table and every claim in full, with verdicts and intervals, and the README's tables."""
-    try:
-        from minidistill.experiments.tables import claim_report, claims_table
-    except ImportError:
-        from minidistill.ledger import claim_report, claims_table
+    from minidistill.experiments.tables import claim_report, claims_table
+
     return {"table": claims_table(), **{f"C{n}": claim_report(f"C{n}") for n in range(1, 17)}}
 
 

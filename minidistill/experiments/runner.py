@@ -1,0 +1,185 @@
+"""Grids of runs: a run config times a seed, each leaving a log; `run_baselines` is the main one.
+
+Runs go on all cores (one thread each: these models are too small to share one), or one after the
+other on a GPU. A finished run leaves a log; the same command takes up where it was stopped.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import asdict, replace
+from math import ceil
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+
+import torch
+
+from minidistill.batching import encode_prompt
+from minidistill.evaluation import Probe, Scores, evaluate, make_probe, stored_probe
+from minidistill.experiments.labels import MAIN_METRICS, START
+from minidistill.experiments.logs import read_run, write_run
+from minidistill.experiments.progress import Progress, Status
+from minidistill.experiments.run_configs import ExperimentConfig, Run, RunConfig
+from minidistill.experiments.run_logger import RunLogger
+from minidistill.experiments.stages import TrainedRun, get_hook
+from minidistill.generation import sample
+from minidistill.models import Pair, load_pair
+from minidistill.runlog import environment_info, read_log, write_log
+from minidistill.settings import Settings, check_same_run, fingerprint
+from minidistill.tasks import Task, load_task
+from minidistill.training import distill
+from minidistill.utils import data_dir, derive_seed
+
+
+def run_baselines(
+    methods: Sequence[str], seeds: int, experiment: ExperimentConfig, folder: Path
+) -> list[dict]:
+    """Run each method with each seed, unless `folder` has its log; return all logs."""
+    configs = {name: RunConfig(name) for name in methods}
+    runs = [
+        Run(experiment, name, config, seed)
+        for seed in range(seeds)
+        for name, config in configs.items()
+    ]
+    return run_grid(runs, folder)
+
+
+def run_grid(runs: Sequence[Run], folder: Path) -> list[dict]:
+    """Run those that have no log in `folder` yet; return the log of each, in order."""
+    missing = [run for run in runs if finished_run(run, folder) is None]
+    cores = 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    workers = max(1, min(cores, len(missing)))
+    context = get_context("spawn")
+    status_queue, progress = context.Queue(), Progress(len(missing))
+    with ProcessPoolExecutor(workers, context, init_worker, (status_queue,)) as pool:
+        futures = {pool.submit(run_one, run, folder): run for run in missing}
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, timeout=0.5)
+            for future in done:
+                future.result()  # a run that failed says so here
+            news = []
+            while not status_queue.empty():
+                news.append(status_queue.get())
+            progress.update([(futures[f].name, futures[f].seed) for f in done], news)
+    progress.close()
+    return [finished_run(run, folder) for run in runs]
+
+
+report_status: Callable[[Status], None] = print  # a worker's goes to the parent
+
+
+def init_worker(status_queue) -> None:
+    """Begin a worker: one thread, its status to the parent, and no life after the parent's."""
+    global report_status
+    torch.set_num_threads(1)
+    report_status = status_queue.put
+    threading.Thread(target=exit_with_parent, args=(parent_process(),), daemon=True).start()
+
+
+def exit_with_parent(parent) -> None:
+    """Exit when the parent does: killed, it cannot stop its workers, and they would wait for ever."""
+    parent.join()
+    os._exit(1)
+
+
+def finished_run(run: Run, folder: Path) -> dict | None:
+    """Read the run's log, unless it has none, a damaged one, or one of another config."""
+    log = read_run(run.path(folder))
+    return log if run.made(log) else None
+
+
+def run_one(run: Run, folder: Path) -> None:
+    """Make one run: the same teacher responses and probe for all runs of a seed; leave its log."""
+    started, experiment, hook = time.monotonic(), run.experiment, get_hook(run.config.hook)
+    settings = run.settings()
+    task = load_task(experiment.task)
+    task = replace(task, train=task.train[: experiment.prompts])
+    prompts = len(task.train[: run.config.prompts])
+    steps = settings["epochs"] * ceil(prompts / settings["batch_size"])
+    report_status(Status(run.name, run.seed, 0, steps))
+    pair = load_models(run)
+    tgo, probe = common_responses(run, folder, pair, task)
+    task, tgo = replace(task, train=task.train[:prompts]), tgo[:prompts]
+
+    def on_eval(row: dict) -> None:
+        nlls = row["nll_teacher"], row["nll_student"]
+        report_status(Status(run.name, run.seed, row["step"], steps, *nlls))
+
+    logger = RunLogger(pair, task, run, on_eval)
+    if run.config.method != START:
+        history = distill(
+            pair, task, run.config.method, seed=run.seed, tgo=tgo, probe=probe,
+            feed=run.config.source_overrides, callback=logger, progress=False,
+            **settings, **run.config.method_kwargs,
+        )  # fmt: skip
+        logger.finish(history)
+    added = {}
+    if hook.after_training:
+        added = hook.after_training(TrainedRun(pair, task, probe, run), **run.config.hook_kwargs)
+    draws = {"draws": experiment.draws, "seed": derive_seed(run.seed, "draw")}
+    scores = evaluate(pair, task, probe, temperature=experiment.temperature, **draws)
+    numbers = {**_numbers(scores), **added.pop("scores", {})}
+    log = {"run": asdict(run), "scores": numbers, "seconds": round(time.monotonic() - started, 1)}
+    log |= {**environment_info(), **logger.log, **added, "grades": scores.grades}
+    write_run(run.path(folder), log)
+
+
+def load_models(run: Run) -> Pair:
+    """Load the run's teacher and student, and do to them what its hook does before training."""
+    folder, prepare = data_dir() / run.experiment.task, get_hook(run.config.hook).before_training
+    models = {"teacher": folder / run.config.teacher, "student": folder / run.config.student}
+    pair = load_pair(run.experiment.task, **models)
+    return prepare(pair, **run.config.hook_kwargs) if prepare else pair
+
+
+def common_responses(run: Run, folder: Path, pair, task: Task) -> tuple[list, Probe]:
+    """Sample or read the teacher's training responses and the probe: one set a seed, whatever the method."""
+    experiment, key = run.experiment, run.config.initial_state_key
+    kind = f"responses-{key}" if key else "responses"
+    path = folder / f"{experiment.task}-{kind}-{run.seed}.json"
+    sampling = {"temperature": experiment.temperature, "seed": derive_seed(run.seed, "common")}
+    content = read_log(path)
+    if content is None or content["experiment"] != asdict(experiment):
+        prompts = [encode_prompt(pair.reader, e.prompt) for e in task.train]
+        tgo = sample(pair.teacher, prompts, pair, **sampling)
+        probe = make_probe(pair, task, **sampling)
+        content = {"experiment": asdict(experiment), "tgo": tgo, "probe": probe.stored()}
+        write_log(path, content)
+    return content["tgo"], stored_probe(content["probe"], pair, task)
+
+
+def distill_and_evaluate(
+    pair, task: Task, settings: Settings, method_kwargs: dict, out: Path
+) -> dict:
+    """Evaluate, train, evaluate; leave out/student and out/result.json, and resume.
+
+    What was measured before training is kept with the responses it was measured on, so a run that
+    was stopped at any moment ends with the comparison of an unbroken one.
+    """
+    ours = fingerprint(pair, task, settings, method_kwargs)
+    about = {**asdict(settings), **method_kwargs}
+    length = {"max_new_tokens": settings.max_new_tokens}
+    start = read_log(out / "start.json")
+    if start is None:
+        probe = make_probe(pair, task, seed=settings.seed, **settings.sampling)
+        scores = _numbers(evaluate(pair, task, probe, **length))
+        start = {"fingerprint": ours, "settings": about, "scores": scores, "probe": probe.stored()}
+        write_log(out / "start.json", start)
+    check_same_run(out, start, ours)
+    probe = stored_probe(start["probe"], pair, task)
+    history = distill(pair, task, out=out, probe=probe, **asdict(settings), **method_kwargs)
+    after = _numbers(evaluate(pair, task, probe, **length))
+    result = {"before": start["scores"], "after": after}
+    pair.student.save_pretrained(out / "student")
+    pair.reader.save_pretrained(out / "student")
+    sizes = {"train_prompts": len(task.train), "test_prompts": len(task.test)}
+    cost = {"seconds": round(history.seconds), **environment_info(), "probes": history.probes}
+    write_log(out / "result.json", {**result, **about, **sizes, **cost})
+    return result
+
+
+def _numbers(scores: Scores) -> dict:
+    return {name: getattr(scores, name) for name in (*MAIN_METRICS, "no_answer")}
