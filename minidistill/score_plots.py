@@ -7,7 +7,7 @@ from statistics import mean
 from minidistill import duels, plots, scoreboard
 from minidistill.arms import DOMAINS, RIVALS
 from minidistill.curation import differences
-from minidistill.judging import blurred
+from minidistill.judging import noisy_win_rate
 from minidistill.scoreboard import ALL_SIZES, CONTENDERS, at_size
 
 Lines = Mapping[str, Mapping[float, Sequence[float]]]  # name → x → one number a seed
@@ -112,7 +112,7 @@ def judge_explorer(scored: Sequence[float]) -> Callable:
         title = f"(9.2) W = {rate:.3f}, from {low:.3f} to {high:.3f}"
         draw_growth(left, seen, title, [*(n for n in duels.SIZES if n < prompts), prompts])
         left.set(xlim=(0, duels.SIZES[-1]), ylim=(0.4, 1))
-        lines = {"no error": line, "judged": [blurred(w, error) for w in line]}
+        lines = {"no error": line, "judged": [noisy_win_rate(w, error) for w in line]}
         title = f"(9.3) error {error:.2f}"
         plots.curves(line, lines, right, "true win rate", "judged win rate", title)
         plots.point(true, rate, "this duel", right)

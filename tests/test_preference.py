@@ -17,7 +17,6 @@ from minidistill.applications import preference_runs as R
 from minidistill.arms import DPO_BETAS
 from minidistill.batching import encode_prompt, encode_response
 from minidistill.checkpoint import read_log
-from minidistill.duels import READ
 from minidistill.judging import LLMJudge, RuleJudge
 from minidistill.objectives import Moment, get_method
 from minidistill.scoring import Scored, collate, response_log_probs
@@ -383,10 +382,10 @@ class Wordy(LLMJudge):
     def __init__(self):
         self.calls = 0
 
-    def ask(self, questions):
+    def choice_probs(self, rows):
         self.calls += 1
-        rows = [READ.fullmatch(question).groups() for question in questions]
-        return ["A" if len(a) > len(b) else "B" if len(a) < len(b) else "tie" for _, a, b in rows]
+        signs = [(len(a) > len(b)) - (len(a) < len(b)) for _, a, b in rows]
+        return torch.tensor([[sign > 0, sign < 0, sign == 0] for sign in signs]).double()
 
 
 def test_a_model_as_the_judge_is_asked_in_batches_and_makes_the_same_pairs(pair, task):

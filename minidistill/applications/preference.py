@@ -19,7 +19,7 @@ from minidistill import divergences as D
 from minidistill.batching import encode_prompt, encode_response, seeded
 from minidistill.checkpoint import atomic_write
 from minidistill.generation import decode, sample
-from minidistill.judging import Judge, verdicts, win_rate
+from minidistill.judging import Judge, judge_pairs, win_rate
 from minidistill.models import Pair
 from minidistill.scoring import Scored, collate, response_log_probs
 from minidistill.tasks import Example, Preference, read_records
@@ -43,7 +43,7 @@ def sample_pairs(
     draws = [answers(pair, asked, seed=seeded(seed, "pairs", i), **how) for i in range(samples)]
     points = torch.zeros(samples, len(asked))
     for a, b in combinations(range(samples), 2):
-        won = torch.tensor(verdicts(asked, draws[a], draws[b], judge))
+        won = torch.tensor(judge_pairs(asked, draws[a], draws[b], judge))
         points[a] += won
         points[b] += 1 - won
     found = [
