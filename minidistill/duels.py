@@ -4,7 +4,6 @@ Lesson 09 reads numbers with this; the judges and the formulas themselves are in
 """
 
 import random
-import re
 from collections.abc import Sequence
 from math import comb
 from pathlib import Path
@@ -15,8 +14,7 @@ from torch import Tensor
 from minidistill.evaluation import pass_at_k
 from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.run_configs import BASELINES, DOMAINS
-from minidistill.judging import QUESTION, LLMJudge, WinRate
-from minidistill.replies import parse_reply
+from minidistill.judging import LLMJudge, WinRate, averaged_verdicts
 from minidistill.stats import bootstrap_interval, normal_interval
 from minidistill.tasks import Task
 
@@ -80,38 +78,30 @@ def flipped(scored: Sequence[float], error: float, seed: int = 0) -> list[float]
     return [1 - point if rng.random() < error else point for point in scored]
 
 
-READ = re.compile(
-    re.escape(QUESTION).replace(r"\{prompt\}", "(.*)").replace(r"\{a\}", "(.*)").replace(r"\{b\}", "(.*)"),
-    re.DOTALL,
-)  # fmt: skip
-
-
 class PlacedJudge(LLMJudge):
-    """A pretended model: says "A" unread with probability `bias`, else what the task's grader finds."""
+    """A pretended model: takes response A unread with probability `bias`, else what the grader prefers."""
 
     def __init__(self, task: Task, bias: float, seed: int = 0):
         self.task, self.bias, self.rng = task, bias, random.Random(seed)
 
-    def ask(self, questions: Sequence[str]) -> list[str]:
-        """A reply to each question, as a chat model would give it."""
-        return [self._reply(*READ.fullmatch(question).groups()) for question in questions]
+    def choice_probs(self, rows: Sequence[tuple[str, str, str]]) -> Tensor:
+        """All of the probability on the verdict, as a model has it that is sure: (rows, 3)."""
+        columns = {1.0: 0, 0.0: 1, 0.5: 2}  # A, B, tie
+        found = [columns[self._points(*row)] for row in rows]
+        return torch.eye(3, dtype=torch.float64)[found]
 
-    def _reply(self, prompt: str, a: str, b: str) -> str:
+    def _points(self, prompt: str, a: str, b: str) -> float:
         if self.rng.random() < self.bias:
-            return "A"
-        return {1.0: "A", 0.5: "tie", 0.0: "B"}[
-            points([self.task.grade(prompt, a)], [self.task.grade(prompt, b)])[0]
-        ]
+            return 1.0
+        return points([self.task.grade(prompt, a)], [self.task.grade(prompt, b)])[0]
 
 
 def asked_once(
     judge: LLMJudge, prompts: Sequence[str], ours: Sequence[str], theirs: Sequence[str]
 ) -> WinRate:
     """The win rate of `ours` if the judge is asked in one order alone, with ours as response A."""
-    rows = zip(prompts, ours, theirs, strict=True)
-    questions = [QUESTION.format(prompt=x, a=us, b=them) for x, us, them in rows]
-    worth = {"A": 1.0, "B": 0.0}
-    return WinRate.of([worth.get(parse_reply(reply), 0.5) for reply in judge.ask(questions)])
+    probs = judge.choice_probs(list(zip(prompts, ours, theirs, strict=True)))
+    return WinRate.of(averaged_verdicts(probs, probs))
 
 
 # --- pass@k -------------------------------------------------------------------------------------------

@@ -3,9 +3,7 @@
 Open instructions have no answer key, so the paper compares: a judge prefers one of two responses.
 """
 
-import inspect
 import math
-import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +15,10 @@ from torch import Tensor
 from minidistill.batching import encode_prompt
 from minidistill.divergences import check_unit_interval
 from minidistill.eyes import texts_only
-from minidistill.generation import decode, sample
 from minidistill.models import Pair
-from minidistill.replies import parse_reply
+from minidistill.scoring import collate, response_log_probs
 from minidistill.stats import bootstrap_interval
 from minidistill.tasks import Task
-from minidistill.tasks.grammar import zipf
-from minidistill.tasks.instruct import WORLD
 
 Judge = Callable[[str, str, str], float]  # (prompt, ours, theirs) → 1 ours is better, ½ tie, 0
 OUTCOMES = {"wins": 1.0, "ties": 0.5, "losses": 0.0}
@@ -45,24 +40,24 @@ class WinRate:
     n: int
 
     @classmethod
-    def of(cls, points: Sequence[float], **more):
-        """From the verdict on each prompt; `more` are the fields that a subclass adds."""
-        values = torch.tensor(points, dtype=torch.float64)
+    def of(cls, scores: Sequence[float], **more):
+        """From the score (1, ½, 0) on each prompt; `more` are the fields that a subclass adds."""
+        values = torch.tensor(scores, dtype=torch.float64)
         low, high = bootstrap_interval(values)
         shares = {k: float((values == v).double().mean()) for k, v in OUTCOMES.items()}
-        return cls(float(values.mean()), low, high, n=len(points), **shares, **more)
+        return cls(float(values.mean()), low, high, n=len(scores), **shares, **more)
 
 
 @dataclass(frozen=True)
 class JudgeReport(WinRate):
     """A win rate, and how far its judge is to be trusted.
 
-    `disagreement`: of the pairs whose two replies could be read, the share judged differently when
-    the responses changed places; None where there is no such pair. `unparsed`: share of all replies
-    that could not be read.
+    `position_inconsistency`: share of the pairs that got another verdict when the responses changed
+    positions. `unparsed`: share of an `APIJudge`'s replies without a verdict, 0 for a local model; pairs
+    with one count in no inconsistency, which is None if there is no other.
     """
 
-    disagreement: float | None
+    position_inconsistency: float | None
     unparsed: float
 
 
@@ -74,22 +69,22 @@ def win_rate(
     Swapping `ours` and `theirs` gives 1 − W. Raises TypeError for what is not a text, ValueError for
     unequal numbers, for no prompts, and for a verdict outside {0, ½, 1}. Sec 4 of arXiv 2503.07067.
     """
-    return WinRate.of(verdicts(prompts, ours, theirs, judge))
+    return WinRate.of(judge_pairs(prompts, ours, theirs, judge))
 
 
-def verdicts(
+def judge_pairs(
     prompts: Sequence[str], ours: Sequence[str], theirs: Sequence[str], judge: Judge
 ) -> list[float]:
-    """The points of `ours` on each prompt; a judge that has `points` is asked for all at once."""
+    """The judge's score of `ours` on each prompt; a judge that has `scores` is asked for all at once."""
     rows = _rows(prompts, ours, theirs)
-    many = getattr(judge, "points", None)
-    points = many(prompts, ours, theirs) if many else [judge(*row) for row in rows]
-    for number, value in enumerate(points, start=1):
+    many = getattr(judge, "scores", None)
+    scores = many(prompts, ours, theirs) if many else [judge(*row) for row in rows]
+    for number, value in enumerate(scores, start=1):
         if value not in OUTCOMES.values():
             raise ValueError(
                 f"the judge's verdict on prompt {number} must be 0, 0.5 or 1, but is {value!r}"
             )
-    return points
+    return scores
 
 
 def _rows(prompts, ours, theirs) -> list[tuple[str, str, str]]:
@@ -109,7 +104,7 @@ def _rows(prompts, ours, theirs) -> list[tuple[str, str, str]]:
 class RuleJudge:
     """Prefers the response with the higher grade of the task's own grader; equal grades tie.
 
-    `scoring_table()` shows what the instruct world's grader asks for.
+    `tasks.instruct.rubric_table()` shows what the instruct world's grader asks for.
     """
 
     def __init__(self, task: Task):
@@ -124,31 +119,8 @@ class RuleJudge:
         return (a > b) + 0.5 * (a == b)
 
 
-def scoring_table() -> str:
-    """Markdown: what is correct and complete in each family of the instruct world, with an example.
-
-    Each gives a third of the grade; the last third is form, a response that reads as one of the family's
-    sentences. Both meanings come from the docstring beside the rule (ValueError if it has none), the
-    example from the family itself (seed 0).
-    """
-    rows = [
-        "| family | correct | complete | prompt | response of grade 1 |",
-        "|---|---|---|---|---|",
-    ]
-    for name, family in WORLD.families.items():
-        said = " ".join((inspect.getdoc(family.judge) or "").split())
-        meaning = re.fullmatch(r"Correct: (.+)\. Complete: (.+)\.", said)
-        if not meaning:
-            raise ValueError(f"family {name!r}: its judge must say 'Correct: …. Complete: ….'")
-        rng = random.Random(0)
-        prompt = zipf(rng, family.prompts).format(**family.ask(rng))
-        response = WORLD.write_reference(rng, prompt)
-        rows.append("| " + " | ".join([name, *meaning.groups(), prompt, response]) + " |")
-    return "\n".join(rows) + "\n"
-
-
 # --- a model as the judge ---------------------------------------------------------------------------
-QUESTION = """\
+JUDGE_PROMPT = """\
 Two assistants were given the same request. Here are the request and their two responses.
 
 Request:
@@ -161,77 +133,126 @@ Response B:
 {b}
 
 Which response answers the request better: more correct, more complete, more helpful? Its length \
-and its place do not matter. Reply "A" if response A is better, "B" if response B is better, "tie" \
-if they are equally good. One word only."""
+and its position do not matter. {form}"""
+LETTERS = 'Reply with one letter: "A" if response A is better, "B" if response B is, "C" for a tie.'
+BRACKETS = 'End with "[[A]]" if response A is better, "[[B]]" if response B is, "[[C]]" for a tie.'
+VERDICT = re.compile(r"\[\[([ABC])\]\]")
+ROWS = 16  # prompts scored at once
 
 
 class LLMJudge:
-    """A chat model asked which response is better, twice a pair with the responses' places swapped.
+    """A chat model that compares two responses by its probabilities of the next token "A", "B" or "C".
 
-    A verdict counts if both orders give it; anything else is a tie, so a judge that likes one place
-    moves no win rate. What a response says *to* the judge ("choose A") is not filtered: it can sway a
-    judge, but only the judge's reply is parsed. After Zheng et al., arXiv 2306.05685.
+    Each pair is judged in both orders and the probabilities of one outcome are averaged, so a liking
+    for one position cancels; the likeliest outcome is the verdict, a tie where two are equally likely.
+    Nothing is generated: the model decides without thinking aloud, and every verdict can be read. What
+    a response says *to* the judge ("choose A") is not filtered and can sway it. ValueError for a
+    tokenizer without one token for each letter. After Zheng et al., arXiv 2306.05685.
     """
 
-    def __init__(self, model, tokenizer, max_new_tokens: int = 24):
+    def __init__(self, model, tokenizer):
         texts_only("a judge", tokenizer)
         self.pair = Pair(None, model, tokenizer, len(tokenizer))
-        self.max_new_tokens = max_new_tokens
+        self.choices = choice_tokens(tokenizer)
         self.name = f"{type(self).__name__} {model.name_or_path}"
 
     def __call__(self, prompt: str, ours: str, theirs: str) -> float:
-        return _agreed(*self._both_orders([prompt], [ours], [theirs])[0])
+        return self.scores([prompt], [ours], [theirs])[0]
 
-    def points(self, prompts, ours, theirs) -> list[float]:
-        """The verdict on each prompt, its questions in batches."""
-        return [_agreed(*order) for order in self._both_orders(prompts, ours, theirs)]
+    def scores(self, prompts, ours, theirs) -> list[float]:
+        """1 ours is better, ½ tie, 0 theirs, for each prompt; pairs are judged in batches."""
+        return averaged_verdicts(*self._both_orders(prompts, ours, theirs))
 
     def report(self, prompts, ours, theirs) -> JudgeReport:
-        """`win_rate` with this judge, its questions in batches, and how often it can be believed."""
-        orders = self._both_orders(prompts, ours, theirs)
-        readable = [order for order in orders if None not in order]
+        """`win_rate` with this judge, and how far its verdicts hang on the order of the responses."""
+        first, second = self._both_orders(prompts, ours, theirs)
+        unparsed = torch.stack([first, second]).isnan().any(-1)  # (2, n)
+        singly = (averaged_verdicts(order, order) for order in (first, second))
+        changed = [a != b for a, b in zip(*singly, strict=True)]
+        read = [c for c, lost in zip(changed, unparsed.any(0), strict=True) if not lost]
         return JudgeReport.of(
-            [_agreed(*order) for order in orders],
-            disagreement=sum(a != b for a, b in readable) / len(readable) if readable else None,
-            unparsed=sum(order.count(None) for order in orders) / (2 * len(orders)),
+            averaged_verdicts(first, second),
+            position_inconsistency=sum(read) / len(read) if read else None,
+            unparsed=float(unparsed.double().mean()),
         )
 
-    def ask(self, questions: Sequence[str]) -> list[str]:
-        """The model's greedy replies. A subclass may put the questions to anything else.
+    @torch.no_grad()
+    def choice_probs(self, rows: Sequence[tuple[str, str, str]]) -> Tensor:
+        """(prompt, response A, response B) of each row → P("A"), P("B"), P("C"), of one sum: (rows, 3).
 
-        Raises ValueError where question and reply are longer than what the model reads.
+        Softmax over the logits of the three tokens alone. Raises ValueError where a prompt is longer than
+        what the model reads.
         """
-        tokenizer = self.pair.tokenizer
-        ids = [encode_prompt(tokenizer, _defused(tokenizer, text)) for text in questions]
-        limit = getattr(self.pair.student.config, "max_position_embeddings", None) or math.inf
-        longest = max(map(len, ids))
-        if longest + self.max_new_tokens > limit:
-            raise ValueError(
-                f"a question of {longest} tokens and a reply of {self.max_new_tokens} are more than "
-                f"the judge reads ({limit}): shorten the responses"
-            )
-        how = {"temperature": 0.0, "max_new_tokens": self.max_new_tokens}
-        return decode(self.pair, sample(self.pair.student, ids, self.pair, **how))
-
-    def _both_orders(self, prompts, ours, theirs) -> list[tuple[float | None, float | None]]:
-        """Points of `ours` as response A and as response B; None where the reply cannot be read."""
-        rows = _rows(prompts, ours, theirs)
-        questions = [QUESTION.format(prompt=x, a=us, b=them) for x, us, them in rows]
-        questions += [QUESTION.format(prompt=x, a=them, b=us) for x, us, them in rows]
-        said = [parse_reply(reply) for reply in self.ask(questions)]
-        as_a, as_b = {"A": 1.0, "tie": 0.5, "B": 0.0}, {"A": 0.0, "tie": 0.5, "B": 1.0}
-        return [
-            (as_a.get(first), as_b.get(second))
-            for first, second in zip(said[: len(rows)], said[len(rows) :], strict=True)
+        model, pair = self.pair.student.eval(), self.pair
+        texts = [JUDGE_PROMPT.format(prompt=x, a=a, b=b, form=LETTERS) for x, a, b in rows]
+        ids = [
+            encode_prompt(pair.tokenizer, escape_special_tokens(pair.tokenizer, t)) for t in texts
         ]
+        limit = getattr(model.config, "max_position_embeddings", None) or math.inf
+        if max(map(len, ids)) + 1 > limit:
+            raise ValueError(
+                f"a judge's prompt of {max(map(len, ids))} tokens is more than the judge reads "
+                f"({limit}): shorten the responses"
+            )
+        probs = []
+        for start in range(0, len(ids), ROWS):
+            part = ids[start : start + ROWS]
+            batch = collate(part, [self.choices[:1]] * len(part), pair.pad_id, pair.device)
+            log_probs = response_log_probs(model, batch, pair.vocab)[:, 0, self.choices]
+            probs.append(log_probs.softmax(-1).double().cpu())
+        return torch.cat(probs)
+
+    def _both_orders(self, prompts, ours, theirs) -> tuple[Tensor, Tensor]:
+        """P(ours is better), P(theirs is), P(tie) with ours as response A and as response B: (n, 3) twice."""
+        rows = _rows(prompts, ours, theirs)
+        probs = self.choice_probs(rows + [(x, them, us) for x, us, them in rows])
+        return probs[: len(rows)], probs[len(rows) :, [1, 0, 2]]
 
 
-def _agreed(first: float | None, second: float | None) -> float:
-    """The points that both orders give, else ½."""
-    return first if first == second and first is not None else 0.5
+class APIJudge(LLMJudge):
+    """A judge that only gives text: `ask` takes prompts and returns replies, with [[A]], [[B]] or [[C]].
+
+    The last of these in a reply counts, as in MT-bench. A reply without one is unparsed: its pair
+    ties, and the report gives the share. `name` tells runs apart.
+    """
+
+    def __init__(self, ask: Callable[[list[str]], list[str]], name: str = "an API"):
+        self.ask, self.name = ask, f"{type(self).__name__} {name}"
+
+    def choice_probs(self, rows: Sequence[tuple[str, str, str]]) -> Tensor:
+        """1 for the reply's verdict and 0 for the others, NaN where a reply has none: (rows, 3)."""
+        texts = [JUDGE_PROMPT.format(prompt=x, a=a, b=b, form=BRACKETS) for x, a, b in rows]
+        found = [VERDICT.findall(reply) for reply in self.ask(texts)]
+        return torch.tensor(
+            [[float(c == said[-1]) if said else math.nan for c in "ABC"] for said in found],
+            dtype=torch.float64,
+        )
 
 
-def _defused(tokenizer, text: str) -> str:
+def averaged_verdicts(first: Tensor, second: Tensor) -> list[float]:
+    """The likeliest outcome of two orders' mean, (n, 3) twice → 1, ½, 0 a pair; ½ if none is likeliest.
+
+    Equal is what agrees to four places: float error of a batch is no verdict. NaN is a tie.
+    """
+    mean = ((first + second) / 2).nan_to_num(1 / 3).mul(1e4).round()
+    ours, theirs, tie = mean.unbind(-1)
+    wins, losses = ours > torch.maximum(theirs, tie), theirs > torch.maximum(ours, tie)
+    return (0.5 + 0.5 * wins.double() - 0.5 * losses.double()).tolist()
+
+
+def choice_tokens(tokenizer) -> list[int]:
+    """The ids of "A", "B" and "C"; ValueError unless each is one token of its own."""
+    ids = [tokenizer(letter, add_special_tokens=False).input_ids for letter in "ABC"]
+    found = {i for row in ids for i in row if i != tokenizer.unk_token_id}
+    if any(len(row) != 1 for row in ids) or len(found) != 3:
+        raise ValueError(
+            "a judge needs one token for each of A, B and C, but its tokenizer makes of them "
+            + ", ".join(map(str, ids))
+        )
+    return [row[0] for row in ids]
+
+
+def escape_special_tokens(tokenizer, text: str) -> str:
     """Control tokens spelled out in a response ('<|im_end|>') must not end the user's turn."""
     for token in tokenizer.added_tokens_decoder.values():
         if token.special:
@@ -240,7 +261,7 @@ def _defused(tokenizer, text: str) -> str:
 
 
 # --- what a win rate is worth -----------------------------------------------------------------------
-def blurred(rate: float | Tensor, error: float | Tensor) -> float | Tensor:
+def noisy_win_rate(rate: float | Tensor, error: float | Tensor) -> float | Tensor:
     """(9.3) W′ = (1 − e) W + e (1 − W): the win rate W as a judge measures it that errs with probability e.
 
     Every distance from ½ shrinks by 1 − 2e, so e = ½ says nothing about W. Raises ValueError for
@@ -251,7 +272,7 @@ def blurred(rate: float | Tensor, error: float | Tensor) -> float | Tensor:
     return (1 - error) * rate + error * (1 - rate)
 
 
-def prompts_needed(difference: float, error: float = 0.0) -> int:
+def required_sample_size(difference: float, error: float = 0.0) -> int:
     """Prompts until a win rate's 95 % interval is ± `difference` or narrower: ⌈(z / (2 (1 − 2e) d))²⌉.
 
     z = 1.96; a verdict's standard deviation is at most ½, at W = ½ without ties. By (9.3) a judge that

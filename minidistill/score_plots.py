@@ -8,7 +8,7 @@ from minidistill import duels, plots
 from minidistill.curation import differences
 from minidistill.experiments import tables
 from minidistill.experiments.run_configs import COMPARED, DOMAINS, STRONG_BASELINES
-from minidistill.judging import blurred
+from minidistill.judging import noisy_win_rate
 from minidistill.lessons import lesson_09_benchmarks as benchmarks
 from minidistill.lessons.lesson_09_benchmarks import PROMPT_COUNTS, run_name_at_size
 from minidistill.stats import normal_interval
@@ -119,7 +119,7 @@ def judge_explorer(scored: Sequence[float]) -> Callable:
         title = f"(9.2) W = {rate:.3f}, from {low:.3f} to {high:.3f}"
         draw_growth(left, seen, title, [*(n for n in duels.SIZES if n < prompts), prompts])
         left.set(xlim=(0, duels.SIZES[-1]), ylim=(0.4, 1))
-        lines = {"no error": line, "judged": [blurred(w, error) for w in line]}
+        lines = {"no error": line, "judged": [noisy_win_rate(w, error) for w in line]}
         title = f"(9.3) error {error:.2f}"
         plots.curves(line, lines, right, "true win rate", "judged win rate", title)
         plots.point(true, rate, "this duel", right)

@@ -7,7 +7,7 @@ import torch
 
 from minidistill import duels, judging, plots, score_plots
 from minidistill.experiments.logs import add_runs, encode
-from minidistill.judging import WinRate, blurred
+from minidistill.judging import WinRate, noisy_win_rate
 from minidistill.stats import normal_interval
 from minidistill.tasks import Example, Task
 
@@ -98,7 +98,7 @@ def test_9_3_flipped_verdicts_blur_the_rate_and_leave_ties():
     assert duels.flipped(POINTS, 0.0) == POINTS
     assert duels.flipped(POINTS, 1.0) == [1 - point for point in POINTS]
     many = duels.flipped(POINTS * 20, 0.2)
-    assert sum(many) / len(many) == pytest.approx(blurred(0.625, 0.2), abs=0.01)
+    assert sum(many) / len(many) == pytest.approx(noisy_win_rate(0.625, 0.2), abs=0.01)
     assert many.count(0.5) == POINTS.count(0.5) * 20
 
 
@@ -111,7 +111,7 @@ def test_9_2_9_3_the_judge_slider_shows_fewer_verdicts_and_worse_ones(prompts, e
     assert left.lines[0].get_ydata()[-1] == pytest.approx(sum(seen) / prompts)
     assert f"(9.2) W = {sum(seen) / prompts:.3f}" in left.get_title(loc="left")
     judged = {line.get_label(): list(line.get_ydata()) for line in right.lines}["judged"]
-    assert judged == pytest.approx([blurred(i / 20, error) for i in range(21)])
+    assert judged == pytest.approx([noisy_win_rate(i / 20, error) for i in range(21)])
     assert f"(9.3) error {error:.2f}" in right.get_title(loc="left")
     assert (left.get_xlim(), left.get_ylim()) == ((0, 400), (0.4, 1))
 
@@ -121,7 +121,7 @@ def test_a_judge_that_only_likes_a_place_gives_the_first_the_prize_and_both_orde
     judge = duels.PlacedJudge(graded(), bias=1.0)
     assert duels.asked_once(judge, prompts, ours, theirs).rate == 1
     found = judge.report(prompts, ours, theirs)
-    assert (found.rate, found.disagreement, found.unparsed) == (0.5, 1.0, 0.0)
+    assert (found.rate, found.position_inconsistency, found.unparsed) == (0.5, 1.0, 0.0)
 
 
 def test_a_placed_judge_without_bias_is_the_grader_whatever_the_texts_look_like():
@@ -130,7 +130,7 @@ def test_a_placed_judge_without_bias_is_the_grader_whatever_the_texts_look_like(
     ours, theirs = ["1", "0.5", "0"], ["0", "0.5", "1"]
     once = duels.asked_once(judge, prompts, ours, theirs)
     assert (once.wins, once.ties, once.losses) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
-    assert judge.report(prompts, ours, theirs).disagreement == 0
+    assert judge.report(prompts, ours, theirs).position_inconsistency == 0
 
 
 def test_9_3_a_bias_of_b_asked_in_both_orders_is_an_error_of_half_b():
@@ -140,8 +140,8 @@ def test_9_3_a_bias_of_b_asked_in_both_orders_is_an_error_of_half_b():
     prompts = ["p"] * n
     assert duels.asked_once(judge, prompts, ours, theirs).rate == pytest.approx(0.86, abs=0.02)
     found = judge.report(prompts, ours, theirs)
-    assert found.rate == pytest.approx(blurred(0.8, 0.15), abs=0.02)
-    assert found.disagreement == pytest.approx(0.3, abs=0.03)
+    assert found.rate == pytest.approx(noisy_win_rate(0.8, 0.15), abs=0.02)
+    assert found.position_inconsistency == pytest.approx(0.3, abs=0.03)
 
 
 # --- pass@k -------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from minidistill.applications import preference as P
 from minidistill.applications import preference_plots
 from minidistill.applications import preference_runs as R
 from minidistill.batching import encode_prompt, encode_response
-from minidistill.duels import READ
 from minidistill.experiments import stages
 from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.run_configs import DPO_BETAS, ExperimentConfig, Run, RunConfig
@@ -388,10 +387,10 @@ class Wordy(LLMJudge):
     def __init__(self):
         self.calls = 0
 
-    def ask(self, questions):
+    def choice_probs(self, rows):
         self.calls += 1
-        rows = [READ.fullmatch(question).groups() for question in questions]
-        return ["A" if len(a) > len(b) else "B" if len(a) < len(b) else "tie" for _, a, b in rows]
+        signs = [(len(a) > len(b)) - (len(a) < len(b)) for _, a, b in rows]
+        return torch.tensor([[sign > 0, sign < 0, sign == 0] for sign in signs]).double()
 
 
 def test_a_model_as_the_judge_is_asked_in_batches_and_makes_the_same_pairs(pair, task):

@@ -91,7 +91,7 @@ def test_preferences_move_it_from_its_reference(tmp_path):
 
 
 def test_it_judges_pairs_in_both_orders_and_says_how_far_to_trust_it(teacher):
-    """It runs, parses and reports; how well 135 M parameters judge is not asserted."""
+    """It runs and reports; how well 135 M parameters judge is not asserted."""
     task = load_task(PROMPTS)
     short = sorted(
         (e for e in task.train if len(e.references[0]) > 40),
@@ -105,5 +105,5 @@ def test_it_judges_pairs_in_both_orders_and_says_how_far_to_trust_it(teacher):
     assert 0 <= report.low <= report.rate <= report.high <= 1
     assert report.wins + report.ties + report.losses == pytest.approx(1)
     assert report.rate == pytest.approx(report.wins + report.ties / 2)
-    assert report.unparsed < 1
-    assert report.disagreement is None or 0 <= report.disagreement <= 1
+    assert report.unparsed == 0
+    assert 0 <= report.position_inconsistency <= 1

@@ -11,7 +11,6 @@ from statistics import mean
 
 import pytest
 import torch
-from scipy import stats
 
 from minidistill import load_pair, load_task, plots
 from minidistill.applications import acceptance, leniency, speed
@@ -125,21 +124,6 @@ def test_what_the_lesson_says_of_the_races():
 
 
 # --- leniency -----------------------------------------------------------------------------------------
-def test_the_chi_square_is_scipys():
-    counts, chances = [30, 52, 14, 4], [0.25, 0.5, 0.2, 0.05]
-    wanted = stats.chisquare(counts, [25, 50, 20, 5]).pvalue
-    assert leniency.p_value(counts, chances) == pytest.approx(wanted)
-    pooled = stats.chisquare([30, 52, 18], [25, 50, 25]).pvalue
-    assert leniency.p_value([30, 52, 14, 4], chances, least=21) == pytest.approx(pooled)
-
-
-def test_the_chi_square_at_its_ends():
-    assert leniency.p_value([5, 5, 1], [0.5, 0.5, 0.0]) == 0.0  # what cannot come out did
-    assert leniency.p_value([50, 50, 0], [0.5, 0.5, 0.0]) == 1.0
-    with pytest.raises(ValueError, match="nothing to compare: one cell is left of 2, draw more"):
-        leniency.p_value([1, 1], [0.5, 0.5])
-
-
 @pytest.mark.parametrize("name", ["exact", "typical", *WRONG])
 def test_13_6_for_any_rule_is_bayes(name):
     """Weighed by how often each word comes out it gives the share of drafts that stay."""

@@ -16,7 +16,6 @@ from torch import nn
 
 from minidistill.applications.libraries import break_model
 from minidistill.applications.packed import load_packed
-from minidistill.applications.quantization import put
 from minidistill.models import Pair
 from minidistill.storage import stored_bytes
 from minidistill.utils import missing_extra_message, quiet
@@ -65,7 +64,7 @@ def merged(student) -> nn.Module:
             linear.weight.copy_((units - zero).T)
             if base.bias is not None:
                 linear.bias.copy_(zero[0])
-        put(plain, name, linear)
+        plain.set_submodule(name, linear)
     return plain.requires_grad_(False)
 
 

@@ -1,9 +1,5 @@
-"""A lenient target: what typical acceptance gains in accepted drafts, and what it costs.
+"""A lenient target: what typical acceptance gains in accepted drafts, and what it costs."""
 
-And the count that tells an exact rule from one that is not.
-"""
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
@@ -71,22 +67,3 @@ def lenient(
         nll(pair.teacher, pair, prompts, written),
         mean(right),
     )
-
-
-def p_value(counts: Sequence[int], chances: Sequence[float], least: float = 5.0) -> float:
-    """Chi-square: how often luck alone puts counts this far from `chances` (which sum to 1) or further.
-
-    Cells that expect fewer than `least` counts are pooled. 0 if something came out that cannot.
-    """
-    counts = torch.as_tensor(counts, dtype=torch.float64)
-    wanted = torch.as_tensor(chances, dtype=torch.float64) * counts.sum()
-    if bool(((wanted <= 0) & (counts > 0)).any()):
-        return 0.0
-    rare = wanted < least
-    counts, wanted = (torch.cat([x[~rare], x[rare].sum()[None]]) for x in (counts, wanted))
-    counts, wanted = counts[wanted > 0], wanted[wanted > 0]
-    if len(wanted) < 2:
-        raise ValueError(f"nothing to compare: one cell is left of {len(rare)}, draw more")
-    distance = ((counts - wanted) ** 2 / wanted).sum()
-    freedom = torch.tensor((len(wanted) - 1) / 2, dtype=torch.float64)
-    return float(torch.special.gammaincc(freedom, distance / 2))

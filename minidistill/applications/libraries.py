@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from minidistill.applications.quantization import check_layers, linears, put, quantize_model
+from minidistill.applications.quantization import check_layers, linears, quantize_model
 from minidistill.utils import missing_extra_message, quiet, unknown_name_message
 
 
@@ -58,7 +58,7 @@ def _bitsandbytes(model: nn.Module, bits: int, group: int) -> nn.Module:
         new.bias = layer.bias
         # Some CPUs have a kernel for inference alone; weights packed for it lose every gradient afterwards.
         new.support_avx512bf16_for_cpu = False
-        put(model, name, new.to(layer.weight.device))
+        model.set_submodule(name, new.to(layer.weight.device))
     model.is_loaded_in_4bit = True  # what peft looks for
     return model.requires_grad_(False)
 

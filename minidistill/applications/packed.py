@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from minidistill.applications.quantization import QuantizedLinear, linears, put, unpack
+from minidistill.applications.quantization import QuantizedLinear, linears, unpack
 from minidistill.runlog import atomic_write
 
 
@@ -47,7 +47,7 @@ def load_packed(model: nn.Module, path: Path) -> nn.Module:
         if f"{name}.packed" in state:
             packed, steps = (state.pop(f"{name}.{part}") for part in ("packed", "steps"))
             ints = unpack(packed, bits, (layer.out_features, layer.in_features))
-            put(model, name, QuantizedLinear(ints, steps, bits, layer.bias))
+            model.set_submodule(name, QuantizedLinear(ints, steps, bits, layer.bias))
     missing, unexpected = model.load_state_dict(state, strict=False)
     if unexpected or set(missing) - _tied_and_packed(model):
         raise ValueError(f"{path} holds another model: {(unexpected or missing)[0]} does not fit")

@@ -18,7 +18,7 @@ from torch import Tensor
 from minidistill import divergences as D
 from minidistill.batching import encode_prompt, encode_response
 from minidistill.generation import decode, sample
-from minidistill.judging import Judge, verdicts, win_rate
+from minidistill.judging import Judge, judge_pairs, win_rate
 from minidistill.models import Pair
 from minidistill.runlog import atomic_write
 from minidistill.scoring import Scored, collate, response_log_probs
@@ -46,7 +46,7 @@ def sample_pairs(
     ]
     points = torch.zeros(samples, len(asked))
     for a, b in combinations(range(samples), 2):
-        won = torch.tensor(verdicts(asked, draws[a], draws[b], judge))
+        won = torch.tensor(judge_pairs(asked, draws[a], draws[b], judge))
         points[a] += won
         points[b] += 1 - won
     found = [

@@ -114,14 +114,8 @@ def quantize_model(model: nn.Module, bits: int, group: int = 32, head: bool = Fa
     check_layers(layers, bits, group)
     for name, layer in layers.items():
         ints, steps = quantize(layer.weight, bits, group)
-        put(model, name, QuantizedLinear(ints, steps, bits, layer.bias))
+        model.set_submodule(name, QuantizedLinear(ints, steps, bits, layer.bias))
     return model.requires_grad_(False)
-
-
-def put(model: nn.Module, name: str, layer: nn.Module) -> None:
-    """`layer` in the place that has this name."""
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, layer)
 
 
 def linears(model: nn.Module, head: bool = False) -> Iterator[tuple[str, nn.Linear]]:

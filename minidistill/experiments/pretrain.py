@@ -8,10 +8,10 @@ import torch
 from minidistill.batching import encode_prompt
 from minidistill.evaluation import accuracy
 from minidistill.generation import decode, sample
-from minidistill.judging import scoring_table
 from minidistill.models import load_model, solo, tiny_model, word_tokenizer
 from minidistill.runlog import atomic_write
 from minidistill.tasks import Example, Task, get_world, write_examples, write_jsonl
+from minidistill.tasks.instruct import rubric_table
 from minidistill.tasks.vision import pictures_card
 from minidistill.tiny_eyes import borrow_eyes, tiny_llava, tiny_processor
 from minidistill.training import distill
@@ -165,4 +165,4 @@ def _scoring(name: str) -> str:
     return (
         "\n## How a response is graded\n\nForm (it can be read), correct (nothing false) and complete "
         "(nothing missing) count a third each; accuracy counts the grade of 1.\n\n"
-    ) + scoring_table()
+    ) + rubric_table()

@@ -2,7 +2,7 @@ r"""Answers in responses: where they stand.
 
 `extract_answer` reads the number that the arithmetic world and GSM8K ask for, `extract_boxed` the form
 that MATH puts into \boxed{}; `forms.same_answer` compares two such forms. Responses are strangers' texts:
-nothing in them is evaluated, and none takes long.
+nothing in them is evaluated here, and none takes long.
 """
 
 import math
@@ -32,11 +32,14 @@ NUMBER = re.compile(
 PARTS = (("whole", "0"), ("top", "0"), ("bottom", "1"))
 EQUATIONS = re.compile(r"(?:(?:[\s0-9.,+\-*/×÷·()$€£%]|\\(?:cdot|times|div))*=)*")
 ANSWER_IS = re.compile(r"\banswer\b[^.\n0-9]{0,40}?(?:\bis\b|[:=])", re.IGNORECASE)
-TIDY = [
+SPELLINGS = [
     (re.compile(r"[−–]"), "-"),
     (re.compile(r"(?<=[0-9])(?:\{,\}|,?\\[,!;: ])(?=[0-9]{3}(?![0-9]))"), ""),  # 1{,}000 and 1\,000
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\frac\s?([0-9])\s?([0-9])"), r"\\frac{\1}{\2}"),
+]
+TIDY = [
+    *SPELLINGS,
     (re.compile(r"(?<=[0-9])\s?\\frac\{([0-9]+)\}\{([0-9]+)\}"), r" \1/\2"),  # a mixed number
     (re.compile(r"\\frac\{([0-9]+)\}\{([0-9]+)\}"), r"{\1/\2}"),
 ]

@@ -24,7 +24,7 @@ from minidistill.tasks.answers import (
     extract_boxed,
 )
 from minidistill.tasks.code import entry_of, humaneval_program, humaneval_test, mbpp_program
-from minidistill.tasks.forms import same_answer
+from minidistill.tasks.forms import check_installed, same_answer
 from minidistill.utils import missing_extra_message, unknown_name_message
 
 SECONDS = 5.0  # for a program and its tests; HumanEval's own solutions take 0.2 at most
@@ -141,6 +141,7 @@ def _explain_gsm8k(row: dict, response: str, _: bool) -> Graded:
 
 
 def _math_example(row: dict) -> Example:
+    check_installed()  # rather than when the first response is graded
     if not _math_answer(row):
         raise ValueError(r"field 'solution' has no \boxed{} answer, and there is no field 'answer'")
     return Example(row["problem"], (row["solution"],))

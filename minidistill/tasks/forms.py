@@ -1,225 +1,152 @@
 r"""When two answers of MATH are the same: \frac{1}{2} and 0.5, x = 5 and 5, \{1, 2\} and \{2, 1\}.
 
-A formula is read into a sum of products with rational coefficients, by a parser of its own. Nothing is
-evaluated, and what is too long is compared letter by letter: responses are strangers' texts.
+math-verify compares the formulas with sympy. Here is what it must not see: units and currency, spellings
+that it reads wrongly, and words, which it takes for products of variables. Responses are strangers' texts
+and algebra may take for ever, so it runs in a process of its own (`symbolic.py`), which can be given up
+whatever thread asks; the library's own time limit needs the main thread.
 """
 
+import atexit
+import importlib.util
+import json
 import re
-from collections import deque
-from collections.abc import Iterable
+import subprocess
+import sys
+from contextlib import suppress
 from fractions import Fraction
+from pathlib import Path
+from threading import Lock
 
-from minidistill.tasks.answers import TIDY, as_text, rewrite
+from minidistill.errors import needs_extra
+from minidistill.tasks.answers import SPELLINGS, as_text, rewrite
 
 LONGEST = 300  # characters; no answer of MATH is longer
+SECONDS = 5  # for one comparison; most take some 10 ms
 GLYPHS = str.maketrans(
     {"×": "*", "·": "*", "⋅": "*", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", '"': ""}
 )
-CLEAN = [
-    *TIDY,
-    (re.compile(r"\\(?:left|right|displaystyle|[Bb]igg?)(?![A-Za-z])"), ""),
-    (re.compile(r"(?<!\\)\\[,!;: ]|~|\\q?quad(?![A-Za-z])"), " "),
-    (re.compile(r"\^\s?(?:\{\s?\\circ\s?\}|\\circ(?![A-Za-z]))|°|\\?[$€£%]"), ""),
-    (re.compile(r"(?<=[0-9]) ?(?:degrees?|percent)\b|\.\s*$"), ""),
-    (re.compile(r"\\text\s?\{\s*(?:or|and)\s*\}|\b(?:or|and)\b"), ", "),
-    (re.compile(r"\\(?:text[a-z]*|mathrm|mathbf|mathit|mbox)\s?\{([^{}]*)\}"), r' "\1" '),
-    (re.compile(r"\\(?:cdot|times)(?![A-Za-z])"), "*"),
-    (re.compile(r"(?<![A-Za-z\\])(pi|sqrt|infty)(?![A-Za-z])"), r"\\\1 "),
-    (re.compile(r"\\([lgn])eq(?![A-Za-z])"), r"\\\1e "),
-    (re.compile(r"(?<![\w.^)}])([0-9]+) ([0-9]+)/([0-9]+)(?![0-9.])"), r"{\1+\2/\3}"),
+TENS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+FUNCTIONS = "sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|infty|infinity"
+UNIT = r"[a-z]{4,}(?: [a-z]{2,})*|[ckm]m|kg|ft|mph"
+POWER = r" ?(?:\^\{?[23]\}?)?\.? *$"  # of the unit, at the end of the answer
+RULES = [
+    (r"\s+|(?<!\\)\\[,!;: ]|~|\\q?quad(?![A-Za-z])", " "),
+    (r"\\(?:displaystyle|[Bb]igg?)(?![A-Za-z])", ""),
+    (r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))|°|\\?[$€£]", ""),
+    (r"\\varnothing(?![A-Za-z])", r"\\emptyset "),
+    (r"\\(?:text[a-z]*|math(?:rm|bf|it)|mbox) ?\{", r"\\text{"),
+    (r",? *(?:\\text\{ *(?:or|and) *\}|\b(?:or|and)\b)", ", "),
+    (r"(?<=[0-9]) ?(?:\\text\{ *percent *\}|percent\b)|(?<!\\)%", r"\\%"),
+    # 1\frac{1}{2} and 1 1/2
+    (r"(?<![\w.^)}])([0-9]+) ?\\frac ?\{([0-9]+)\} ?\{([0-9]+)\}", r"(\1+\\frac{\2}{\3})"),
+    (r"(?<![\w.^)}])([0-9]+) ([0-9]+)/([0-9]+)(?![0-9.])", r"(\1+\\frac{\2}{\3})"),
+    (rf"(?<![A-Za-z\\])({FUNCTIONS})(?![A-Za-z])", r"\\\1 "),
+    (r"\\sqrt ?\[(\w+)\] ?(\w)", r"\\sqrt[\1]{\2}"),
+    (r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}"),
+    (r"\^ ?(-[0-9]+)", r"^{\1}"),
+    # 101_2 is not 101: the base becomes a variable beside the digits.
+    (r"(?<![\w.])([0-9A-F]*[0-9][0-9A-F]*)_\{?([0-9]+)\}?", r"\1 \\beta_{\2}"),
+    *((rf"(?<=[0-9]) ?(?:\\text\{{ *{t} *\}}|{t}\b)", rf"*10^{{{n}}}") for t, n in TENS.items()),
+    (rf"(?<=[\w}})]) *\\text\{{[^{{}}]*\}}{POWER}", ""),
+    (rf"(?<=[0-9}})]) (?:{UNIT}){POWER}", ""),
+    (r"\. *$", ""),
 ]
-THOUSANDS = re.compile(r"(?<![\w,.])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
-TOKEN = re.compile(
-    r'"[^"]*"|[A-Za-z]+(?: +[A-Za-z]{2,})*|\\[A-Za-z]+|\\.|[0-9]+\.?[0-9]*|\.[0-9]+|\S'
-)
-OPEN, CLOSE = ("(", "[", "{", r"\{"), (")", "]", "}", r"\}")
-SEPARATORS = (r"\cup", "=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\pm", ":")
-NAME = re.compile(r'\\?"?[A-Za-z]+"?(?:_\{?[A-Za-z0-9]+\}?)?(?:\([a-z]\))?')
-UNIT = re.compile(r'"(?!\s*(?:hundred|thousand|million|billion|trillion|dozen)).*', re.DOTALL)
-GREEK = "alpha beta gamma delta epsilon theta lambda mu pi rho sigma tau phi varphi omega infty"
-SYMBOLS = {rf"\{name}" for name in GREEK.split()}
-FUNCTIONS = "sin cos tan cot sec csc log ln exp min max gcd lcm mod"
-Value = dict[tuple[str, ...], Fraction]  # a sum: its products, each sorted factors → coefficient
+CLEAN = SPELLINGS + [(re.compile(pattern), new) for pattern, new in RULES]
+NUMBER = re.compile(r"-?(?:(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]*)?|\.[0-9]+)")
+NAMED = re.compile(r"(?:\\text\{[^{}]*\}|\\?[A-Za-z]+)(?:_\{?\w+\}?)?(?:\([a-z]\))? *=(?=[^=<>]*$)")
+WORDS = re.compile(r"[A-Za-z][A-Za-z ,.'()-]*|\([A-Za-z]\)")
+# 5 6 would be multiplied or added, and of 3 feet 2 inches something left out.
+UNREADABLE = re.compile(r"(?<![\w.])[0-9.]+ +[0-9]|[0-9] *\\text\{[^{}]*\}.*[0-9]")
 
 
-def same_answer(a: str, b: str) -> bool:
-    r"""Whether two answers to a problem of MATH are the same. TypeError if one is no text.
+def same_answer(answer: str, reference: str) -> bool:
+    r"""Whether an answer to a problem of MATH is the reference. TypeError if one is no text.
 
-    Equal are: numbers of one value, as \frac{1}{2}, \dfrac12, 1/2, 0.5; 1\frac12 and 3/2; 1,000 and
-    1000; sums and products in any order of their parts; an answer with and without its name (x = 5),
-    \text{unit}, currency, percent or degree sign, \left and \right, spaces. Sets and lists without
-    brackets are compared in any order, tuples and intervals in theirs, element by element, brackets
-    included. What is not read so (functions, matrices, factorials) must be written alike.
-    Not equal are forms that only algebra would join: 2\sqrt{2} and \sqrt{8}, (x+1)^2 and x^2+2x+1;
-    50% and 0.5; a fraction and its rounded decimal. Within brackets a comma always separates.
+    Equal are numbers of one value (\frac{1}{2}, 0.5, 50\%), a decimal of six places or more and what it
+    rounds, expressions that algebra turns into one another, sets and lists in any order, tuples, intervals
+    and matrices element by element, inequalities and their interval; all with and without a name (x = 5),
+    unit, currency, percent or degree sign. Words are compared as words. False for what takes longer than
+    `SECONDS`. ModuleNotFoundError where math-verify is needed and missing.
     """
-    a, b = as_text(a, "answer").strip(), as_text(b, "answer").strip()
-    return a == b or (max(len(a), len(b)) <= LONGEST and _form(a) == _form(b))
+    a, b = as_text(answer, "answer").strip(), as_text(reference, "answer").strip()
+    if a == b or max(len(a), len(b)) > LONGEST:
+        return a == b
+    a, b = (rewrite(text.translate(GLYPHS), CLEAN).strip() for text in (a, b))
+    if NAMED.match(a) and NAMED.match(b):
+        a, b = (NAMED.sub("", text).strip() for text in (a, b))
+    if NUMBER.fullmatch(a) and NUMBER.fullmatch(b):
+        return Fraction(a.replace(",", "")) == Fraction(b.replace(",", ""))
+    if not (a and b) or UNREADABLE.search(a) or UNREADABLE.search(b):
+        return " ".join(a.split()) == " ".join(b.split()) != ""
+    if _is_text(a) or _is_text(b):
+        return _words(a) == _words(b)
+    plain = [text.replace(r"\%", "") for text in (a, b)]  # 12.5% is 12.5 and 0.125
+    return _algebra.equal(a, b) or (plain != [a, b] and _algebra.equal(*plain))
 
 
-def _form(text: str) -> str:
-    text = rewrite(text.translate(GLYPHS), CLEAN)
-    if not re.search(r"[(\[]|\\\{", text):
-        text = THOUSANDS.sub(lambda number: number[0].replace(",", ""), text)
-    parts = _split([part for token in TOKEN.findall(text) for part in _letters(token)], ",")
-    names, rests = zip(*map(_named, parts), strict=True)
-    one_name = set(names) <= {names[0], ""}  # x = 1, x = 2 or x = 1, 2
-    return ", ".join(sorted(map(_element, rests if one_name else parts)))
+def _is_text(answer: str) -> bool:
+    r"""\text{no}, Evelyn: nothing but words, and not a product of variables such as abc."""
+    words = _unwrapped(answer)
+    marked = words != answer or re.search("[A-Za-z]{4}", words)
+    return bool(marked and WORDS.fullmatch(words))
 
 
-def _letters(token: str) -> Iterable[str]:
-    """Two or three small or capital letters that touch are a product, as in ab^2; more are a word."""
-    variables = re.fullmatch("[a-z]{2,3}|[A-Z]{2,3}", token) and token not in FUNCTIONS.split()
-    return token if variables else [token]
+def _words(answer: str) -> list[str]:
+    """The parts of a list of words in alphabetical order, without their case, brackets and full stops."""
+    parts = [" ".join(part.strip(" .()").split()) for part in _unwrapped(answer).split(",")]
+    return sorted(part.casefold() for part in parts)
 
 
-def _named(tokens: list[str]) -> tuple[str, list[str]]:
-    """'x' and what x is said to be; '' and everything where there is no such name."""
-    marks = [i for i, token in enumerate(tokens) if token in ("=", r"\in")]
-    if len(marks) == 1 and NAME.fullmatch(name := "".join(tokens[: marks[0]])):
-        return name, tokens[marks[0] + 1 :]
-    return "", tokens
+def _unwrapped(answer: str) -> str:
+    return re.sub(r"\\text\{([^{}]*)\}", r" \1 ", answer).strip()
 
 
-def _split(tokens: list[str], at: str) -> list[list[str]]:
-    """The parts between the separators that stand outside of all brackets."""
-    parts, depth = [[]], 0
-    for token in tokens:
-        depth += (token in OPEN) - (token in CLOSE)
-        if token == at and depth == 0:
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return parts
+class Algebra:
+    """`symbolic.py` in a process of its own: started when first asked, and again after it gave up."""
+
+    def __init__(self):
+        self.lock, self.process = Lock(), None
+
+    def equal(self, answer: str, reference: str) -> bool:
+        """What math-verify finds; False where it took too long or too much memory."""
+        with self.lock:
+            if self.process is None or self.process.poll() is not None:
+                self.process = _start()
+            try:
+                self.process.stdin.write(json.dumps([answer, reference]) + "\n")
+                self.process.stdin.flush()
+                found = self.process.stdout.readline()
+            except BaseException:  # an interrupt: the reply that is still to come answers no one
+                self.close()
+                raise
+            if not found:
+                self.close()
+        return found == "true\n"
+
+    def close(self) -> None:
+        if self.process:
+            self.process.kill()
+            with suppress(BrokenPipeError):
+                self.process.communicate()
+            self.process = None
 
 
-def _element(tokens: list[str]) -> str:
-    """What stands between commas: a relation, brackets, a value, else the tokens as they are."""
-    for mark in SEPARATORS:
-        if len(parts := _split(tokens, mark)) > 1:
-            forms = [_element(part) for part in parts]
-            return mark.join(sorted(forms) if mark == r"\cup" else forms)
-    first, *inner, last = tokens if len(tokens) > 2 else ("", "")
-    parts = _split(inner, ",")
-    if last in CLOSE and (len(parts) > 1 or first == r"\{"):
-        forms = [_element(part) for part in parts]
-        if first in ("{", r"\{"):
-            return "{" + ", ".join(sorted(set(forms))) + "}"
-        return first + ", ".join(forms) + last
-    try:
-        return _write(_read(deque(_without_unit(tokens))))
-    except (ValueError, ArithmeticError, IndexError, RecursionError):
-        return re.sub(r"\{(\w)\}", r"\1", "".join(tokens).replace('"', ""))
+def check_installed() -> None:
+    """ModuleNotFoundError, with the extra that installs it, where there is no math-verify."""
+    if importlib.util.find_spec("math_verify") is None:
+        raise ModuleNotFoundError(needs_extra("math-verify", "course"))
 
 
-def _without_unit(tokens: list[str]) -> list[str]:
-    """5 "cm"^2 is cut to 5, but 3 "feet" 2 "inches" stays whole."""
-    for i in range(1, len(tokens)):
-        if UNIT.fullmatch(tokens[i]) and not re.search(r"(?<![\^{])[0-9]", "".join(tokens[i:])):
-            return tokens[:i]
-    return tokens
+def _start() -> subprocess.Popen:
+    check_installed()
+    command = [sys.executable, str(Path(__file__).with_name("symbolic.py")), str(SECONDS)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+    # A session of its own: what interrupts the caller is the caller's to answer.
+    process = subprocess.Popen(command, **pipes, start_new_session=True)
+    if process.stdout.readline() != "ready\n":
+        raise RuntimeError(f"math-verify cannot be loaded: its process ended with {process.wait()}")
+    return process
 
 
-# --- values: a formula up to the order of its sums and products. What has none raises an error of Python's.
-def _read(tokens: deque) -> Value:
-    value = _sum(tokens)
-    if tokens:
-        raise ValueError(f"cannot read {tokens[0]!r}")
-    return value
-
-
-def _sum(tokens: deque) -> Value:
-    total: Value = {}
-    while True:
-        while tokens[0] == "+":  # a minus belongs to what follows it
-            tokens.popleft()
-        for factors, coefficient in _product(tokens).items():
-            total[factors] = total.get(factors, 0) + coefficient
-        if not tokens or tokens[0] not in ("+", "-"):
-            return {factors: c for factors, c in total.items() if c}
-
-
-def _product(tokens: deque) -> Value:
-    value = _power(tokens)
-    while tokens and tokens[0] not in ("+", "-", *CLOSE):
-        by = tokens.popleft() if tokens[0] in ("*", "/") else ""
-        if not by and tokens[0][0] in "0123456789.":
-            raise ValueError("a number after a number")
-        factor = _power(tokens)
-        value = _times(value, _inverse(factor) if by == "/" else factor)
-    return value
-
-
-def _power(tokens: deque) -> Value:
-    if tokens[0] == "-":
-        tokens.popleft()
-        return _times({(): Fraction(-1)}, _power(tokens))
-    base = _atom(tokens)
-    if not tokens or tokens[0] != "^":
-        return base
-    tokens.popleft()
-    exponent = _power(tokens)
-    b, e = _number(base), _number(exponent)
-    small = None not in (b, e) and max(abs(e), abs(b.numerator), b.denominator) <= 100
-    if small and e.denominator == 1:
-        return {(): b ** int(e)}
-    return {(f"({_write(base)})^({_write(exponent)})",): Fraction(1)}
-
-
-def _atom(tokens: deque) -> Value:
-    token = tokens.popleft()
-    if token in ("(", "{"):
-        value = _sum(tokens)
-        if tokens.popleft() != CLOSE[OPEN.index(token)]:
-            raise ValueError("brackets that do not match")
-        return value
-    if token == r"\frac":
-        return _times(_atom(tokens), _inverse(_atom(tokens)))
-    if token == r"\sqrt":
-        degree = "2" if tokens[0] != "[" else [tokens.popleft() for _ in "[n]"][1]
-        return {(f"root {degree} of ({_write(_atom(tokens))})",): Fraction(1)}
-    if tokens and tokens[0] == "_":
-        tokens.popleft()
-        return {(f"{_name(token)}_{_write(_atom(tokens))}",): Fraction(1)}
-    if token[0] in "0123456789.":
-        return {(): Fraction(token)}
-    name = _name(token)
-    short_word = len(name) <= 3 and name.isalpha()
-    return {tuple(sorted(name)) if short_word else (name,): Fraction(1)}  # \text{no} is no
-
-
-def _name(token: str) -> str:
-    """A variable, a constant or a word; words are compared without their case."""
-    name = " ".join(token.strip('" ().').split())
-    if name in FUNCTIONS.split() or not (name[:1].isalnum() or token in SYMBOLS):
-        raise ValueError(f"cannot read {token!r}")
-    return name.casefold() if len(name) > 1 else name
-
-
-def _number(value: Value) -> Fraction | None:
-    return value.get((), Fraction(0)) if set(value) <= {()} else None
-
-
-def _single(value: Value) -> tuple[tuple[str, ...], Fraction]:
-    """The value as one product. Sums are not multiplied out: 2x + 2 is a factor (1 + x), twice."""
-    first = min(value)
-    if len(value) == 1:
-        return first, value[first]
-    return (f"({_write({f: c / value[first] for f, c in value.items()})})",), value[first]
-
-
-def _times(a: Value, b: Value) -> Value:
-    for number, other in ((_number(a), b), (_number(b), a)):
-        if number is not None:
-            return {factors: c * number for factors, c in other.items() if number}
-    (factors, c), (more, d) = _single(a), _single(b)
-    return {tuple(sorted(factors + more)): c * d}
-
-
-def _inverse(value: Value) -> Value:
-    factors, c = _single(value)  # of zero there is none
-    return {tuple(sorted(f[2:] if f.startswith("1/") else f"1/{f}" for f in factors)): 1 / c}
-
-
-def _write(value: Value) -> str:
-    return " + ".join(f"{c}*{'*'.join(factors)}" for factors, c in sorted(value.items())) or "0*"
+_algebra = Algebra()
+atexit.register(_algebra.close)

@@ -10,7 +10,11 @@ Here are the words; what is true and what is asked for stand in `facts.py` and `
 Choices follow Zipf's law, so most prompts have many right answers, a few of them likely.
 """
 
-from minidistill.tasks.grammar import Family, World
+import inspect
+import random
+import re
+
+from minidistill.tasks.grammar import Family, World, zipf
 from minidistill.tasks.instruct import rules
 from minidistill.tasks.instruct.facts import FACTS, NUMBERS, plural
 
@@ -96,3 +100,26 @@ OPENINGS = [
 ]
 CLOSINGS = ["", " that is it .", " i hope this helps .", " good luck .", " ask me more .", " bye ."]
 WORLD = World(FAMILIES, VOCABULARY, OPENINGS, CLOSINGS)
+
+
+def rubric_table() -> str:
+    """Markdown: what is correct and complete in each family of the instruct world, with an example.
+
+    Each gives a third of the grade; the last third is form, a response that reads as one of the family's
+    sentences. Both meanings come from the docstring beside the rule (ValueError if it has none), the
+    example from the family itself (seed 0).
+    """
+    rows = [
+        "| family | correct | complete | prompt | response of grade 1 |",
+        "|---|---|---|---|---|",
+    ]
+    for name, family in WORLD.families.items():
+        said = " ".join((inspect.getdoc(family.judge) or "").split())
+        meaning = re.fullmatch(r"Correct: (.+)\. Complete: (.+)\.", said)
+        if not meaning:
+            raise ValueError(f"family {name!r}: its judge must say 'Correct: …. Complete: ….'")
+        rng = random.Random(0)
+        prompt = zipf(rng, family.prompts).format(**family.ask(rng))
+        response = WORLD.write_reference(rng, prompt)
+        rows.append("| " + " | ".join([name, *meaning.groups(), prompt, response]) + " |")
+    return "\n".join(rows) + "\n"
