@@ -1,9 +1,8 @@
 """Lesson 12 around its library: the table of breaks, drawings, what C14 says, the command, a real model."""
 
 import importlib.util
-import subprocess
-import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -22,6 +21,7 @@ from minidistill.models import load_model
 from minidistill.report import logs_of
 from minidistill.storage import stored_bytes
 from minidistill.tasks import Task, data_dir, write_examples, write_jsonl
+from tests import commands
 from tests.conftest import DATA, needs_data
 
 pytest.importorskip("peft", reason="pip install 'minidistill[adapt]'")
@@ -201,11 +201,7 @@ def test_healing_is_drawn_with_a_point_a_seed():
 
 
 # --- the command --------------------------------------------------------------------------------------
-def call(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "minidistill", "apply", "quantize", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
+call = partial(commands.call, "apply", "quantize")
 SMALL = ("--train-limit", 16, "--test-limit", 8, "--epochs", 1, "--rank", 2, "--max-new-tokens", 12)
 
 
