@@ -3,6 +3,9 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # in each worker, and in the kernels and commands it starts
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,11 @@ from minidistill.models import make_pair, tiny_model, word_tokenizer
 from minidistill.tasks import Task, get_world, write_examples
 
 torch.set_num_threads(1)
+
+DATA = Path(os.environ.get("MINIDISTILL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"no public data sets in {DATA}: set MINIDISTILL_TEST_DATA"
+)
 
 
 def sharpen(model, factor: float = 6.0):

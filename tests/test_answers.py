@@ -7,7 +7,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +15,7 @@ from hypothesis import strategies as st
 from minidistill.tasks import arithmetic, forms
 from minidistill.tasks.answers import Graded, extract_answer, extract_boxed
 from minidistill.tasks.forms import same_answer
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+from tests.conftest import DATA, needs_data
 
 
 def test_a_grade_cannot_be_changed_afterwards():
@@ -144,9 +142,9 @@ def test_it_is_the_extractor_of_the_arithmetic_world():
         assert extract_answer(reference) == arithmetic.WORLD.solve(prompt)[-1][-1]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data beside the project")
+@needs_data
 def test_every_reference_of_gsm8k():
-    with open(SHARED / "gsm8k_train.jsonl", encoding="utf-8") as file:
+    with open(DATA / "gsm8k_train.jsonl", encoding="utf-8") as file:
         answers = [json.loads(line)["answer"] for line in file]
     numbers = [float(a.rpartition("#### ")[2].replace(",", "")) for a in answers]
     assert len(answers) == 7473

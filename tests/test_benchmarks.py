@@ -8,7 +8,6 @@ import json
 import random
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
@@ -18,9 +17,8 @@ from minidistill.tasks import NO_ANSWER, Example, Task, benchmarks
 from minidistill.tasks.answers import Graded
 from minidistill.tasks.benchmarks import load_benchmark
 from minidistill.tasks.code import emptied, humaneval_program, humaneval_test, mbpp_program
+from tests.conftest import DATA, needs_data
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data beside the project")
 # The programs of these tests are harmless, so they may run where there is no bubblewrap.
 pytestmark = pytest.mark.filterwarnings("ignore:no bubblewrap")
 
@@ -247,7 +245,7 @@ def test_answers_are_compared(load, row, response, reason):
 
 @needs_data
 def test_all_references_of_gsm8k_are_right_and_no_other_number_is():
-    task = load_benchmark("gsm8k", SHARED / "gsm8k_train.jsonl")
+    task = load_benchmark("gsm8k", DATA / "gsm8k_train.jsonl")
     assert len(task.test) == 7473
     assert sum(task.grade(e.prompt, e.references[0]) for e in task.test) == 7473
     assert not any(task.grade(e.prompt, e.references[0] + "7") for e in task.test)
@@ -400,7 +398,7 @@ def test_no_response_breaks_the_search_for_code(piece):
 
 @pytest.fixture(scope="module")
 def humaneval():
-    return load_benchmark("humaneval", SHARED / "HumanEval.jsonl.gz", allow_unsandboxed=True)
+    return load_benchmark("humaneval", DATA / "HumanEval.jsonl.gz", allow_unsandboxed=True)
 
 
 def share_right(task, respond):
@@ -474,7 +472,7 @@ def test_mutated_solutions_of_humaneval_fail(humaneval, monkeypatch):
     assert len(chosen) > 350
     assert len(alive) < 0.15 * len(chosen), f"{len(alive)} of {len(chosen)} mutants pass"
     assert not [g for g in graded if not g.grade and g.reason in ("right", NO_ANSWER)]
-    with gzip.open(SHARED / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
+    with gzip.open(DATA / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
         tests = {row["prompt"]: row for row in map(json.loads, file)}
     for example, program in alive:
         row = tests[example.prompt]

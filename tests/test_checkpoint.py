@@ -79,8 +79,10 @@ def test_a_write_that_dies_before_the_rename_leaves_the_old_ones_alone(folder, m
     assert checkpoint.load_latest(folder)["step"] == 1
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-@pytest.mark.parametrize("target", ["os.replace", "os.fsync", "builtins.open"])
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [("os.replace", errno.EACCES), ("os.fsync", errno.ENOSPC), ("builtins.open", errno.EROFS)],
+)
 def test_a_full_disk_or_a_read_only_folder_gives_a_sentence(folder, monkeypatch, target, code):
     save(folder, 1)
 

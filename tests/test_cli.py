@@ -1,6 +1,7 @@
 """The command line: what it prints, what it leaves, and one sentence for each mistake."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from minidistill.tasks import write_examples, write_jsonl
 from minidistill.utils import data_dir
+from tests.commands import call
 
 SHIPPED = data_dir() / "instruct"
 
@@ -17,11 +19,6 @@ def prompts(tmp_path):
     path = tmp_path / "prompts.jsonl"
     write_jsonl(path, write_examples("instruct", 20, seed=5, held_out=False, references=2))
     return path
-
-
-def call(*arguments, cwd=None) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "minidistill", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
 def refused(*arguments) -> str:
@@ -61,6 +58,13 @@ def test_a_misspelt_method_is_answered_with_the_nearest():
     message = refused("distill", "--task", "instruct", "--method", "distilm2")
     assert "did you mean 'distillm2'?" in message
     assert "cald" in message
+
+
+def test_a_mistake_is_one_line_and_status_2_in_a_process_of_its_own():
+    command = [sys.executable, "-m", "minidistill", "distill", "--task", "instrukt"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*did you mean 'instruct'.*\n", done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +108,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, prompts):
     assert "could not write" in message
 
 
-def test_help_speaks_of_every_command():
-    text = call("--help").stdout
+def test_help_speaks_of_every_command_in_a_process_of_its_own():
+    command = [sys.executable, "-m", "minidistill", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True).stdout
     for command in ("run", "distill", "evaluate", "teach", "prune", "table"):
         assert command in text
 

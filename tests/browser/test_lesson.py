@@ -1,6 +1,7 @@
 """A learner's first minute: open a lesson in JupyterLab, run it, move a slider, see another picture.
 
-What nbval cannot see: whether the widgets show in a browser at all, and whether they answer.
+What nbval cannot see: whether the widgets show in a browser at all, and whether they answer. One lesson
+with a slider and one with live training are enough for `make test`; the others are slow.
 """
 
 import json
@@ -20,12 +21,12 @@ import pytest
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install 'minidistill[test]'")
 
 ROOT = Path(__file__).parents[2]
-WITH_SLIDERS = [
-    path
+FIRST = ("02_skew", "05_cald")
+LESSONS = [
+    pytest.param(path, id=path.stem, marks=() if path.stem in FIRST else pytest.mark.slow)
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-    if "explore(" in path.read_text(encoding="utf-8")
 ]
-TOKEN = "lesson-test"  # a loopback server that lives for one test
+TOKEN = "lesson-test"  # a loopback server that lives as long as these tests
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
     "--no-sandbox",
@@ -61,9 +62,10 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def lab(tmp_path):
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
     """The address of a JupyterLab over a copy of the lessons without outputs, settings of its own."""
+    tmp_path = tmp_path_factory.mktemp("lab")
     lessons = shutil.copytree(ROOT / "notebooks", tmp_path / "lessons")
     for path in lessons.glob("*.ipynb"):
         forget_outputs(path)
@@ -94,27 +96,33 @@ def page(browser, lab):
     page.set_default_timeout(60_000)
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda line: line.type == "error" and page.problems.append(line.text))
+    page.on("console", lambda line: line.type == "error" and page.problems.append(told(line)))
     page.on("request", lambda request: at_home(request.url) or page.problems.append(request.url))
     yield page
+    for session in page.request.get(f"{lab}/api/sessions?token={TOKEN}").json():
+        page.request.delete(f"{lab}/api/sessions/{session['id']}?token={TOKEN}")
     page.close()
 
 
-@pytest.mark.parametrize("lesson", WITH_SLIDERS, ids=lambda path: path.stem)
-def test_a_lesson_runs_and_its_slider_moves_the_picture(lesson, lab, page):
-    open_lesson(page, lab, lesson.name)
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_a_lesson_runs_and_its_widgets_answer(lesson, lab, page):
+    source = lesson.read_text(encoding="utf-8")
+    assert "explore(" in source, "a lesson has a slider"
+    open_lesson(page, lab, lesson.stem)
     try:
         run_all_cells(page)
         check_that_all_ran(page)
         check_slider(page)
+        if "TrainPanel(" in source:
+            check_training(page)
         assert page.problems == []
     finally:
         save_screenshot(page, lesson.stem)
 
 
 def open_lesson(page, lab: str, name: str) -> None:
-    """Open the notebook and wait until its kernel is ready, by the server's word and the page's."""
-    page.goto(f"{lab}/lab/tree/{name}?token={TOKEN}")
+    """Open the notebook alone and wait until its kernel is ready, by the server's word and the page's."""
+    page.goto(f"{lab}/lab/tree/{name}.ipynb?reset&token={TOKEN}")
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
     deadline = time.monotonic() + 60
     while '"idle"' not in page.request.get(f"{lab}/api/sessions?token={TOKEN}").text():
@@ -155,6 +163,19 @@ def check_slider(page) -> None:
     assert picture.evaluate("image => image.complete && image.naturalWidth > 100")
 
 
+def check_training(page) -> None:
+    """A click trains: no picture before, the curves of the run afterwards, and the button is free again."""
+    button = page.get_by_role("button", name="Train with these").first
+    box = page.locator(".widget-vbox", has=button).first
+    picture = box.locator("img").last
+    assert picture.evaluate("image => image.naturalWidth") == 0
+    button.click()
+    sync_api.expect(button).to_be_disabled()
+    sync_api.expect(button).to_be_enabled(timeout=RUN_MS)
+    sync_api.expect(box).to_contain_text("NLL on teacher responses")
+    page.wait_for_function("image => image.naturalWidth > 100", arg=picture.element_handle())
+
+
 def settle(page) -> None:
     """Until the kernel has answered; it takes a moment to be asked."""
     page.wait_for_timeout(500)
@@ -193,6 +214,11 @@ def environment(folder: Path) -> dict[str, str]:
         "IPYTHONDIR": "ipython",
     }
     return {**os.environ, **{key: str(folder / name) for key, name in own.items()}}
+
+
+def told(line) -> str:
+    """An error on the page's console, and where it is from: 'not found' names no file."""
+    return f"{line.text} {line.location['url']}"
 
 
 def at_home(address: str) -> bool:
