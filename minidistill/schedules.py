@@ -26,7 +26,7 @@ ALGORITHM: tuple[Point, ...] = (
     ("for each mini-batch", Run._pending, ("for indices in",)),
     ("student and teacher read both responses", Rollouts.score, ("log_q = ", "_teacher_on")),
     ("α_t from y_t, α_s from y_s, one a sample", objectives.distillm2, ("alpha_t =", "alpha_s =")),
-    ("no update of α in epoch 1, which measures m", objectives.Moment.alpha, ("self.epoch == 0",)),
+    ("no update of α in epoch 1, which measures m", C.AlphaTracker.update, ("if epoch > 0",)),
     ("β for this step", objectives.distillm2, ("linear_beta",)),
     ("the loss (8.1)", objectives._contrast, ("pull_up =", "push_down =", "return")),
     ("gradient step on the student", Run._optimise, (".backward()", "self.optimizer.step()")),

@@ -20,7 +20,7 @@ from minidistill import checkpoint
 from minidistill.batching import seeded
 from minidistill.evaluation import Probe, make_probe, nll, stored_probe
 from minidistill.models import Pair
-from minidistill.objectives import Method, Moment, get_method
+from minidistill.objectives import Method, TrainState, get_method
 from minidistill.rollouts import Rollouts
 from minidistill.settings import Settings, check_same_run, fingerprint
 from minidistill.sources import feeds
@@ -100,7 +100,7 @@ class Run:
         if not self.trained:
             raise ValueError("the student has no weight to train: all of them are frozen")
         self.optimizer = torch.optim.AdamW(self.trained.values(), lr=settings.lr, weight_decay=0.0)
-        self.moment, self.step = Moment(epochs=settings.epochs), 0
+        self.state, self.step = TrainState(epochs=settings.epochs), 0
         self.history = History(settings.method, probe=probe)
         self.batches_per_epoch = math.ceil(len(task.train) / settings.batch_size)
         self.total_steps = settings.epochs * self.batches_per_epoch
@@ -149,18 +149,18 @@ class Run:
         """One step on one mini-batch, in `accumulate` parts that add up to the same gradient."""
         torch.manual_seed(seeded(self.settings.seed, "step", self.step))  # for dropout
         self.pair.student.train()
-        self.moment.epoch, self.moment.progress = epoch, self.step / self.total_steps
+        self.state.epoch, self.state.progress = epoch, self.step / self.total_steps
         self.optimizer.zero_grad()
-        self.rollouts.prepare(epoch, self.step, indices, self.moment.progress)
+        self.rollouts.prepare(epoch, self.step, indices, self.state.progress)
         size = math.ceil(len(indices) / self.settings.accumulate)
         total = 0.0
         for start in range(0, len(indices), size):
             part = indices[start : start + size]
-            losses = self.method(self.rollouts.score(part), self.moment, **self.hyper)
+            losses = self.method(self.rollouts.score(part), self.state, **self.hyper)
             self._check_finite(losses, part)
             (losses.sum() / len(indices)).backward()
             total += float(losses.detach().sum()) / len(indices)
-        rate = self.settings.lr * schedule(self.moment.progress)
+        rate = self.settings.lr * schedule(self.state.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
@@ -171,7 +171,7 @@ class Run:
             )
         self.optimizer.step()
         self.history.steps.append(
-            {"step": self.step, "epoch": epoch, "loss": total, "lr": rate, **self.moment.log}
+            {"step": self.step, "epoch": epoch, "loss": total, "lr": rate, **self.state.log}
         )
         self.step += 1
         return total
@@ -191,7 +191,7 @@ class Run:
             probe = self.history.probe
             loss = nll(self.pair.student, self.pair, probe.prompts, probe.tgo)
             self.rollouts.replay.validate(loss)
-            self.moment.log["phi"] = self.rollouts.replay.phi
+            self.state.log["phi"] = self.rollouts.replay.phi
 
     def _first_probe(self) -> None:
         if self.history.probe is None:
@@ -228,7 +228,7 @@ class Run:
             "settings": {**asdict(self.settings), **{k: str(v) for k, v in self.hyper.items()}},
             "student": {n: w.detach() for n, w in self.trained.items()},  # the rest is frozen
             "optimizer": self.optimizer.state_dict(),
-            "moment": asdict(self.moment),
+            "state": self.state.state_dict(),
             "history": {
                 "steps": self.history.steps,
                 "probes": self.history.probes,
@@ -249,7 +249,8 @@ class Run:
             for name, weight in self.trained.items():
                 weight.copy_(state["student"][name])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.moment, self.step = Moment(**state["moment"]), state["step"]
+        self.state.load_state_dict(state["state"])
+        self.step = state["step"]
         self.rollouts.restore(state["rollouts"])
         probe = stored_probe(state["probe"], self.pair, self.task)
         self.history = History(self.method.name, **state["history"], probe=probe)

@@ -19,7 +19,7 @@ from minidistill.batching import encode_prompt, encode_response
 from minidistill.checkpoint import read_log
 from minidistill.duels import READ
 from minidistill.judging import LLMJudge, RuleJudge
-from minidistill.objectives import Moment, get_method
+from minidistill.objectives import TrainState, get_method
 from minidistill.scoring import Scored, collate, response_log_probs
 from minidistill.tasks import Preference, data_dir
 from tests.conftest import build_pair
@@ -45,7 +45,7 @@ def response(seed, lengths=(4, 2, 1), vocab=5, same=False):
 
 
 def loss_of(chosen, rejected, **settings):
-    return dpo({"chosen": chosen, "rejected": rejected}, Moment(), **settings)
+    return dpo({"chosen": chosen, "rejected": rejected}, TrainState(), **settings)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_4_1_10_1_dpkd_is_dpo_with_the_teacher_as_reference():
     for name, slots in (("dpo", ("chosen", "rejected")), ("dpkd", ("tgo", "first_sgo"))):
         both = response(0), response(1, (1, 3, 2))
         weight = {"dpo": {"beta": 0.3}, "dpkd": {"lam": 0.3}}[name]
-        loss = get_method(name)(dict(zip(slots, both, strict=True)), Moment(), **weight)
+        loss = get_method(name)(dict(zip(slots, both, strict=True)), TrainState(), **weight)
         loss.sum().backward()
         found.append([loss, *(y.logits.grad for y in both)])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
