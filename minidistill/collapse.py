@@ -14,11 +14,11 @@ from minidistill import divergences as D
 from minidistill import plots, toy
 from minidistill.arms import MAP
 from minidistill.batching import encode_prompt
+from minidistill.config import DistillConfig
 from minidistill.evaluation import nll
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.rollouts import Rollouts
-from minidistill.settings import Settings
 from minidistill.tasks import Task
 from minidistill.tokens import log_ratios
 
@@ -98,7 +98,7 @@ def _draw_flow(ax, path: Tensor, title: str) -> None:
 
 def first_losers(pair: Pair, task: Task, seed: int) -> list[list[int]]:
     """What `first_sgo` will be in a `distill` run of this seed at the usual settings: the trained losers."""
-    rollouts = Rollouts(pair, task, {"first_sgo": "first_sgo"}, Settings("dpkd", seed=seed))
+    rollouts = Rollouts(pair, task, {"first_sgo": "first_sgo"}, DistillConfig("dpkd", seed=seed))
     rollouts.collect(epoch=0)
     return rollouts.responses["first_sgo"]
 

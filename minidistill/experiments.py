@@ -19,13 +19,13 @@ from tqdm.auto import tqdm
 from minidistill.applications.stages import Trained, get_stage
 from minidistill.batching import encode_prompt, seeded
 from minidistill.checkpoint import atomic_write, read_log, write_log
+from minidistill.config import DistillConfig, check_same_run, fingerprint
 from minidistill.evaluation import Probe, Scores, evaluate, make_probe, stored_probe
 from minidistill.generation import sample
 from minidistill.machine import machine
 from minidistill.models import Pair, load_pair
 from minidistill.objectives import get_method
 from minidistill.report import METRICS, START, draw, table
-from minidistill.settings import Settings, check_same_run, fingerprint
 from minidistill.tasks import Task, data_dir, load_task
 from minidistill.training import distill
 from minidistill.watch import Watch
@@ -64,7 +64,7 @@ class Arm:
 
     def __post_init__(self):
         get_method(self.method).check_settings(self.hyper)
-        Settings(self.method, feed=self.feed, **self.settings)
+        DistillConfig(self.method, source_overrides=self.feed, **self.settings)
 
     @property
     def start(self) -> str:
@@ -207,23 +207,26 @@ def _common_responses(job: Job, folder: Path, pair, task: Task) -> tuple[list, P
     return content["tgo"], stored_probe(content["probe"], pair, task)
 
 
-def distil_and_score(pair, task: Task, settings: Settings, hyper: dict, out: Path) -> dict:
+def distil_and_score(
+    pair, task: Task, config: DistillConfig, method_kwargs: dict, out: Path
+) -> dict:
     """Scores before, training, scores after; leaves out/student and out/result.json, and resumes.
 
     What was measured before training is kept with the responses it was measured on, so a run that
     was stopped at any moment ends with the comparison of an unbroken one.
     """
-    ours, about = fingerprint(pair, task, settings, hyper), {**asdict(settings), **hyper}
-    how = {"max_new_tokens": settings.max_new_tokens}
+    ours = fingerprint(pair, task, config, method_kwargs)
+    about = {**asdict(config), **method_kwargs}
+    how = {"max_new_tokens": config.max_new_tokens}
     start = read_log(out / "start.json")
     if start is None:
-        probe = make_probe(pair, task, seed=settings.seed, **settings.sampling)
+        probe = make_probe(pair, task, seed=config.seed, **config.sampling)
         scores = _numbers(evaluate(pair, task, probe, **how))
         start = {"fingerprint": ours, "settings": about, "scores": scores, "probe": probe.stored()}
         write_log(out / "start.json", start)
     check_same_run(out, start, ours)
     probe = stored_probe(start["probe"], pair, task)
-    history = distill(pair, task, out=out, probe=probe, **asdict(settings), **hyper)
+    history = distill(pair, task, out=out, probe=probe, **asdict(config), **method_kwargs)
     result = {"before": start["scores"], "after": _numbers(evaluate(pair, task, probe, **how))}
     pair.student.save_pretrained(out / "student")
     pair.reader.save_pretrained(out / "student")

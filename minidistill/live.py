@@ -75,10 +75,10 @@ class TrainPanel:
         self.thread = threading.Thread(target=self._work, args=chosen, daemon=True)
         self.thread.start()
 
-    def _work(self, method: str, hyper: dict) -> None:
+    def _work(self, method: str, method_kwargs: dict) -> None:
         try:
-            how = {**self.how, **hyper, "callback": self._tell, "progress": False}
-            self._show(method, hyper, distill(self.pair(), self.task, method, **how))
+            how = {**self.how, **method_kwargs, "callback": self._tell, "progress": False}
+            self._show(method, method_kwargs, distill(self.pair(), self.task, method, **how))
         except Exception as error:  # a thread's traceback would be seen by nobody
             self.message.value = f"<b>{type(error).__name__}</b>: {escape(str(error))}"
         finally:
@@ -93,8 +93,8 @@ class TrainPanel:
         )
         return self._stopping.is_set()
 
-    def _show(self, method: str, hyper: dict, history: History) -> None:
-        name = " ".join([method, *(f"{k}={v:g}" for k, v in hyper.items())])
+    def _show(self, method: str, method_kwargs: dict, history: History) -> None:
+        name = " ".join([method, *(f"{k}={v:g}" for k, v in method_kwargs.items())])
         self.runs.pop(name, None)
         self.runs[name] = history.probes
         self.runs = dict(list(self.runs.items())[-KEPT:])

@@ -35,12 +35,12 @@ class Request:
     task: Task
     prompts: Sequence[list[int]]
     indices: Sequence[int]
-    settings: object
+    config: object
     epoch: int
     seed: int
 
     def answers(self, model, seed: int | None = None) -> list[list[int]]:
-        how = {**self.settings.sampling, "seed": self.seed if seed is None else seed}
+        how = {**self.config.sampling, "seed": self.seed if seed is None else seed}
         return sample(model, self.prompts, self.pair, **how)
 
 
@@ -138,15 +138,15 @@ def reference(ask: Request) -> list[list[int]]:
 @source("epoch")
 def speculative(ask: Request) -> list[list[int]]:
     """Speculative KD: the student's drafts, redone where the teacher's five likeliest tokens are left."""
-    how = {**ask.settings.sampling, "seed": ask.seed}
+    how = {**ask.config.sampling, "seed": ask.seed}
     return speculative_drafts(ask.prompts, ask.pair, in_top_k(5), **how)
 
 
 @source("epoch")
 def mixed(ask: Request) -> list[list[int]]:
-    """Speculative mixing at the settings' epsilon: the student's own at 0, nearly the teacher's at 1."""
-    how = {**ask.settings.sampling, "seed": ask.seed}
-    return speculative_drafts(ask.prompts, ask.pair, typical(ask.settings.epsilon), **how)
+    """Speculative mixing at the config's epsilon: the student's own at 0, nearly the teacher's at 1."""
+    how = {**ask.config.sampling, "seed": ask.seed}
+    return speculative_drafts(ask.prompts, ask.pair, typical(ask.config.epsilon), **how)
 
 
 @source("step")

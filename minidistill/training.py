@@ -18,11 +18,11 @@ from tqdm.auto import tqdm
 
 from minidistill import checkpoint
 from minidistill.batching import seeded
+from minidistill.config import DistillConfig, check_same_run, fingerprint
 from minidistill.evaluation import Probe, make_probe, nll, stored_probe
 from minidistill.models import Pair
 from minidistill.objectives import Method, TrainState, get_method
 from minidistill.rollouts import Rollouts
-from minidistill.settings import Settings, check_same_run, fingerprint
 from minidistill.sources import feeds
 from minidistill.tasks import Task
 
@@ -46,17 +46,18 @@ class History:
 def distill(
     pair: Pair,
     task: Task,
-    method: str = "distillm2",
+    method: str = DistillConfig.method,
     *,
-    epochs: int = 3,
-    seed: int = 0,
-    batch_size: int = 32,
-    accumulate: int = 1,
-    lr: float = 1e-3,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    max_new_tokens: int = 48,
-    epsilon: float = 0.5,
+    epochs: int = DistillConfig.epochs,
+    seed: int = DistillConfig.seed,
+    batch_size: int = DistillConfig.batch_size,
+    gradient_accumulation_steps: int = DistillConfig.gradient_accumulation_steps,
+    lr: float = DistillConfig.lr,
+    temperature: float = DistillConfig.temperature,
+    top_p: float = DistillConfig.top_p,
+    max_new_tokens: int = DistillConfig.max_new_tokens,
+    epsilon: float = DistillConfig.epsilon,
+    source_overrides: dict[str, str] | None = None,
     feed: dict[str, str] | None = None,
     out: str | Path | None = None,
     tgo: list[list[int]] | None = None,
@@ -64,24 +65,25 @@ def distill(
     probe_every: int | None = None,
     callback: Callable[[History], bool | None] | None = None,
     progress: bool = True,
-    **hyper,
+    **method_kwargs,
 ) -> History:
     """Train `pair.student` in place with a method of `objectives.METHODS`.
 
-    `feed` hands a method other responses than its slots are named after, {"tgo": "reference"} or
-    {"sgo": "first_sgo"}: any of `sources.SOURCES`. `epsilon` is for the source `mixed`.
-    `out`: a folder for checkpoints; the same call resumes from there. `tgo`: the teacher's responses
-    to task.train as token ids, sampled here if None. `callback(history)` runs after every probe (each
-    `probe_every` steps, by default four times an epoch); returning True stops. `hyper`: the method's
-    own settings (alpha, beta, lam, …), and no others.
+    `source_overrides`, or `feed` for short, hands a method other responses than its slots are named
+    after, {"tgo": "reference"} or {"sgo": "first_sgo"}: any of `sources.SOURCES`. `epsilon` is for the
+    source `mixed`. `out`: a folder for checkpoints; the same call resumes from there. `tgo`: the
+    teacher's responses to task.train as token ids, `probe`: the held-out responses; sampled here if
+    None. `callback(history)` runs after every probe (each `probe_every` steps, by default four
+    times an epoch); returning True stops. `method_kwargs`: the method's own settings (alpha, beta, lam,
+    …), and no others.
     Raises ValueError or TypeError for settings that cannot be, FloatingPointError when a loss or a
     gradient stops being a number.
     """
-    settings = Settings(
-        method, epochs, seed, batch_size, accumulate, lr, temperature, top_p, max_new_tokens,
-        epsilon, feed or {},
+    config = DistillConfig(
+        method, epochs, seed, batch_size, gradient_accumulation_steps, lr, temperature, top_p,
+        max_new_tokens, epsilon, {**(source_overrides or {}), **(feed or {})},
     )  # fmt: skip
-    run = Run(pair, task, settings, hyper, Path(out) if out else None, tgo, probe)
+    run = Run(pair, task, config, method_kwargs, Path(out) if out else None, tgo, probe)
     with torch.random.fork_rng():
         run.train(probe_every, callback, progress)
     return run.history
@@ -90,22 +92,26 @@ def distill(
 class Run:
     """One run's state: what a checkpoint holds, and the steps that change it."""
 
-    def __init__(self, pair: Pair, task: Task, settings: Settings, hyper: dict, out, tgo, probe):
-        self.pair, self.task, self.settings, self.out = pair, task, settings, out
-        self.method: Method = get_method(settings.method)
-        self.method.check_settings(hyper)
-        self.hyper = hyper
-        self.rollouts = Rollouts(pair, task, feeds(self.method.reads, settings.feed), settings, tgo)
+    def __init__(
+        self, pair: Pair, task: Task, config: DistillConfig, method_kwargs: dict, out, tgo, probe
+    ):
+        self.pair, self.task, self.config, self.out = pair, task, config, out
+        self.method: Method = get_method(config.method)
+        self.method.check_settings(method_kwargs)
+        self.method_kwargs = method_kwargs
+        self.rollouts = Rollouts(
+            pair, task, feeds(self.method.reads, config.source_overrides), config, tgo
+        )
         self.trained = {n: w for n, w in pair.student.named_parameters() if w.requires_grad}
         if not self.trained:
             raise ValueError("the student has no weight to train: all of them are frozen")
-        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=settings.lr, weight_decay=0.0)
-        self.state, self.step = TrainState(epochs=settings.epochs), 0
-        self.history = History(settings.method, probe=probe)
-        self.batches_per_epoch = math.ceil(len(task.train) / settings.batch_size)
-        self.total_steps = settings.epochs * self.batches_per_epoch
+        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=config.lr, weight_decay=0.0)
+        self.state, self.step = TrainState(epochs=config.epochs), 0
+        self.history = History(config.method, probe=probe)
+        self.batches_per_epoch = math.ceil(len(task.train) / config.batch_size)
+        self.total_steps = config.epochs * self.batches_per_epoch
         self.started = self.saved_at = time.monotonic()
-        self.fingerprint = fingerprint(pair, task, settings, hyper, tgo) if out else ""
+        self.fingerprint = fingerprint(pair, task, config, method_kwargs, tgo) if out else ""
         self._restore()
         self.started -= self.history.seconds
 
@@ -146,21 +152,21 @@ class Run:
             ) from None
 
     def _optimise(self, epoch: int, indices: list[int]) -> float:
-        """One step on one mini-batch, in `accumulate` parts that add up to the same gradient."""
-        torch.manual_seed(seeded(self.settings.seed, "step", self.step))  # for dropout
+        """One step on one mini-batch, in parts that add up to the gradient of the whole."""
+        torch.manual_seed(seeded(self.config.seed, "step", self.step))  # for dropout
         self.pair.student.train()
         self.state.epoch, self.state.progress = epoch, self.step / self.total_steps
         self.optimizer.zero_grad()
         self.rollouts.prepare(epoch, self.step, indices, self.state.progress)
-        size = math.ceil(len(indices) / self.settings.accumulate)
+        size = math.ceil(len(indices) / self.config.gradient_accumulation_steps)
         total = 0.0
         for start in range(0, len(indices), size):
             part = indices[start : start + size]
-            losses = self.method(self.rollouts.score(part), self.state, **self.hyper)
+            losses = self.method(self.rollouts.score(part), self.state, **self.method_kwargs)
             self._check_finite(losses, part)
             (losses.sum() / len(indices)).backward()
             total += float(losses.detach().sum()) / len(indices)
-        rate = self.settings.lr * schedule(self.state.progress)
+        rate = self.config.lr * schedule(self.state.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
@@ -195,8 +201,8 @@ class Run:
 
     def _first_probe(self) -> None:
         if self.history.probe is None:
-            seed = seeded(self.settings.seed, "probe")
-            sampling = {**self.settings.sampling, "seed": seed}
+            seed = seeded(self.config.seed, "probe")
+            sampling = {**self.config.sampling, "seed": seed}
             self.history.probe = make_probe(self.pair, self.task, **sampling)
         if not self.history.probes:
             self._validate()
@@ -225,7 +231,10 @@ class Run:
             )
         state = {
             "fingerprint": self.fingerprint,
-            "settings": {**asdict(self.settings), **{k: str(v) for k, v in self.hyper.items()}},
+            "settings": {
+                **asdict(self.config),
+                **{k: str(v) for k, v in self.method_kwargs.items()},
+            },
             "student": {n: w.detach() for n, w in self.trained.items()},  # the rest is frozen
             "optimizer": self.optimizer.state_dict(),
             "state": self.state.state_dict(),

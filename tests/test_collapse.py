@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from minidistill import collapse, distill, load_pair, load_task
 from minidistill.arms import MAP
 from minidistill.batching import encode_prompt
+from minidistill.config import DistillConfig
 from minidistill.generation import sample
-from minidistill.settings import Settings
 from minidistill.training import Run
 
 
@@ -115,7 +115,7 @@ def test_first_losers_are_what_a_run_of_that_seed_trains_on():
     pair, task = load_pair("instruct"), load_task("instruct")
     task = replace(task, train=task.train[:8], test=task.test[:8])
     losers = collapse.first_losers(pair, task, seed=3)
-    run = Run(pair, task, Settings("dpkd", epochs=1, seed=3), {}, None, None, None)
+    run = Run(pair, task, DistillConfig("dpkd", epochs=1, seed=3), {}, None, None, None)
     run.train(None, None, progress=False)
     assert run.rollouts.responses["first_sgo"] == losers
 

@@ -16,8 +16,8 @@ import torch
 
 from minidistill import ledger, load_pair, report, teaching
 from minidistill.checkpoint import read_log
+from minidistill.config import DistillConfig
 from minidistill.experiments import Protocol, distil_and_score, main_job
-from minidistill.settings import Settings
 from minidistill.tasks import WORLDS, Task, load_task, write_examples
 
 README = Path(__file__).parents[1] / "README.md"
@@ -91,7 +91,7 @@ def fresh():
 def test_stopped_before_the_first_checkpoint_the_comparison_is_that_of_an_unbroken_run(
     tmp_path, monkeypatch
 ):
-    settings = Settings("kd", epochs=1, batch_size=6, max_new_tokens=12)
+    settings = DistillConfig("kd", epochs=1, batch_size=6, max_new_tokens=12)
     unbroken = distil_and_score(*fresh(), settings, {}, tmp_path / "a")
     with monkeypatch.context() as patch:
         patch.setattr("minidistill.experiments.distill", Mock(side_effect=KeyboardInterrupt))
@@ -104,7 +104,7 @@ def test_stopped_before_the_first_checkpoint_the_comparison_is_that_of_an_unbrok
 
 
 def test_a_folder_of_another_run_is_refused_and_kept(tmp_path):
-    settings = Settings("kd", epochs=1, batch_size=6, max_new_tokens=12)
+    settings = DistillConfig("kd", epochs=1, batch_size=6, max_new_tokens=12)
     distil_and_score(*fresh(), settings, {}, tmp_path)
     kept = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     pair, task = fresh()

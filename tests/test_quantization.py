@@ -14,10 +14,10 @@ from minidistill.applications import healing, packed
 from minidistill.applications import quantization as Q
 from minidistill.applications.libraries import LIBRARIES, break_model, nf4
 from minidistill.batching import encode_prompt, encode_references
+from minidistill.config import DistillConfig, fingerprint
 from minidistill.evaluation import nll
 from minidistill.generation import sample
 from minidistill.models import make_pair, tiny_model
-from minidistill.settings import Settings, fingerprint
 from minidistill.storage import stored_bytes
 from tests.conftest import build_pair
 
@@ -480,7 +480,7 @@ def test_a_student_whose_weights_are_all_frozen_is_refused(tokenizer, task):
 def test_runs_of_other_bits_know_each_other(tokenizer, task):
     def print_of(bits, library="minidistill"):
         pair = healing.broken_pair(build_pair(tokenizer), bits, 32, rank=4, library=library)
-        return fingerprint(pair, task, Settings(), {})
+        return fingerprint(pair, task, DistillConfig(), {})
 
     assert print_of(2) == print_of(2)
     assert len({print_of(2), print_of(3), print_of(2, "torchao"), print_of(3, "torchao")}) == 4

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from minidistill import load_pair, load_task, report, sampler
-from minidistill.settings import Settings
+from minidistill.config import DistillConfig
 from minidistill.training import Run
 
 
 def test_3_9_the_replayed_sampler_counts_what_a_real_run_counted():
     task = load_task("instruct")
     task = replace(task, train=task.train[:48], test=task.test[:16])
-    settings = Settings("distillm", epochs=5, batch_size=8, max_new_tokens=6, seed=3)
+    settings = DistillConfig("distillm", epochs=5, batch_size=8, max_new_tokens=6, seed=3)
     run = Run(load_pair("instruct"), task, settings, {}, None, None, None)
     run.rollouts.replay.capacity = 40
     run.train(1, None, progress=False)

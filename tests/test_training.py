@@ -1,18 +1,21 @@
 """The loop: what it computes, what it leaves alone, what survives a kill."""
 
 import copy
+import inspect
 import math
 import os
 import random
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
-from minidistill import checkpoint, distill, training
+from minidistill import __main__, checkpoint, distill, training
+from minidistill.config import DistillConfig
 from minidistill.evaluation import make_probe
 from minidistill.objectives import METHODS, method
 from minidistill.tasks import Preference, Task
@@ -65,9 +68,9 @@ def test_accumulated_parts_add_up_to_the_whole_batch(tokenizer, task, monkeypatc
     # Plain gradient descent, for Adam would blow rounding up where a gradient is almost zero.
     monkeypatch.setattr(torch.optim, "AdamW", lambda w, lr, **_: torch.optim.SGD(w, lr=lr))
     runs = []
-    for accumulate in (1, 3):
+    for parts_per_step in (1, 3):
         pair = build_pair(tokenizer)
-        how = {**QUICK, "epochs": 2, "lr": 0.1, "accumulate": accumulate}
+        how = {**QUICK, "epochs": 2, "lr": 0.1, "gradient_accumulation_steps": parts_per_step}
         runs.append((distill(pair, task, name, **how), weights_of(pair.student)))
     (whole, weights), (parts, others) = runs
     start = build_pair(tokenizer).student.state_dict()
@@ -339,7 +342,7 @@ def test_the_students_first_responses_are_those_of_the_student_before_training(
     def spy(self, epoch):
         real(self, epoch)
         asked.append(copy.deepcopy(self.responses["first_sgo"]))
-        fresh = training.Rollouts(pair, few, {"sgo": "sgo"}, self.settings)
+        fresh = training.Rollouts(pair, few, {"sgo": "sgo"}, self.config)
         real(fresh, 0)
         asked.append(fresh.responses["sgo"])
 
@@ -374,6 +377,14 @@ def test_a_callback_that_returns_true_stops(pair, task):
     assert len(history.steps) == 2
 
 
+def test_distill_and_its_command_have_the_defaults_of_the_config():
+    for function in (distill, __main__.distill):
+        parameters = inspect.signature(function).parameters
+        for setting in fields(DistillConfig):
+            if setting.name != "source_overrides":
+                assert parameters[setting.name].default == setting.default, setting.name
+
+
 def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
     assert schedule(0.0) == pytest.approx(0.02)
     assert schedule(0.02) < schedule(0.04) < schedule(0.05)
@@ -386,7 +397,11 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
 @pytest.mark.parametrize(
     ("setting", "bad"),
     [
-        *((name, bad) for name in ("epochs", "batch_size", "accumulate") for bad in (0, -1, 1.5)),
+        *(
+            (name, bad)
+            for name in ("epochs", "batch_size", "gradient_accumulation_steps")
+            for bad in (0, -1, 1.5)
+        ),
         *(("lr", bad) for bad in (0.0, -1e-3, math.nan, math.inf)),
         *(("temperature", bad) for bad in (0.0, -1.0, math.nan, math.inf)),
         *(("top_p", bad) for bad in (0.0, 1.5, math.nan)),

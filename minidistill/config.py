@@ -1,4 +1,4 @@
-"""What decides a run's result: its settings, and the fingerprint by which a run knows itself again."""
+"""The settings of a run and their defaults: `distill`, the commands and the ledger read them from here."""
 
 import hashlib
 import json
@@ -16,35 +16,40 @@ from minidistill.tasks.pictures import identity, image_of
 
 
 @dataclass(frozen=True)
-class Settings:
-    """All that decides a run's result, besides the models and the task."""
+class DistillConfig:
+    """All that decides a run's result, besides the models, the task and the method's own settings.
+
+    `gradient_accumulation_steps`: parts that a batch is split into. `temperature`, `top_p`,
+    `max_new_tokens`: how both models are sampled. `epsilon`: of the source `mixed`.
+    `source_overrides`: slot of the method → the source it reads instead of the one it is named after.
+    Raises ValueError naming the setting and its value.
+    """
 
     method: str = "distillm2"
     epochs: int = 3
     seed: int = 0
     batch_size: int = 32
-    accumulate: int = 1
+    gradient_accumulation_steps: int = 1
     lr: float = 1e-3
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 48
     epsilon: float = 0.5
-    feed: dict[str, str] = field(default_factory=dict)
+    source_overrides: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "accumulate", "max_new_tokens"):
+        for name in ("epochs", "batch_size", "gradient_accumulation_steps", "max_new_tokens"):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
                 raise ValueError(
                     f"{name} must be a whole number from 1, but got {getattr(self, name)}"
                 )
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr must be positive, but got {self.lr}")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be positive, but got {self.temperature}")
+        for name in ("lr", "temperature"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive, but got {getattr(self, name)}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], but got {self.top_p}")
         check_unit_interval("epsilon", self.epsilon)
-        feeds(get_method(self.method).reads, self.feed)
+        feeds(get_method(self.method).reads, self.source_overrides)
 
     @property
     def sampling(self) -> dict:
@@ -52,14 +57,16 @@ class Settings:
         return {name: getattr(self, name) for name in names}
 
 
-def fingerprint(pair: Pair, task: Task, settings: Settings, hyper: dict, tgo=None) -> str:
+def fingerprint(
+    pair: Pair, task: Task, config: DistillConfig, method_kwargs: dict, tgo=None
+) -> str:
     """A hash of what decides a run's result: settings, prompts, references, both models' weights."""
     examples = [
         (*vars(e).values(), *map(identity, filter(None, [image_of(e.prompt)])))
         for e in (*task.train, *task.test)
     ]
     digest = hashlib.sha256(
-        json.dumps([asdict(settings), hyper, examples, tgo], default=str).encode()
+        json.dumps([asdict(config), method_kwargs, examples, tgo], default=str).encode()
     )
     for model in filter(None, (pair.teacher, pair.student)):
         for tensor in plain_tensors(model):
