@@ -125,7 +125,7 @@ class Diary:
         self.write(0)
 
     def __call__(self, history) -> None:
-        self.write(history.probes[-1]["step"])
+        self.write(history.evals[-1]["step"])
 
     def write(self, step: int) -> None:
         deltas = pair_margins(self.pair, self.prompts, self.winners, self.losers)

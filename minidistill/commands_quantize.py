@@ -156,12 +156,12 @@ def _measure(pair, work, config, out):
 def _heal(pair, work, config, out):
     """Scores of the whole, the broken and the healed model; resumes."""
     from minidistill.checkpoint import read_log
-    from minidistill.evaluation import Probe
+    from minidistill.evaluation import HeldOutResponses
     from minidistill.experiments import distil_and_score
 
     found = distil_and_score(pair, work, config, {}, out)
     result = read_log(out / "result.json")
-    probe = Probe(**read_log(out / "start.json")["probe"])
+    probe = HeldOutResponses.from_dict(read_log(out / "start.json")["probe"], pair, work)
     whole = _scores(pair.teacher, pair, work, probe, config)
     return {"whole": whole, "broken": found["before"], "healed": found["after"]}, result
 

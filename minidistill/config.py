@@ -1,18 +1,11 @@
 """The settings of a run and their defaults: `distill`, the commands and the ledger read them from here."""
 
-import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from minidistill.divergences import check_unit_interval
-from minidistill.models import Pair
 from minidistill.objectives import get_method
 from minidistill.sources import feeds
-from minidistill.storage import plain_tensors
-from minidistill.tasks import Task
-from minidistill.tasks.pictures import identity, image_of
 
 
 @dataclass(frozen=True)
@@ -55,29 +48,3 @@ class DistillConfig:
     def sampling(self) -> dict:
         names = ("temperature", "top_p", "max_new_tokens")
         return {name: getattr(self, name) for name in names}
-
-
-def fingerprint(
-    pair: Pair, task: Task, config: DistillConfig, method_kwargs: dict, tgo=None
-) -> str:
-    """A hash of what decides a run's result: settings, prompts, references, both models' weights."""
-    examples = [
-        (*vars(e).values(), *map(identity, filter(None, [image_of(e.prompt)])))
-        for e in (*task.train, *task.test)
-    ]
-    digest = hashlib.sha256(
-        json.dumps([asdict(config), method_kwargs, examples, tgo], default=str).encode()
-    )
-    for model in filter(None, (pair.teacher, pair.student)):
-        for tensor in plain_tensors(model):
-            digest.update(tensor.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def check_same_run(out: Path, saved: dict, ours: str) -> None:
-    """ValueError where `saved`, which `out` holds, is not the run with the fingerprint `ours`."""
-    if saved["fingerprint"] != ours:
-        raise ValueError(
-            f"{out} holds a run of another student, other prompts or other settings "
-            f"({saved['settings']}); give another folder, or the same ones to resume it"
-        )

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from minidistill.applications.stages import Trained, get_stage
 from minidistill.batching import encode_prompt, seeded
-from minidistill.checkpoint import atomic_write, read_log, write_log
-from minidistill.config import DistillConfig, check_same_run, fingerprint
-from minidistill.evaluation import Probe, Scores, evaluate, make_probe, stored_probe
+from minidistill.checkpoint import atomic_write, check_same_run, fingerprint, read_log, write_log
+from minidistill.config import DistillConfig
+from minidistill.evaluation import HeldOutResponses, Scores, evaluate, make_probe
 from minidistill.generation import sample
 from minidistill.machine import machine
 from minidistill.models import Pair, load_pair
@@ -191,7 +191,7 @@ def _models(job: Job) -> Pair:
     return prepare(pair, **job.arm.options) if prepare else pair
 
 
-def _common_responses(job: Job, folder: Path, pair, task: Task) -> tuple[list, Probe]:
+def _common_responses(job: Job, folder: Path, pair, task: Task) -> tuple[list, HeldOutResponses]:
     """The teacher's training responses and the probe: one set a seed, whatever the method."""
     protocol = job.protocol
     kind = f"responses-{job.arm.start}" if job.arm.start else "responses"
@@ -202,9 +202,9 @@ def _common_responses(job: Job, folder: Path, pair, task: Task) -> tuple[list, P
         prompts = [encode_prompt(pair.reader, e.prompt) for e in task.train]
         tgo = sample(pair.teacher, prompts, pair, **sampling)
         probe = make_probe(pair, task, **sampling)
-        content = {"protocol": asdict(protocol), "tgo": tgo, "probe": probe.stored()}
+        content = {"protocol": asdict(protocol), "tgo": tgo, "probe": probe.to_dict()}
         write_log(path, content)
-    return content["tgo"], stored_probe(content["probe"], pair, task)
+    return content["tgo"], HeldOutResponses.from_dict(content["probe"], pair, task)
 
 
 def distil_and_score(
@@ -222,16 +222,16 @@ def distil_and_score(
     if start is None:
         probe = make_probe(pair, task, seed=config.seed, **config.sampling)
         scores = _numbers(evaluate(pair, task, probe, **how))
-        start = {"fingerprint": ours, "settings": about, "scores": scores, "probe": probe.stored()}
+        start = {"fingerprint": ours, "settings": about, "scores": scores, "probe": probe.to_dict()}
         write_log(out / "start.json", start)
     check_same_run(out, start, ours)
-    probe = stored_probe(start["probe"], pair, task)
+    probe = HeldOutResponses.from_dict(start["probe"], pair, task)
     history = distill(pair, task, out=out, probe=probe, **asdict(config), **method_kwargs)
     result = {"before": start["scores"], "after": _numbers(evaluate(pair, task, probe, **how))}
     pair.student.save_pretrained(out / "student")
     pair.reader.save_pretrained(out / "student")
     sizes = {"train_prompts": len(task.train), "test_prompts": len(task.test)}
-    cost = {"seconds": round(history.seconds), **machine(), "probes": history.probes}
+    cost = {"seconds": round(history.seconds), **machine(), "probes": history.evals}
     write_log(out / "result.json", {**result, **about, **sizes, **cost})
     return result
 

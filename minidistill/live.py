@@ -85,7 +85,7 @@ class TrainPanel:
             self.train.disabled, self.stop.disabled = False, True
 
     def _tell(self, history: History) -> bool:
-        probe = history.probes[-1]
+        probe = history.evals[-1]
         self.bar.value = probe["step"]
         self.message.value = (
             f"step {probe['step']} of {self.total}: NLL on teacher responses "
@@ -96,7 +96,7 @@ class TrainPanel:
     def _show(self, method: str, method_kwargs: dict, history: History) -> None:
         name = " ".join([method, *(f"{k}={v:g}" for k, v in method_kwargs.items())])
         self.runs.pop(name, None)
-        self.runs[name] = history.probes
+        self.runs[name] = history.evals
         self.runs = dict(list(self.runs.items())[-KEPT:])
         left, right = plots.axes(columns=2, width=9.5, fast=True)
         for ax, which in ((left, "nll_teacher"), (right, "nll_student")):

@@ -12,7 +12,7 @@ from minidistill import objectives, pairing, plots, sources
 from minidistill.arms import ALPHAS, BETAS
 from minidistill.rollouts import Rollouts
 from minidistill.scoring import Scored
-from minidistill.training import Run
+from minidistill.training import Trainer
 
 SLOTS = {"tgo": "teacher's responses", "sgo": "student's responses"}
 SMALL = {"height": 2.4, "width": 7.6, "fast": True}
@@ -20,16 +20,16 @@ Point = tuple[str, Callable, tuple[str, ...]]
 
 # DistiLLM-2's Algorithm 1 in our words, and where each of its lines is done.
 ALGORITHM: tuple[Point, ...] = (
-    ("for each epoch: sample for all prompts first", Run._pending, ("self._collect(epoch)",)),
+    ("for each epoch: sample for all prompts first", Trainer._remaining_batches, ("rollouts.coll",)),
     ("y_t ~ teacher, written once", sources.tgo, ("return ask",)),
     ("y_s ~ student as it is now, anew each epoch", sources.sgo, ("return ask",)),
-    ("for each mini-batch", Run._pending, ("for indices in",)),
+    ("for each mini-batch", Trainer._remaining_batches, ("for indices in",)),
     ("student and teacher read both responses", Rollouts.score, ("log_q = ", "_teacher_on")),
     ("α_t from y_t, α_s from y_s, one a sample", objectives.distillm2, ("alpha_t =", "alpha_s =")),
     ("no update of α in epoch 1, which measures m", C.AlphaTracker.update, ("if epoch > 0",)),
     ("β for this step", objectives.distillm2, ("linear_beta",)),
     ("the loss (8.1)", objectives._contrast, ("pull_up =", "push_down =", "return")),
-    ("gradient step on the student", Run._optimise, (".backward()", "self.optimizer.step()")),
+    ("gradient step on the student", Trainer._train_step, ("self._backward(", "self.optimizer.step()")),
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from minidistill.batching import encode_references, encode_response, seeded
 from minidistill.errors import nearest
+from minidistill.evaluation import nll
 from minidistill.generation import decode, in_top_k, sample, speculative_drafts, typical
 from minidistill.models import Pair
 from minidistill.tasks import Preference, Task
@@ -199,3 +200,17 @@ class Replay:
     def _count(self, kind: str, rows: list) -> list:
         self.served[kind] = self.served.get(kind, 0) + 1
         return rows
+
+
+class UpdatePhi:
+    """Callback: tell `Replay` the student's NLL on the held-out teacher responses, twenty times a run."""
+
+    def on_train_begin(self, trainer) -> None:
+        if trainer.step == 0:
+            self.on_step_end(trainer)
+
+    def on_step_end(self, trainer) -> None:
+        if trainer.step % max(1, trainer.total_steps // 20) == 0:
+            held_out, replay = trainer.history.probe, trainer.rollouts.replay
+            replay.validate(nll(trainer.pair.student, trainer.pair, held_out.prompts, held_out.tgo))
+            trainer.state.log["phi"] = replay.phi

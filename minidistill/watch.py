@@ -31,23 +31,23 @@ class Watch:
     def __call__(self, history) -> None:
         started = time.monotonic()
         logged = {k: v for k, v in history.steps[-1].items() if k not in ("step", "epoch", "lr")}
-        history.probes[-1].update(logged)
-        self.say(history.probes[-1])
+        history.evals[-1].update(logged)
+        self.say(history.evals[-1])
         watched = self.prompts[:WATCHED]
         self.log["answers"].append(self._answers(watched, temperature=0))
-        if self.curved and (len(history.probes) - 1) % CURVE == 0:
+        if self.curved and (len(history.evals) - 1) % CURVE == 0:
             seed = seeded(self.job.seed, "curve")
             answers = self._answers(
                 self.prompts, temperature=self.job.protocol.temperature, seed=seed
             )
             overlap = rouge_l(self.task.test, answers)
-            self.log["curve"].append({"step": history.probes[-1]["step"], "rouge_l": overlap})
+            self.log["curve"].append({"step": history.evals[-1]["step"], "rouge_l": overlap})
         self.seconds += time.monotonic() - started
 
     def trained(self, history) -> None:
         """The probes, and the seconds of training without those of this watch."""
         self.log |= {
-            "probes": history.probes,
+            "probes": history.evals,
             "train_seconds": round(history.seconds - self.seconds, 1),
         }
         if self.job.name not in MAIN_METHODS:  # nobody replays the others

@@ -14,7 +14,8 @@ from minidistill.applications import healing, packed
 from minidistill.applications import quantization as Q
 from minidistill.applications.libraries import LIBRARIES, break_model, nf4
 from minidistill.batching import encode_prompt, encode_references
-from minidistill.config import DistillConfig, fingerprint
+from minidistill.checkpoint import fingerprint
+from minidistill.config import DistillConfig
 from minidistill.evaluation import nll
 from minidistill.generation import sample
 from minidistill.models import make_pair, tiny_model
@@ -414,7 +415,7 @@ def test_healing_moves_the_adapters_and_nothing_else(tokenizer, task, library):
     before = state(pair.student) if ours else {}
     start = {n: w.clone() for n, w in pair.student.named_parameters() if w.requires_grad}
     history = distill(pair, task, "kd", **QUICK)
-    assert history.probes[-1]["nll_teacher"] < history.probes[0]["nll_teacher"]
+    assert history.evals[-1]["nll_teacher"] < history.evals[0]["nll_teacher"]
     after = dict(pair.student.named_parameters())
     assert all(not torch.equal(start[n], after[n]) for n in trained)
     with torch.no_grad():
@@ -455,7 +456,7 @@ def test_a_stopped_healing_resumes_to_the_bits_of_an_unbroken_one(
     distill(stopped, task, "distillm2", out=tmp_path, callback=lambda h: len(h.steps) == 4, **how)
     history = distill(resumed, task, "distillm2", out=tmp_path, **how)
     expected = distill(unbroken, task, "distillm2", **how)
-    assert (history.steps, history.probes) == (expected.steps, expected.probes)
+    assert (history.steps, history.evals) == (expected.steps, expected.evals)
     for ours, wanted in zip(
         resumed.student.parameters(), unbroken.student.parameters(), strict=True
     ):

@@ -62,6 +62,7 @@ def test_fed_with_the_other_slots_responses_a_method_reads_exactly_those(pair, f
     """SKL on student-generated outputs is ImitKD at alpha = 0: the same numbers to the bit."""
     imitkd = distill(build_pair(pair.tokenizer), few, "imitkd", **QUICK)
     fed = distill(build_pair(pair.tokenizer), few, "skl", feed={"tgo": "sgo"}, alpha=0.0, **QUICK)
+    assert fed.config.source_overrides == {"tgo": "sgo"}
     assert [s["loss"] for s in fed.steps] == [s["loss"] for s in imitkd.steps]
 
 

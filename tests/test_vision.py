@@ -13,8 +13,9 @@ import torch
 from minidistill import distill, evaluate
 from minidistill.applications import vision
 from minidistill.batching import encode_prompt, encode_response
-from minidistill.config import DistillConfig, fingerprint
-from minidistill.evaluation import make_probe, nll, stored_probe
+from minidistill.checkpoint import fingerprint
+from minidistill.config import DistillConfig
+from minidistill.evaluation import HeldOutResponses, make_probe, nll
 from minidistill.experiments import distil_and_score
 from minidistill.eyes import Prompt, at_once, check_same_eyes
 from minidistill.generation import longer, sample, speculative_drafts, typical
@@ -562,20 +563,20 @@ def test_a_stopped_run_resumes_with_its_pictures_to_the_same_bits(processor, tas
             )
             pair = build(processor)
         history = distill(pair, task, "distillm2", **how)
-        runs[name] = pair.student.state_dict(), [p["nll_teacher"] for p in history.probes][-1]
+        runs[name] = pair.student.state_dict(), [p["nll_teacher"] for p in history.evals][-1]
     assert runs["whole"][1] == runs["halves"][1]
     assert all(torch.equal(runs["whole"][0][k], runs["halves"][0][k]) for k in runs["whole"][0])
 
 
 def test_a_probe_is_stored_as_ids_and_gets_its_pictures_back(shared, task):
     probe = make_probe(shared, task, max_new_tokens=5)
-    stored = json.loads(json.dumps(probe.stored()))
-    again = stored_probe(stored, shared, task)
+    stored = json.loads(json.dumps(probe.to_dict()))
+    again = HeldOutResponses.from_dict(stored, shared, task)
     assert [[*x] for x in again.prompts] == [[*x] for x in probe.prompts]
     values = [nll(shared.student, shared, p.prompts, p.tgo) for p in (probe, again)]
     assert values[0] == values[1]
     with pytest.raises(ValueError, match="held-out prompts are others"):
-        stored_probe(stored, shared, replace(task, test=task.test[::-1]))
+        HeldOutResponses.from_dict(stored, shared, replace(task, test=task.test[::-1]))
 
 
 def test_a_pair_is_distilled_saved_and_loaded_again(pair, task, tmp_path):

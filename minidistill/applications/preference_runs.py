@@ -10,8 +10,8 @@ from pathlib import Path
 from minidistill.applications import preference as P
 from minidistill.applications.stages import Stage, Trained
 from minidistill.batching import seeded
-from minidistill.checkpoint import read_log, write_log
-from minidistill.config import DistillConfig, check_same_run, fingerprint
+from minidistill.checkpoint import check_same_run, fingerprint, read_log, write_log
+from minidistill.config import DistillConfig
 from minidistill.evaluation import accuracy, rouge_l
 from minidistill.judging import Judge, RuleJudge, WinRate, win_rate
 from minidistill.machine import machine

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from minidistill.errors import nearest
-from minidistill.evaluation import Probe
+from minidistill.evaluation import HeldOutResponses
 from minidistill.models import Pair
 from minidistill.tasks import Task
 
@@ -22,7 +22,7 @@ class Trained:
 
     pair: Pair
     task: Task
-    probe: Probe
+    probe: HeldOutResponses
     job: object
 
 
