@@ -10,6 +10,7 @@ import typer
 
 from minidistill import commands_apply, commands_claims, commands_scores
 from minidistill.commands_scores import Model, Prompts, Tokens, print_scores
+from minidistill.config import DistillConfig
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__
@@ -67,20 +68,26 @@ def _draw_figures(logs, folder: Path) -> None:
 
 @app.command()
 def distill(
-    method: Annotated[str, typer.Option(help="A wrong name lists them all.")] = "distillm2",
+    method: Annotated[
+        str, typer.Option(help="A wrong name lists them all.")
+    ] = DistillConfig.method,
     task: Task = None,
     prompts: Prompts = None,
     teacher: Model = None,
     student: Model = None,
     out: Out = Path("out/distill"),
-    epochs: int = 3,
-    seed: int = 0,
-    batch_size: int = 32,
-    accumulate: Annotated[int, typer.Option(help="Parts a batch is split into.")] = 1,
-    lr: float = 1e-3,
-    temperature: Annotated[float, typer.Option(help="Sampling, both models.")] = 1.0,
-    top_p: float = 1.0,
-    max_new_tokens: Tokens = 48,
+    epochs: int = DistillConfig.epochs,
+    seed: int = DistillConfig.seed,
+    batch_size: int = DistillConfig.batch_size,
+    gradient_accumulation_steps: Annotated[
+        int, typer.Option(help="Parts a batch is split into.")
+    ] = DistillConfig.gradient_accumulation_steps,
+    lr: float = DistillConfig.lr,
+    temperature: Annotated[
+        float, typer.Option(help="Sampling, both models.")
+    ] = DistillConfig.temperature,
+    top_p: float = DistillConfig.top_p,
+    max_new_tokens: Tokens = DistillConfig.max_new_tokens,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="The method's own, e.g. --set alpha=0.2")
     ] = None,
@@ -88,22 +95,23 @@ def distill(
         list[str] | None,
         typer.Option(help="Other responses for a slot, e.g. --feed tgo=reference"),
     ] = None,
-    epsilon: Annotated[float, typer.Option(help="Of the source 'mixed'.")] = 0.5,
+    epsilon: Annotated[float, typer.Option(help="Of the source 'mixed'.")] = DistillConfig.epsilon,
 ) -> None:
     """Distil a pair, tiny or real; scores before and after. The same command resumes a stopped run."""
     from minidistill.experiments.runner import distill_and_evaluate
     from minidistill.objectives import get_method
-    from minidistill.settings import Settings
 
-    hyper = dict(_setting(text) for text in setting or [])
-    get_method(method).check_settings(hyper)  # whatever is wrong, say so before loading anything
+    method_kwargs = dict(_setting(text) for text in setting or [])
+    # Whatever is wrong with the settings, say so before loading anything.
+    get_method(method).check_settings(method_kwargs)
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
-    fed = dict(_pair(text, "--feed slot=source") for text in feed or [])
-    settings = Settings(
-        method, epochs, seed, batch_size, accumulate, lr, epsilon=epsilon, feed=fed, **sampling
-    )
+    overrides = dict(_pair(text, "--feed slot=source") for text in feed or [])
+    config = DistillConfig(
+        method, epochs, seed, batch_size, gradient_accumulation_steps, lr, epsilon=epsilon,
+        source_overrides=overrides, **sampling,
+    )  # fmt: skip
     pair, work = _load(task, prompts, teacher, student)
-    print_scores(distill_and_evaluate(pair, work, settings, hyper, out))
+    print_scores(distill_and_evaluate(pair, work, config, method_kwargs, out))
     typer.echo(f"student: {out / 'student'}")
 
 

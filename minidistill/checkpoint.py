@@ -1,20 +1,32 @@
-"""Checkpoints that are whole or not there.
+"""Save and resume training: checkpoints that are whole or not there.
 
 A checkpoint is one file, `step-00000120-<sha256>.pt`, written beside its final name and renamed,
 so a crash leaves the older ones untouched. The hash in the name exposes a damaged file; the loader
 names it and takes the one before. Only tensors and plain values are stored (weights_only=True).
+A run is resumed only where its
+fingerprint, a hash of all that decides its result, is that of the checkpoint.
 """
 
 import hashlib
 import io
+import json
+import time
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from minidistill.config import DistillConfig
+from minidistill.evaluation import HeldOutResponses
+from minidistill.models import Pair
 from minidistill.runlog import atomic_write
+from minidistill.storage import plain_tensors
+from minidistill.tasks import Task
+from minidistill.tasks.pictures import identity, image_of
 
 KEEP = 2
+SAVE_EVERY_SECONDS = 300
 
 
 def save(folder: Path, step: int, state: dict) -> None:
@@ -37,6 +49,90 @@ def load_latest(folder: Path) -> dict | None:
             return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         warnings.warn(f"{path} is damaged (checksum differs); using the one before", stacklevel=2)
     return None
+
+
+def fingerprint(
+    pair: Pair, task: Task, config: DistillConfig, method_kwargs: dict, tgo=None
+) -> str:
+    """A hash of what decides a run's result: settings, prompts, references, both models' weights."""
+    examples = [
+        (*vars(e).values(), *map(identity, filter(None, [image_of(e.prompt)])))
+        for e in (*task.train, *task.test)
+    ]
+    digest = hashlib.sha256(
+        json.dumps([asdict(config), method_kwargs, examples, tgo], default=str).encode()
+    )
+    for model in filter(None, (pair.teacher, pair.student)):
+        for tensor in plain_tensors(model):
+            digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_same_run(out: Path, saved: dict, ours: str) -> None:
+    """ValueError where `saved`, which `out` holds, is not the run with the fingerprint `ours`."""
+    if saved["fingerprint"] != ours:
+        raise ValueError(
+            f"{out} holds a run of another student, other prompts or other settings "
+            f"({saved['settings']}); give another folder, or the same ones to resume it"
+        )
+
+
+class Checkpointer:
+    """Callback: save the run under out/checkpoints at every epoch's end, at its own end and by the clock.
+
+    `resume` comes before training: it takes up the newest whole checkpoint, if there is one and its
+    `fingerprint` is the run's.
+    """
+
+    def __init__(self, out: Path, fingerprint: str):
+        self.out, self.fingerprint = out, fingerprint
+
+    def resume(self, trainer) -> None:
+        """Give `trainer` the state of the newest checkpoint; ValueError where it is another run's."""
+        saved = load_latest(self.out / "checkpoints")
+        if saved is None:
+            return
+        check_same_run(self.out, saved, self.fingerprint)
+        with torch.no_grad():
+            for name, weight in trainer.trained.items():
+                weight.copy_(saved["student"][name])
+        trainer.optimizer.load_state_dict(saved["optimizer"])
+        trainer.state.load_state_dict(saved["state"])
+        trainer.rollouts.restore(saved["rollouts"])
+        trainer.step = saved["step"]
+        vars(trainer.history).update(saved["history"])
+        trainer.history.probe = HeldOutResponses.from_dict(
+            saved["probe"], trainer.pair, trainer.task
+        )
+        trainer.started -= trainer.history.seconds
+
+    def on_train_begin(self, trainer) -> None:
+        self.saved_at = time.monotonic()
+
+    def on_step_end(self, trainer) -> None:
+        late = time.monotonic() - self.saved_at > SAVE_EVERY_SECONDS
+        if late or trainer.should_stop or trainer.step % trainer.batches_per_epoch == 0:
+            self.save(trainer)
+
+    def save(self, trainer) -> None:
+        """Save what `resume` reads; FloatingPointError, and no file, for weights that are not finite."""
+        if not all(w.isfinite().all() for w in trainer.trained.values()):
+            raise trainer.not_finite("a weight of the student is not finite")
+        config, history = trainer.config, trainer.history
+        own = {name: str(value) for name, value in trainer.method_kwargs.items()}
+        content = {
+            "fingerprint": self.fingerprint,
+            "settings": {**asdict(config), **own},
+            "student": {n: w.detach() for n, w in trainer.trained.items()},  # the rest is frozen
+            "optimizer": trainer.optimizer.state_dict(),
+            "state": trainer.state.state_dict(),
+            "history": {name: getattr(history, name) for name in ("steps", "evals", "seconds")},
+            "probe": history.probe.to_dict(),
+            "rollouts": trainer.rollouts.state(),
+            "step": trainer.step,
+        }
+        save(self.out / "checkpoints", trainer.step, content)
+        self.saved_at = time.monotonic()
 
 
 def _all(folder: Path) -> list[Path]:

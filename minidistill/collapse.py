@@ -13,13 +13,13 @@ from torch import Tensor
 from minidistill import divergences as D
 from minidistill import plots
 from minidistill.batching import encode_prompt
+from minidistill.config import DistillConfig
 from minidistill.evaluation import nll
 from minidistill.experiments import toy_kl
 from minidistill.experiments.run_configs import DPKD_SWEEP
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.rollouts import Rollouts
-from minidistill.settings import Settings
 from minidistill.tasks import Task
 from minidistill.tokens import log_ratios
 
@@ -99,7 +99,7 @@ def _draw_flow(ax, path: Tensor, title: str) -> None:
 
 def first_losers(pair: Pair, task: Task, seed: int) -> list[list[int]]:
     """What `first_sgo` will be in a `distill` run of this seed at the usual settings: the trained losers."""
-    rollouts = Rollouts(pair, task, {"first_sgo": "first_sgo"}, Settings("dpkd", seed=seed))
+    rollouts = Rollouts(pair, task, {"first_sgo": "first_sgo"}, DistillConfig("dpkd", seed=seed))
     rollouts.collect(epoch=0)
     return rollouts.responses["first_sgo"]
 
@@ -126,7 +126,7 @@ class Diary:
         self.write(0)
 
     def __call__(self, history) -> None:
-        self.write(history.probes[-1]["step"])
+        self.write(history.evals[-1]["step"])
 
     def write(self, step: int) -> None:
         deltas = pair_margins(self.pair, self.prompts, self.winners, self.losers)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from minidistill.applications.preference_runs import Recipe, prefer
 from minidistill.commands_scores import Prompts, Tokens
 
 
@@ -35,17 +36,17 @@ def preference(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("out/preference"),
     beta: Annotated[
         float, typer.Option(help="How dear it is to leave the reference: small goes far.")
-    ] = 0.3,
+    ] = Recipe.beta,
     samples: Annotated[
         int, typer.Option(help="Responses a prompt; the best and the worst are a pair.")
-    ] = 4,
-    epochs: int = 1,
-    lr: float = 1e-4,
-    batch_size: int = 16,
-    seed: int = 0,
-    temperature: Annotated[float, typer.Option(help="Of all sampling.")] = 1.0,
-    top_p: float = 1.0,
-    max_new_tokens: Tokens = 48,
+    ] = Recipe.samples,
+    epochs: int = Recipe.epochs,
+    lr: float = Recipe.lr,
+    batch_size: int = Recipe.batch_size,
+    seed: int = Recipe.seed,
+    temperature: Annotated[float, typer.Option(help="Of all sampling.")] = Recipe.temperature,
+    top_p: float = Recipe.top_p,
+    max_new_tokens: Tokens = Recipe.max_new_tokens,
     limit: Annotated[
         int | None, typer.Option(help="Only the first so many prompts on each side.", min=2)
     ] = None,
@@ -55,8 +56,6 @@ def preference(
     Prints win rate over the student as it was, reward margin (10.2), log-probs of both sides of
     held-out pairs, and KL to the start (10.3), before and after. The same command resumes.
     """
-    from minidistill.applications.preference_runs import Recipe, prefer
-
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     recipe = Recipe(beta, samples, epochs, lr, batch_size, seed, **sampling)
     recipe.check()  # whatever is wrong, say so before loading anything

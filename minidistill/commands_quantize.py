@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from minidistill.commands_scores import Prompts, Tokens, print_scores
+from minidistill.config import DistillConfig
 
 Model = Annotated[
     str | None,
@@ -50,12 +51,14 @@ def quantize(
     epochs: Annotated[int, typer.Option(min=1)] = 2,
     lr: Annotated[float, typer.Option(help="A real model wants less.")] = 1.5e-3,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
-    temperature: Annotated[float, typer.Option(help="Sampling while healing.")] = 1.0,
-    top_p: float = 1.0,
-    max_new_tokens: Tokens = 48,
+    temperature: Annotated[
+        float, typer.Option(help="Sampling while healing.")
+    ] = DistillConfig.temperature,
+    top_p: float = DistillConfig.top_p,
+    max_new_tokens: Tokens = DistillConfig.max_new_tokens,
     train_limit: Limit = 500,
     test_limit: Limit = 200,
-    seed: int = 0,
+    seed: int = DistillConfig.seed,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("out/quantize"),
     every_width: Table = None,
 ) -> None:
@@ -68,13 +71,12 @@ def quantize(
 
     from minidistill.applications.packed import save_packed
     from minidistill.runlog import write_log
-    from minidistill.settings import Settings
 
     if model is None:
         torch.set_num_threads(1)  # models this small are slower on more
     if every_width:
         return _every_width(task, every_width)
-    settings = Settings(  # mistakes first: they cost nothing
+    config = DistillConfig(  # mistakes first: they cost nothing
         "kd" if method == "none" else method, epochs, seed, batch_size, lr=lr,
         temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens,
     )  # fmt: skip
@@ -88,7 +90,7 @@ def quantize(
         sizes["adapters"] = _adapt(pair, rank)
     for name, size in sizes.items():
         typer.echo(f"{name:9}{size:>14,} bytes")
-    scores, more = (_heal if healed else _measure)(pair, work, settings, out)
+    scores, more = (_heal if healed else _measure)(pair, work, config, out)
     print_scores(scores)
     if library != "bitsandbytes":  # its code book is not on the grid
         sizes["file"] = save_packed(pair.student, out / "broken.safetensors")
@@ -141,36 +143,35 @@ def _adapt(pair, rank: int) -> int:
     return adapter_bytes(pair.student)
 
 
-def _measure(pair, work, settings, out):
+def _measure(pair, work, config, out):
     """Scores of the whole and of the broken model on the same held-out responses."""
     from minidistill.evaluation import make_probe
     from minidistill.runlog import environment_info
 
-    probe = make_probe(pair, work, seed=settings.seed, **settings.sampling)
+    probe = make_probe(pair, work, seed=config.seed, **config.sampling)
     models = {"whole": pair.teacher, "broken": pair.student}
-    scores = {n: _scores(m, pair, work, probe, settings) for n, m in models.items()}
-    return scores, environment_info()
+    return {n: _scores(m, pair, work, probe, config) for n, m in models.items()}, environment_info()
 
 
-def _heal(pair, work, settings, out):
+def _heal(pair, work, config, out):
     """Scores of the whole, the broken and the healed model; resumes."""
-    from minidistill.evaluation import Probe
+    from minidistill.evaluation import HeldOutResponses
     from minidistill.experiments.runner import distill_and_evaluate
     from minidistill.runlog import read_log
 
-    found = distill_and_evaluate(pair, work, settings, {}, out)
+    found = distill_and_evaluate(pair, work, config, {}, out)
     result = read_log(out / "result.json")
-    probe = Probe(**read_log(out / "start.json")["probe"])
-    whole = _scores(pair.teacher, pair, work, probe, settings)
+    probe = HeldOutResponses.from_dict(read_log(out / "start.json")["probe"], pair, work)
+    whole = _scores(pair.teacher, pair, work, probe, config)
     return {"whole": whole, "broken": found["before"], "healed": found["after"]}, result
 
 
-def _scores(model, pair, work, probe, settings) -> dict:
+def _scores(model, pair, work, probe, config) -> dict:
     from minidistill.evaluation import evaluate
     from minidistill.experiments.labels import MAIN_METRICS
 
     alone = replace(pair, student=model, teacher=None)
-    scores = evaluate(alone, work, probe, max_new_tokens=settings.max_new_tokens)
+    scores = evaluate(alone, work, probe, max_new_tokens=config.max_new_tokens)
     return {name: getattr(scores, name) for name in MAIN_METRICS}
 
 

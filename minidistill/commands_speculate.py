@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from minidistill.commands_scores import Model, Prompts, Tokens
+from minidistill.config import DistillConfig
 
 Method = Annotated[
     str | None,
@@ -27,9 +28,9 @@ def speculate(
     prompts: Prompts = None,
     limit: Annotated[int, typer.Option(help="How many held-out prompts.", min=1)] = 20,
     draft_length: Annotated[int, typer.Option(help="Tokens drafted a round.", min=1)] = 4,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
-    top_p: float = 1.0,
-    max_new_tokens: Tokens = 48,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = DistillConfig.temperature,
+    top_p: float = DistillConfig.top_p,
+    max_new_tokens: Tokens = DistillConfig.max_new_tokens,
     typical: Typical = None,
     method: Method = None,
     epochs: Annotated[int, typer.Option(help="Of --method.", min=1)] = 5,
@@ -42,7 +43,7 @@ def speculate(
     log: Annotated[
         Path | None, typer.Option(help="Keep --time's numbers in this JSON file.")
     ] = None,
-    seed: int = 0,
+    seed: int = DistillConfig.seed,
 ) -> None:
     """Speculative decoding: the draft model writes ahead, the target judges it all in one pass.
 
@@ -94,15 +95,14 @@ def _train(pair, work, chosen, lr, out, how) -> None:
     from minidistill.commands_scores import print_scores
     from minidistill.experiments.run_configs import ExperimentConfig
     from minidistill.experiments.runner import distill_and_evaluate
-    from minidistill.settings import Settings
 
     same = ExperimentConfig()  # as in the ledger
-    settings = Settings(
+    config = DistillConfig(
         *chosen, same.batch_size, lr=lr,
         **{**how, "temperature": how["temperature"] or same.temperature},
     )  # fmt: skip
     train = replace(work, train=work.train[: same.prompts])
-    print_scores(distill_and_evaluate(pair, train, settings, {}, out))
+    print_scores(distill_and_evaluate(pair, train, config, {}, out))
     typer.echo(f"draft: {out / 'student'}")
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from minidistill.commands_scores import Tokens, print_scores
+from minidistill.config import DistillConfig
 
 Seeing = Annotated[str | None, typer.Option(help="A folder or hub name of a LLaVA-type model.")]
 Shown = Annotated[
@@ -30,8 +31,8 @@ def vision(
     limit: Annotated[int, typer.Option(help="Training prompts at most.", min=1)] = 1000,
     lr: Annotated[float, typer.Option(help="A real model wants less.")] = 1.5e-3,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
-    max_new_tokens: Tokens = 48,
-    seed: int = 0,
+    max_new_tokens: Tokens = DistillConfig.max_new_tokens,
+    seed: int = DistillConfig.seed,
     show: Shown = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("out/vision"),
 ) -> None:
@@ -42,9 +43,8 @@ def vision(
     """
     from minidistill import load_pair
     from minidistill.experiments.runner import distill_and_evaluate
-    from minidistill.settings import Settings
 
-    settings = Settings(
+    config = DistillConfig(
         method, epochs, seed, batch_size, lr=lr, max_new_tokens=max_new_tokens
     )  # mistakes first
     if prompts is None and (teacher or student):
@@ -57,7 +57,7 @@ def vision(
         )
     work = replace(work, train=work.train[:limit])
     before = _answers(pair.student, pair, work, show)
-    print_scores(distill_and_evaluate(pair, work, settings, {}, out))
+    print_scores(distill_and_evaluate(pair, work, config, {}, out))
     after = _answers(pair.student, pair, work, show)
     if work.grade:
         _by_family(pair, work, before, after)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from minidistill import plots
+from minidistill.config import DistillConfig
 from minidistill.divergences import total_variation
 from minidistill.evaluation import nll
 from minidistill.generation import corrected, decode, typical
 from minidistill.rollouts import Rollouts
 from minidistill.scoring import collate, response_log_probs
-from minidistill.settings import Settings
 from minidistill.tasks import Task
 
 WORDS = ("barn", "shed", "moon", "zebra")
@@ -56,8 +56,8 @@ def epsilon_explorer(p: Sequence[float] = TEACHER, q: Sequence[float] = STUDENT)
 class Written:
     """Training responses of one source, decoded, with what each model thinks of them."""
 
-    def __init__(self, pair, task: Task, source: str, settings: Settings):
-        rollouts = Rollouts(pair, task, {"tgo": source}, settings)
+    def __init__(self, pair, task: Task, source: str, config: DistillConfig):
+        rollouts = Rollouts(pair, task, {"tgo": source}, config)
         rollouts.collect(0)
         self.prompts, self.ids = rollouts.prompts, rollouts.responses[source]
         self.texts = decode(pair, self.ids)
@@ -79,12 +79,12 @@ def kept_share(pair, drafts: Written, epsilons: Sequence[float]) -> list[float]:
 
 def write_all(pair, task: Task, epsilons: Sequence[float], seed: int = 0) -> dict[str, Written]:
     """One response a prompt from each source: both models, both together, references, best of eight."""
-    settings = Settings(seed=seed)
-    found = {name: Written(pair, task, name, settings) for name in ("tgo", "best_tgo", "reference")}
+    config = DistillConfig(seed=seed)
+    found = {name: Written(pair, task, name, config) for name in ("tgo", "best_tgo", "reference")}
     for epsilon in epsilons:
-        mixed = Written(pair, task, "mixed", replace(settings, epsilon=epsilon))
+        mixed = Written(pair, task, "mixed", replace(config, epsilon=epsilon))
         found[f"epsilon {epsilon:g}"] = mixed
-    return {"sgo": Written(pair, task, "sgo", settings), **found}
+    return {"sgo": Written(pair, task, "sgo", config), **found}
 
 
 def differences(results: dict, ax=None, title: str = "", xlabel: str = "ROUGE-L minus CALD's"):

@@ -1,10 +1,13 @@
-"""The curriculum of DistiLLM-2: an α for each sample, a β that grows. Pure functions, detached.
+"""The curriculum of DistiLLM-2: an α for each sample, a β that grows. Everything here is detached.
 
 A *gap* is how far one model's confidence in a response exceeds the other's, a difference of
 exp(mean token log-prob). For the teacher's responses it is p − q, for the student's q − p: each
-divergence then sees the gap that its own logarithm contains.
+divergence then sees the gap that its own logarithm contains. An `AlphaTracker` turns each slot's gaps
+into alphas as training goes; the functions have no state.
 Source: DistiLLM-2 (arXiv 2503.07067), section 3.3 and Algorithm 1.
 """
+
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -34,6 +37,37 @@ def adaptive_alpha(
     open_gap = gap > 0
     alpha = 1 - (1 - alpha0) * reference_gap / torch.where(open_gap, gap, 1.0)
     return torch.where(open_gap, alpha, low).clip(low, high)
+
+
+@dataclass
+class AlphaTracker:
+    """Give each sample its α, and keep what that takes: sum and number of the first epoch's gaps.
+
+    One tracker for each slot of a method (tgo, sgo). The first epoch has no scale yet: its samples get
+    α₀ while their gaps are measured. From the second on m stands still and each gets (7.1).
+    """
+
+    gap_sum: float = 0.0
+    count: int = 0
+
+    @property
+    def reference_gap(self) -> float:
+        """m, the mean gap over the first epoch."""
+        return self.gap_sum / max(self.count, 1)
+
+    def update(self, gap: Tensor, epoch: int, alpha0: float = 0.1) -> Tensor:
+        """α of each sample, (batch,) → (batch,): α₀ in epoch 0, whose gaps are added up, then (7.1)."""
+        if epoch > 0:
+            return adaptive_alpha(gap, self.reference_gap, alpha0)
+        self.gap_sum += float(gap.sum())
+        self.count += len(gap)
+        return gap.new_full(gap.shape, alpha0)
+
+    def state_dict(self) -> dict:
+        return asdict(self)
+
+    def load_state_dict(self, state: dict) -> None:
+        self.gap_sum, self.count = state["gap_sum"], state["count"]
 
 
 def exact_alpha(p: Tensor, q: Tensor, reference: float, low: float = 0.01, high: float = 0.1):

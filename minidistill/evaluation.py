@@ -2,13 +2,14 @@
 
 import math
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
 
-from minidistill.batching import encode_prompt, encode_references
+from minidistill.batching import encode_prompt, encode_references, seeded
 from minidistill.eyes import at_once
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
@@ -19,7 +20,7 @@ from minidistill.utils import missing_extra_message
 
 
 @dataclass(frozen=True)
-class Probe:
+class HeldOutResponses:
     """Held-out prompts with one response of the teacher and one of the student before training.
 
     Fixed for a run, so that its NLL curves compare like with like (as in Fig 1(b) of the paper).
@@ -29,12 +30,19 @@ class Probe:
     tgo: list[list[int]]
     sgo: list[list[int]]
 
-    def stored(self) -> dict:
+    def to_dict(self) -> dict:
         """What a checkpoint or log keeps: ids alone; a picture is read again from where it comes."""
-        rows = (self.prompts, self.tgo, self.sgo)
-        return dict(
-            zip(("prompts", "tgo", "sgo"), [[[*y] for y in ys] for ys in rows], strict=True)
-        )
+        return {name: [[*ids] for ids in rows] for name, rows in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: dict, pair: Pair, task: Task) -> "HeldOutResponses":
+        """What `to_dict` told of; its prompts get back their pictures from the task's."""
+        if pair.processor is None:
+            return cls(**content)
+        again = [encode_prompt(pair.reader, e.prompt) for e in task.test[: len(content["prompts"])]]
+        if [[*x] for x in again] != content["prompts"]:
+            raise ValueError("the held-out prompts are others than those that were measured before")
+        return cls(**{**content, "prompts": again})
 
 
 @dataclass(frozen=True)
@@ -55,17 +63,9 @@ class Scores:
     grades: list[list[float]] = field(repr=False, default_factory=list)
 
 
-def stored_probe(content: dict, pair: Pair, task: Task) -> Probe:
-    """The probe that `Probe.stored` told of; its prompts get back their pictures from the task's."""
-    if pair.processor is None:
-        return Probe(**content)
-    again = [encode_prompt(pair.reader, e.prompt) for e in task.test[: len(content["prompts"])]]
-    if [[*x] for x in again] != content["prompts"]:
-        raise ValueError("the held-out prompts are others than those that were measured before")
-    return Probe(**{**content, "prompts": again})
-
-
-def make_probe(pair: Pair, task: Task, *, size: int = 256, seed: int = 0, **sampling) -> Probe:
+def make_probe(
+    pair: Pair, task: Task, *, size: int = 256, seed: int = 0, **sampling
+) -> HeldOutResponses:
     """Sample the teacher and the student as they are now on the first `size` held-out prompts.
 
     Without a teacher (when a teacher itself is being trained) the references take its place.
@@ -74,12 +74,59 @@ def make_probe(pair: Pair, task: Task, *, size: int = 256, seed: int = 0, **samp
     prompts = [encode_prompt(pair.reader, e.prompt) for e in examples]
     sgo = sample(pair.student, prompts, pair, seed=seed, **sampling)
     if pair.teacher is None:
-        return Probe(prompts, encode_references(pair.tokenizer, examples, 0), sgo)
-    return Probe(prompts, sample(pair.teacher, prompts, pair, seed=seed, **sampling), sgo)
+        return HeldOutResponses(prompts, encode_references(pair.tokenizer, examples, 0), sgo)
+    tgo = sample(pair.teacher, prompts, pair, seed=seed, **sampling)
+    return HeldOutResponses(prompts, tgo, sgo)
+
+
+class NLLProbe:
+    """Callback: the student's NLL on `HeldOutResponses` before training and after every `every` steps.
+
+    {step, nll_teacher, nll_student} joins `history.evals`; then `callback(history)` may return True to
+    stop the run. By default four times an epoch. The responses are sampled here unless given.
+    """
+
+    def __init__(self, every: int | None = None, callback: Callable | None = None):
+        self.every, self.callback = every, callback
+
+    def on_train_begin(self, trainer) -> None:
+        self.every = self.every or max(1, trainer.batches_per_epoch // 4)
+        if trainer.history.probe is None:
+            seed = seeded(trainer.config.seed, "probe")
+            sampling = {**trainer.config.sampling, "seed": seed}
+            trainer.history.probe = make_probe(trainer.pair, trainer.task, **sampling)
+        if not trainer.history.evals:
+            self.measure(trainer)
+
+    def on_step_end(self, trainer) -> None:
+        if trainer.step % self.every and trainer.step != trainer.total_steps:
+            return
+        shown = {"loss": f"{trainer.history.steps[-1]['loss']:.3f}"}
+        shown |= {name: f"{value:.2f}" for name, value in self.measure(trainer).items()}
+        trainer.bar.set_postfix(shown)
+        if self.callback is not None and self.callback(trainer.history):
+            trainer.should_stop = True
+
+    def measure(self, trainer) -> dict[str, float]:
+        """Measure both NLLs now, in nats per token, and add them to the history."""
+        pair, history = trainer.pair, trainer.history
+        nlls = {
+            "nll_teacher": nll(pair.student, pair, history.probe.prompts, history.probe.tgo),
+            "nll_student": nll(pair.student, pair, history.probe.prompts, history.probe.sgo),
+        }
+        history.evals.append({"step": trainer.step, **nlls})
+        history.seconds = time.monotonic() - trainer.started
+        return nlls
 
 
 def evaluate(
-    pair: Pair, task: Task, probe: Probe | None = None, *, draws: int = 1, seed: int = 0, **sampling
+    pair: Pair,
+    task: Task,
+    probe: HeldOutResponses | None = None,
+    *,
+    draws: int = 1,
+    seed: int = 0,
+    **sampling,
 ) -> Scores:
     """Score pair.student on the held-out prompts. Greedy unless `temperature` is given.
 

@@ -26,7 +26,7 @@ def _betas(progress: torch.Tensor, *ends: float) -> torch.Tensor:
 
 
 def _distillm2(tgo, sgo, alpha_t, alpha_s, beta: float) -> torch.Tensor:
-    return objectives._contrast(tgo, sgo, objectives.Moment(), alpha_t, alpha_s, beta)
+    return objectives._contrast(tgo, sgo, objectives.TrainState(), alpha_t, alpha_s, beta)
 
 
 _GAPS = (  # easy, in the narrow window below m, hard

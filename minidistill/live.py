@@ -75,17 +75,17 @@ class TrainPanel:
         self.thread = threading.Thread(target=self._work, args=chosen, daemon=True)
         self.thread.start()
 
-    def _work(self, method: str, hyper: dict) -> None:
+    def _work(self, method: str, method_kwargs: dict) -> None:
         try:
-            how = {**self.how, **hyper, "callback": self._tell, "progress": False}
-            self._show(method, hyper, distill(self.pair(), self.task, method, **how))
+            how = {**self.how, **method_kwargs, "callback": self._tell, "progress": False}
+            self._show(method, method_kwargs, distill(self.pair(), self.task, method, **how))
         except Exception as error:  # a thread's traceback would be seen by nobody
             self.message.value = f"<b>{type(error).__name__}</b>: {escape(str(error))}"
         finally:
             self.train.disabled, self.stop.disabled = False, True
 
     def _tell(self, history: History) -> bool:
-        probe = history.probes[-1]
+        probe = history.evals[-1]
         self.bar.value = probe["step"]
         self.message.value = (
             f"step {probe['step']} of {self.total}: NLL on teacher responses "
@@ -93,10 +93,10 @@ class TrainPanel:
         )
         return self._stopping.is_set()
 
-    def _show(self, method: str, hyper: dict, history: History) -> None:
-        name = " ".join([method, *(f"{k}={v:g}" for k, v in hyper.items())])
+    def _show(self, method: str, method_kwargs: dict, history: History) -> None:
+        name = " ".join([method, *(f"{k}={v:g}" for k, v in method_kwargs.items())])
         self.runs.pop(name, None)
-        self.runs[name] = history.probes
+        self.runs[name] = history.evals
         self.runs = dict(list(self.runs.items())[-KEPT:])
         left, right = plots.axes(columns=2, width=9.5, fast=True)
         for ax, which in ((left, "nll_teacher"), (right, "nll_student")):

@@ -1,8 +1,8 @@
 """Every distillation method as one short function: what it reads, what it minimises.
 
 The parameters are the description. Positional ones name the responses a method reads, by their
-source (`sources.py`): tgo, what the teacher wrote; sgo, what the student wrote; reference; … `at`,
-if there, is the moment of training (for schedules). Keyword-only ones are its settings.
+source (`sources.py`): tgo, what the teacher wrote; sgo, what the student wrote; reference; … `state`,
+if there, says where training stands (for schedules). Keyword-only ones are its settings.
 Each source is a `Scored` batch; the function returns one loss a sample, (batch,) nats.
 To add a method, write such a function under `@method`; `distill(..., method="its_name")` finds it.
 
@@ -29,26 +29,33 @@ METHODS: dict[str, "Method"] = {}
 
 
 @dataclass
-class Moment:
-    """Where training stands. `gaps` keeps (sum, count) of the first epoch's gaps: m is their mean."""
+class TrainState:
+    """Where training stands: `epoch` of `epochs`, `progress` in [0, 1], an `AlphaTracker` for each slot.
+
+    `log` is what a method wants recorded at each step (alpha, beta, …).
+    """
 
     epoch: int = 0
     epochs: int = 1
     progress: float = 0.0
-    gaps: dict[str, list[float]] = field(default_factory=dict)
+    trackers: dict[str, C.AlphaTracker] = field(default_factory=dict)
     log: dict[str, float] = field(default_factory=dict)
 
-    def alpha(self, name: str, gap: Tensor, alpha0: float) -> Tensor:
-        """(7.1) per sample, (batch, 1); α₀ all through the first epoch, which measures m instead."""
-        total = self.gaps.setdefault(name, [0.0, 0.0])
-        if self.epoch == 0:
-            total[0] += float(gap.sum())
-            total[1] += len(gap)
-            alpha = gap.new_full(gap.shape, alpha0)
-        else:
-            alpha = C.adaptive_alpha(gap, total[0] / max(total[1], 1), alpha0)
-        self.log[f"alpha_{name}"] = float(alpha.mean())
+    def alpha(self, slot: str, gap: Tensor, alpha0: float) -> Tensor:
+        """α of each sample of a slot, (batch,) → (batch, 1) as `D.skew_kl` wants it; logs the mean."""
+        alpha = self.trackers.setdefault(slot, C.AlphaTracker()).update(gap, self.epoch, alpha0)
+        self.log[f"alpha_{slot}"] = float(alpha.mean())
         return alpha.unsqueeze(-1)
+
+    def state_dict(self) -> dict:
+        trackers = {slot: tracker.state_dict() for slot, tracker in self.trackers.items()}
+        return {**vars(self), "trackers": trackers}
+
+    def load_state_dict(self, state: dict) -> None:
+        vars(self).update({**state, "trackers": {}})
+        for slot, saved in state["trackers"].items():
+            self.trackers[slot] = C.AlphaTracker()
+            self.trackers[slot].load_state_dict(saved)
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,8 @@ class Method:
     reads: tuple[str, ...]
     settings: dict[str, object]
 
-    def __call__(self, sources: dict[str, Scored], at: Moment, **settings) -> Tensor:
-        extra = {"at": at} if "at" in inspect.signature(self.loss).parameters else {}
+    def __call__(self, sources: dict[str, Scored], state: TrainState, **settings) -> Tensor:
+        extra = {"state": state} if "state" in inspect.signature(self.loss).parameters else {}
         return self.loss(**{name: sources[name] for name in self.reads}, **extra, **settings)
 
     def check_settings(self, settings: dict) -> None:
@@ -79,7 +86,7 @@ class Method:
         label, mask = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
         token = Scored(label, mask, even, even.clone)
         with torch.random.fork_rng():
-            self(dict.fromkeys(self.reads, token), Moment(), **settings)
+            self(dict.fromkeys(self.reads, token), TrainState(), **settings)
 
 
 def method(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -222,50 +229,50 @@ def cald_kl(tgo: Scored, sgo: Scored) -> Tensor:
 
 
 @method
-def cald_by_epoch(tgo: Scored, sgo: Scored, at: Moment, *, alphas=(0.1, 0.1, 0.01)) -> Tensor:
+def cald_by_epoch(tgo: Scored, sgo: Scored, state: TrainState, *, alphas=(0.1, 0.1, 0.01)):
     """CALD with an α for each epoch, the last one from then on: how the paper's Table 1 is made."""
     if not isinstance(alphas, list | tuple) or not alphas:
         raise ValueError(f"alphas must be a list with an α for each epoch, but got {alphas!r}")
     for alpha in alphas:
         D.check_unit_interval("alphas", alpha)
-    return cald(tgo, sgo, alpha=alphas[min(at.epoch, len(alphas) - 1)])
+    return cald(tgo, sgo, alpha=alphas[min(state.epoch, len(alphas) - 1)])
 
 
 @method
-def distillm2(tgo: Scored, sgo: Scored, at: Moment, *, alpha0: float = 0.1, beta0: float = 0.5):
+def distillm2(tgo: Scored, sgo: Scored, state: TrainState, *, alpha0=0.1, beta0=0.5):
     r"""(8.1) DistiLLM-2: ½ [(1−β) SKL_{α_t}(x, y_t) + β SRKL_{α_s}(x, y_s)].
 
     α_t, α_s: one a sample, (7.1), from the gap p − q on y_t and q − p on y_s. β: (7.3).
     """
     _check_weights(alpha0=alpha0, beta0=beta0)
-    alpha_t = at.alpha("tgo", tgo.confidence_gap(), alpha0)
-    alpha_s = at.alpha("sgo", -sgo.confidence_gap(), alpha0)
-    return _contrast(tgo, sgo, at, alpha_t, alpha_s, C.linear_beta(at.progress, start=beta0))
+    alpha_t = state.alpha("tgo", tgo.confidence_gap(), alpha0)
+    alpha_s = state.alpha("sgo", -sgo.confidence_gap(), alpha0)
+    return _contrast(tgo, sgo, state, alpha_t, alpha_s, C.linear_beta(state.progress, start=beta0))
 
 
 @method
-def distillm2_no_alpha(tgo: Scored, sgo: Scored, at: Moment, *, alpha0=0.1, beta0: float = 0.5):
+def distillm2_no_alpha(tgo: Scored, sgo: Scored, state: TrainState, *, alpha0=0.1, beta0=0.5):
     """Ablation: DistiLLM-2 with α fixed at α₀; only β moves."""
     _check_weights(alpha0=alpha0, beta0=beta0)
-    return _contrast(tgo, sgo, at, alpha0, alpha0, C.linear_beta(at.progress, start=beta0))
+    return _contrast(tgo, sgo, state, alpha0, alpha0, C.linear_beta(state.progress, start=beta0))
 
 
 @method
-def distillm2_paper_beta(tgo: Scored, sgo: Scored, at: Moment, *, alpha0=0.1, beta0: float = 0.5):
+def distillm2_paper_beta(tgo: Scored, sgo: Scored, state: TrainState, *, alpha0=0.1, beta0=0.5):
     """DistiLLM-2 with α fixed and β by the paper's formula (7.4) read literally."""
     _check_weights(alpha0=alpha0, beta0=beta0)
-    within = min(1.0, at.progress * at.epochs - at.epoch)
-    beta = C.paper_beta(at.epoch + 1, at.epochs, within, 1, start=beta0)
-    return _contrast(tgo, sgo, at, alpha0, alpha0, beta)
+    within = min(1.0, state.progress * state.epochs - state.epoch)
+    beta = C.paper_beta(state.epoch + 1, state.epochs, within, 1, start=beta0)
+    return _contrast(tgo, sgo, state, alpha0, alpha0, beta)
 
 
 @method
-def distillm2_no_beta(tgo: Scored, sgo: Scored, at: Moment, *, alpha0=0.1, beta0: float = 0.5):
+def distillm2_no_beta(tgo: Scored, sgo: Scored, state: TrainState, *, alpha0=0.1, beta0=0.5):
     """Ablation: DistiLLM-2 with β fixed at β₀; only α adapts."""
     _check_weights(alpha0=alpha0, beta0=beta0)
-    alpha_t = at.alpha("tgo", tgo.confidence_gap(), alpha0)
-    alpha_s = at.alpha("sgo", -sgo.confidence_gap(), alpha0)
-    return _contrast(tgo, sgo, at, alpha_t, alpha_s, beta0)
+    alpha_t = state.alpha("tgo", tgo.confidence_gap(), alpha0)
+    alpha_s = state.alpha("sgo", -sgo.confidence_gap(), alpha0)
+    return _contrast(tgo, sgo, state, alpha_t, alpha_s, beta0)
 
 
 def _check_weights(**weights: float) -> None:
@@ -279,8 +286,8 @@ def _check_positive(**values: float) -> None:
             raise ValueError(f"{name} must be positive, but got {value}")
 
 
-def _contrast(tgo: Scored, sgo: Scored, at: Moment, alpha_t, alpha_s, beta: float) -> Tensor:
-    at.log["beta"] = beta
+def _contrast(tgo: Scored, sgo: Scored, state: TrainState, alpha_t, alpha_s, beta: float) -> Tensor:
+    state.log["beta"] = beta
     pull_up = tgo.mean(D.skew_kl(tgo.log_p, tgo.log_q, alpha_t))
     push_down = sgo.mean(D.skew_reverse_kl(sgo.log_p, sgo.log_q, alpha_s))
     return ((1 - beta) * pull_up + beta * push_down) / 2

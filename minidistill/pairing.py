@@ -16,9 +16,9 @@ METRICS = ("rouge_l", "accuracy")
 TITLE, LIMITS = "(5.1) CALD: ROUGE-L, mean of two seeds", (0.635, 0.675)
 
 
-def read_both(pair, task, settings) -> dict[str, Scored]:
+def read_both(pair, task, config) -> dict[str, Scored]:
     """One teacher and one student response to each training prompt, as both models see them."""
-    rollouts = Rollouts(pair, task, {"tgo": "tgo", "sgo": "sgo"}, settings)
+    rollouts = Rollouts(pair, task, {"tgo": "tgo", "sgo": "sgo"}, config)
     rollouts.collect(0)
     with torch.no_grad():
         return rollouts.score(list(range(len(task.train))))

@@ -28,8 +28,8 @@ class Rollouts:
     `slots` says which source each slot of the method reads, e.g. {"tgo": "tgo", "sgo": "first_sgo"}.
     """
 
-    def __init__(self, pair: Pair, task: Task, slots: dict[str, str], settings, tgo=None):
-        self.pair, self.task, self.slots, self.settings = pair, task, slots, settings
+    def __init__(self, pair: Pair, task: Task, slots: dict[str, str], config, tgo=None):
+        self.pair, self.task, self.slots, self.config = pair, task, slots, config
         self.names = sorted({*slots.values()} | ({"tgo"} if "replay" in slots.values() else set()))
         self.prompts = [encode_prompt(pair.reader, e.prompt) for e in task.train]
         self.responses: dict[str, list[list[int]]] = {} if tgo is None else {"tgo": tgo}
@@ -62,15 +62,15 @@ class Rollouts:
 
     def _request(self, indices: list[int], epoch: int, *moment) -> Request:
         prompts = [self.prompts[i] for i in indices]
-        seed = derive_seed(self.settings.seed, *moment)
-        return Request(self.pair, self.task, prompts, indices, self.settings, epoch, seed)
+        seed = derive_seed(self.config.seed, *moment)
+        return Request(self.pair, self.task, prompts, indices, self.config, epoch, seed)
 
     def batches(self, epoch: int) -> list[list[int]]:
         """This epoch's mini-batches of prompt indices, similar lengths together."""
         known = [self.responses[n] for n in self.slots.values() if n in self.responses]
         lengths = [len(x) + sum(len(ys[i]) for ys in known) for i, x in enumerate(self.prompts)]
         return buckets(
-            lengths, self.settings.batch_size, derive_seed(self.settings.seed, "order", epoch)
+            lengths, self.config.batch_size, derive_seed(self.config.seed, "order", epoch)
         )
 
     def score(self, indices: list[int]) -> dict[str, Scored]:

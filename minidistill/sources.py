@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from minidistill.batching import encode_references, encode_response
+from minidistill.evaluation import nll
 from minidistill.generation import decode, in_top_k, sample, speculative_drafts, typical
 from minidistill.models import Pair
 from minidistill.tasks import Preference, Task
@@ -35,12 +36,12 @@ class Request:
     task: Task
     prompts: Sequence[list[int]]
     indices: Sequence[int]
-    settings: object
+    config: object
     epoch: int
     seed: int
 
     def answers(self, model, seed: int | None = None) -> list[list[int]]:
-        how = {**self.settings.sampling, "seed": self.seed if seed is None else seed}
+        how = {**self.config.sampling, "seed": self.seed if seed is None else seed}
         return sample(model, self.prompts, self.pair, **how)
 
 
@@ -140,15 +141,15 @@ def reference(ask: Request) -> list[list[int]]:
 @source("epoch")
 def speculative(ask: Request) -> list[list[int]]:
     """Speculative KD: the student's drafts, redone where the teacher's five likeliest tokens are left."""
-    how = {**ask.settings.sampling, "seed": ask.seed}
+    how = {**ask.config.sampling, "seed": ask.seed}
     return speculative_drafts(ask.prompts, ask.pair, in_top_k(5), **how)
 
 
 @source("epoch")
 def mixed(ask: Request) -> list[list[int]]:
-    """Speculative mixing at the settings' epsilon: the student's own at 0, nearly the teacher's at 1."""
-    how = {**ask.settings.sampling, "seed": ask.seed}
-    return speculative_drafts(ask.prompts, ask.pair, typical(ask.settings.epsilon), **how)
+    """Speculative mixing at the config's epsilon: the student's own at 0, nearly the teacher's at 1."""
+    how = {**ask.config.sampling, "seed": ask.seed}
+    return speculative_drafts(ask.prompts, ask.pair, typical(ask.config.epsilon), **how)
 
 
 @source("step")
@@ -201,3 +202,17 @@ class Replay:
     def _count(self, kind: str, rows: list) -> list:
         self.served[kind] = self.served.get(kind, 0) + 1
         return rows
+
+
+class UpdatePhi:
+    """Callback: tell `Replay` the student's NLL on the held-out teacher responses, twenty times a run."""
+
+    def on_train_begin(self, trainer) -> None:
+        if trainer.step == 0:
+            self.on_step_end(trainer)
+
+    def on_step_end(self, trainer) -> None:
+        if trainer.step % max(1, trainer.total_steps // 20) == 0:
+            held_out, replay = trainer.history.probe, trainer.rollouts.replay
+            replay.validate(nll(trainer.pair.student, trainer.pair, held_out.prompts, held_out.tgo))
+            trainer.state.log["phi"] = replay.phi

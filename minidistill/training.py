@@ -3,256 +3,203 @@
     for each epoch:            sample y_t (once) and y_s (anew) for all prompts, in big batches
         for each mini-batch:   loss = method(teacher and student on those responses), step
 
-Every random draw is a function of (seed, epoch, step), never of what ran before, so a run that was
-killed and resumed ends in the same bits as one that was not.
+What happens beside it is done by callbacks: `evaluation.NLLProbe` measures, `sources.UpdatePhi` steers
+DistiLLM's sampler, `checkpoint.Checkpointer` saves. Every random draw is a function of (seed, epoch,
+step), never of what ran before, so a run that was killed and resumed ends in the same bits as one
+that was not.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from tqdm.auto import tqdm
 
-from minidistill import checkpoint
-from minidistill.evaluation import Probe, make_probe, nll, stored_probe
+from minidistill.checkpoint import Checkpointer, fingerprint
+from minidistill.config import DistillConfig
+from minidistill.evaluation import HeldOutResponses, NLLProbe
 from minidistill.models import Pair
-from minidistill.objectives import Method, Moment, get_method
+from minidistill.objectives import TrainState, get_method
 from minidistill.rollouts import Rollouts
-from minidistill.settings import Settings, check_same_run, fingerprint
-from minidistill.sources import feeds
+from minidistill.sources import UpdatePhi, feeds
 from minidistill.tasks import Task
 from minidistill.utils import derive_seed
-
-SAVE_EVERY_SECONDS = 300
 
 
 @dataclass
 class History:
-    """What happened: one dict a step (loss, lr, beta …), one a probe (step and the two NLLs).
+    """Of which run, and what happened: a dict each step (loss, lr, beta …) and each measurement.
 
-    `seconds` is the time spent, over all resumptions.
+    `config` and `method_kwargs` are the run's settings, its seed among them, and the method's own.
+    `evals` hold step and the two NLLs, measured on the responses `probe`. `seconds` is the time spent,
+    over all resumptions.
     """
 
-    method: str
+    config: DistillConfig
+    method_kwargs: dict = field(default_factory=dict)
     steps: list[dict] = field(default_factory=list)
-    probes: list[dict] = field(default_factory=list)
-    probe: Probe | None = field(default=None, repr=False)
+    evals: list[dict] = field(default_factory=list)
+    probe: HeldOutResponses | None = field(default=None, repr=False)
     seconds: float = 0.0
 
 
 def distill(
     pair: Pair,
     task: Task,
-    method: str = "distillm2",
+    method: str = DistillConfig.method,
     *,
-    epochs: int = 3,
-    seed: int = 0,
-    batch_size: int = 32,
-    accumulate: int = 1,
-    lr: float = 1e-3,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    max_new_tokens: int = 48,
-    epsilon: float = 0.5,
+    epochs: int = DistillConfig.epochs,
+    seed: int = DistillConfig.seed,
+    batch_size: int = DistillConfig.batch_size,
+    gradient_accumulation_steps: int = DistillConfig.gradient_accumulation_steps,
+    lr: float = DistillConfig.lr,
+    temperature: float = DistillConfig.temperature,
+    top_p: float = DistillConfig.top_p,
+    max_new_tokens: int = DistillConfig.max_new_tokens,
+    epsilon: float = DistillConfig.epsilon,
+    source_overrides: dict[str, str] | None = None,
     feed: dict[str, str] | None = None,
     out: str | Path | None = None,
     tgo: list[list[int]] | None = None,
-    probe: Probe | None = None,
+    probe: HeldOutResponses | None = None,
     probe_every: int | None = None,
     callback: Callable[[History], bool | None] | None = None,
     progress: bool = True,
-    **hyper,
+    **method_kwargs,
 ) -> History:
     """Train `pair.student` in place with a method of `objectives.METHODS`.
 
-    `feed` hands a method other responses than its slots are named after, {"tgo": "reference"} or
-    {"sgo": "first_sgo"}: any of `sources.SOURCES`. `epsilon` is for the source `mixed`.
-    `out`: a folder for checkpoints; the same call resumes from there. `tgo`: the teacher's responses
-    to task.train as token ids, sampled here if None. `callback(history)` runs after every probe (each
-    `probe_every` steps, by default four times an epoch); returning True stops. `hyper`: the method's
-    own settings (alpha, beta, lam, …), and no others.
+    `source_overrides`, or `feed` for short, hands a method other responses than its slots are named
+    after, {"tgo": "reference"} or {"sgo": "first_sgo"}: any of `sources.SOURCES`. `epsilon` is for the
+    source `mixed`. `out`: a folder for checkpoints; the same call resumes from there. `tgo`: the
+    teacher's responses to task.train as token ids, `probe`: the held-out responses; sampled here if
+    None. `callback(history)` runs after every measurement (each `probe_every` steps, by default four
+    times an epoch); returning True stops. `method_kwargs`: the method's own settings (alpha, beta, lam,
+    …), and no others.
     Raises ValueError or TypeError for settings that cannot be, FloatingPointError when a loss or a
     gradient stops being a number.
     """
-    settings = Settings(
-        method, epochs, seed, batch_size, accumulate, lr, temperature, top_p, max_new_tokens,
-        epsilon, feed or {},
+    config = DistillConfig(
+        method, epochs, seed, batch_size, gradient_accumulation_steps, lr, temperature, top_p,
+        max_new_tokens, epsilon, {**(source_overrides or {}), **(feed or {})},
     )  # fmt: skip
-    run = Run(pair, task, settings, hyper, Path(out) if out else None, tgo, probe)
-    with torch.random.fork_rng():
-        run.train(probe_every, callback, progress)
-    return run.history
+    trainer = Trainer(pair, task, config, method_kwargs, tgo, probe)
+    trainer.callbacks.append(NLLProbe(probe_every, callback))
+    if "replay" in trainer.rollouts.names:
+        trainer.callbacks.append(UpdatePhi())
+    if out:
+        ours = fingerprint(pair, task, config, method_kwargs, tgo)
+        checkpointer = Checkpointer(Path(out), ours)
+        checkpointer.resume(trainer)
+        trainer.callbacks.append(checkpointer)  # the last: it saves what the others have done
+    return trainer.train(progress)
 
 
-class Run:
-    """One run's state: what a checkpoint holds, and the steps that change it."""
+class Callback(Protocol):
+    """What `Trainer` calls, in the order of its list; `trainer.should_stop = True` ends the run."""
 
-    def __init__(self, pair: Pair, task: Task, settings: Settings, hyper: dict, out, tgo, probe):
-        self.pair, self.task, self.settings, self.out = pair, task, settings, out
-        self.method: Method = get_method(settings.method)
-        self.method.check_settings(hyper)
-        self.hyper = hyper
-        self.rollouts = Rollouts(pair, task, feeds(self.method.reads, settings.feed), settings, tgo)
+    def on_train_begin(self, trainer: "Trainer") -> None:
+        """Before the first step, or the first one after a resumption."""
+
+    def on_step_end(self, trainer: "Trainer") -> None:
+        """After each step; `trainer.step` have been made."""
+
+
+class Trainer:
+    """The loop, and the state that it changes: the student's weights, optimizer, responses, history."""
+
+    def __init__(
+        self, pair: Pair, task: Task, config: DistillConfig, method_kwargs: dict | None = None,
+        tgo: list[list[int]] | None = None, probe: HeldOutResponses | None = None,
+    ):  # fmt: skip
+        self.pair, self.task, self.config = pair, task, config
+        self.method, self.method_kwargs = get_method(config.method), method_kwargs or {}
+        self.method.check_settings(self.method_kwargs)
+        slots = feeds(self.method.reads, config.source_overrides)
+        self.rollouts = Rollouts(pair, task, slots, config, tgo)
         self.trained = {n: w for n, w in pair.student.named_parameters() if w.requires_grad}
         if not self.trained:
             raise ValueError("the student has no weight to train: all of them are frozen")
-        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=settings.lr, weight_decay=0.0)
-        self.moment, self.step = Moment(epochs=settings.epochs), 0
-        self.history = History(settings.method, probe=probe)
-        self.batches_per_epoch = math.ceil(len(task.train) / settings.batch_size)
-        self.total_steps = settings.epochs * self.batches_per_epoch
-        self.started = self.saved_at = time.monotonic()
-        self.fingerprint = fingerprint(pair, task, settings, hyper, tgo) if out else ""
-        self._restore()
-        self.started -= self.history.seconds
+        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=config.lr, weight_decay=0.0)
+        self.state, self.step, self.should_stop = TrainState(epochs=config.epochs), 0, False
+        self.batches_per_epoch = math.ceil(len(task.train) / config.batch_size)
+        self.total_steps = config.epochs * self.batches_per_epoch
+        self.history = History(config, self.method_kwargs, probe=probe)
+        self.callbacks: list[Callback] = []
+        self.started = time.monotonic()
 
-    def train(self, probe_every: int | None, callback, progress: bool) -> None:
-        probe_every = probe_every or max(1, self.batches_per_epoch // 4)
-        self._first_probe()
-        with tqdm(total=self.total_steps, initial=self.step, disable=not progress) as self.bar:
-            for epoch, indices in self._pending():
-                loss = self._optimise(epoch, indices)
+    def train(self, progress: bool = True) -> History:
+        """Make all steps that are left; the global random state stays as it is."""
+        bar = tqdm(total=self.total_steps, initial=self.step, disable=not progress)
+        with torch.random.fork_rng(), bar as self.bar:
+            for callback in self.callbacks:
+                callback.on_train_begin(self)
+            for epoch, indices in self._remaining_batches():
+                self._train_step(epoch, indices)
                 self.bar.update()
-                self._validate()
-                if self.step % probe_every == 0 or self.step == self.total_steps:
-                    self._probe(loss)
-                    if callback is not None and callback(self.history):
-                        break
-                if time.monotonic() - self.saved_at > SAVE_EVERY_SECONDS:
-                    self._save()
-        self._save()
+                for callback in self.callbacks:
+                    callback.on_step_end(self)
+                if self.should_stop:
+                    break
+        return self.history
 
-    def _pending(self) -> Iterator[tuple[int, list[int]]]:
+    def _remaining_batches(self) -> Iterator[tuple[int, list[int]]]:
         """The mini-batches still to do, an epoch's responses sampled before its first."""
         while self.step < self.total_steps:
             epoch, position = divmod(self.step, self.batches_per_epoch)
             if position == 0:
                 self.bar.set_description(f"{self.method.name}: sampling")
-                self._collect(epoch)
+                try:
+                    self.rollouts.collect(epoch)
+                except FloatingPointError as error:
+                    raise self.not_finite(error) from None
             self.bar.set_description(f"{self.method.name}: epoch {epoch + 1}")
             for indices in self.rollouts.batches(epoch)[position:]:
                 yield epoch, indices
-            self._save()
 
-    def _collect(self, epoch: int) -> None:
-        try:
-            self.rollouts.collect(epoch)
-        except FloatingPointError as error:
-            raise FloatingPointError(
-                f"step {self.step}: {error}; the last checkpoint stays"
-            ) from None
-
-    def _optimise(self, epoch: int, indices: list[int]) -> float:
-        """One step on one mini-batch, in `accumulate` parts that add up to the same gradient."""
-        torch.manual_seed(derive_seed(self.settings.seed, "step", self.step))  # for dropout
+    def _train_step(self, epoch: int, indices: list[int]) -> None:
+        """One step on one mini-batch: gradient, learning rate, clip, AdamW."""
+        torch.manual_seed(derive_seed(self.config.seed, "step", self.step))  # for dropout
         self.pair.student.train()
-        self.moment.epoch, self.moment.progress = epoch, self.step / self.total_steps
+        self.state.epoch, self.state.progress = epoch, self.step / self.total_steps
+        self.rollouts.prepare(epoch, self.step, indices, self.state.progress)
         self.optimizer.zero_grad()
-        self.rollouts.prepare(epoch, self.step, indices, self.moment.progress)
-        size = math.ceil(len(indices) / self.settings.accumulate)
-        total = 0.0
+        loss = self._backward(indices)
+        lr = self.config.lr * schedule(self.state.progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
+        if not torch.isfinite(norm):
+            raise self.not_finite(f"the gradient is {float(norm)} (prompts {indices[:4]} …)")
+        self.optimizer.step()
+        row = {"step": self.step, "epoch": epoch, "loss": loss, "lr": lr}
+        self.history.steps.append({**row, **self.state.log})
+        self.step += 1
+
+    def _backward(self, indices: list[int]) -> float:
+        """The mean loss and its gradient, in parts that add up to those of the whole mini-batch."""
+        size, total = math.ceil(len(indices) / self.config.gradient_accumulation_steps), 0.0
         for start in range(0, len(indices), size):
             part = indices[start : start + size]
-            losses = self.method(self.rollouts.score(part), self.moment, **self.hyper)
+            losses = self.method(self.rollouts.score(part), self.state, **self.method_kwargs)
             self._check_finite(losses, part)
             (losses.sum() / len(indices)).backward()
             total += float(losses.detach().sum()) / len(indices)
-        rate = self.settings.lr * schedule(self.moment.progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(
-                f"step {self.step}: the gradient is {float(norm)} (prompts {indices[:4]} …); the last "
-                "checkpoint stays"
-            )
-        self.optimizer.step()
-        self.history.steps.append(
-            {"step": self.step, "epoch": epoch, "loss": total, "lr": rate, **self.moment.log}
-        )
-        self.step += 1
         return total
 
     def _check_finite(self, losses: torch.Tensor, indices: list[int]) -> None:
         bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
         if bad:
-            example = self.task.train[indices[bad[0]]]
-            raise FloatingPointError(
-                f"step {self.step}: the loss of training prompt {indices[bad[0]]} is "
-                f"{losses[bad[0]].item()} ({example.prompt[:80]!r}); the last checkpoint stays"
-            )
+            index, value = indices[bad[0]], losses[bad[0]].item()
+            prompt = repr(self.task.train[index].prompt[:80])
+            raise self.not_finite(f"the loss of training prompt {index} is {value} ({prompt})")
 
-    def _validate(self) -> None:
-        """Twenty times a run, for DistiLLM's sampler alone: the NLL on the held-out teacher responses."""
-        if "replay" in self.rollouts.names and self.step % max(1, self.total_steps // 20) == 0:
-            probe = self.history.probe
-            loss = nll(self.pair.student, self.pair, probe.prompts, probe.tgo)
-            self.rollouts.replay.validate(loss)
-            self.moment.log["phi"] = self.rollouts.replay.phi
-
-    def _first_probe(self) -> None:
-        if self.history.probe is None:
-            seed = derive_seed(self.settings.seed, "probe")
-            sampling = {**self.settings.sampling, "seed": seed}
-            self.history.probe = make_probe(self.pair, self.task, **sampling)
-        if not self.history.probes:
-            self._validate()
-            self._probe()
-
-    def _probe(self, loss: float = math.nan) -> None:
-        """Measure both NLLs on the fixed held-out responses; show them on the progress bar."""
-        probe, student = self.history.probe, self.pair.student
-        nlls = {
-            "nll_teacher": nll(student, self.pair, probe.prompts, probe.tgo),
-            "nll_student": nll(student, self.pair, probe.prompts, probe.sgo),
-        }
-        self.history.probes.append({"step": self.step, **nlls})
-        self.history.seconds = time.monotonic() - self.started
-        if self.step:
-            self.bar.set_postfix(loss=f"{loss:.3f}", **{k: f"{v:.2f}" for k, v in nlls.items()})
-
-    # --- checkpoints --------------------------------------------------------------------------------
-    def _save(self) -> None:
-        self.saved_at = time.monotonic()
-        if self.out is None:
-            return
-        if not all(w.isfinite().all() for w in self.trained.values()):
-            raise FloatingPointError(
-                f"step {self.step}: a weight of the student is not finite; the last checkpoint stays"
-            )
-        state = {
-            "fingerprint": self.fingerprint,
-            "settings": {**asdict(self.settings), **{k: str(v) for k, v in self.hyper.items()}},
-            "student": {n: w.detach() for n, w in self.trained.items()},  # the rest is frozen
-            "optimizer": self.optimizer.state_dict(),
-            "moment": asdict(self.moment),
-            "history": {
-                "steps": self.history.steps,
-                "probes": self.history.probes,
-                "seconds": self.history.seconds,
-            },
-            "probe": self.history.probe.stored(),
-            "rollouts": self.rollouts.state(),
-            "step": self.step,
-        }
-        checkpoint.save(self.out / "checkpoints", self.step, state)
-
-    def _restore(self) -> None:
-        state = checkpoint.load_latest(self.out / "checkpoints") if self.out else None
-        if state is None:
-            return
-        check_same_run(self.out, state, self.fingerprint)
-        with torch.no_grad():
-            for name, weight in self.trained.items():
-                weight.copy_(state["student"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.moment, self.step = Moment(**state["moment"]), state["step"]
-        self.rollouts.restore(state["rollouts"])
-        probe = stored_probe(state["probe"], self.pair, self.task)
-        self.history = History(self.method.name, **state["history"], probe=probe)
+    def not_finite(self, what: object) -> FloatingPointError:
+        return FloatingPointError(f"step {self.step}: {what}; the last checkpoint stays")
 
 
 def schedule(progress: float, warmup: float = 0.05, decay: float = 0.3) -> float:

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 
 from minidistill import collapse, distill, load_pair, load_task
 from minidistill.batching import encode_prompt
+from minidistill.config import DistillConfig
 from minidistill.experiments.run_configs import DPKD_SWEEP
 from minidistill.generation import sample
-from minidistill.settings import Settings
-from minidistill.training import Run
+from minidistill.training import Trainer
 
 
 def fake_runs() -> list[dict]:
@@ -115,8 +115,8 @@ def test_first_losers_are_what_a_run_of_that_seed_trains_on():
     pair, task = load_pair("instruct"), load_task("instruct")
     task = replace(task, train=task.train[:8], test=task.test[:8])
     losers = collapse.first_losers(pair, task, seed=3)
-    run = Run(pair, task, Settings("dpkd", epochs=1, seed=3), {}, None, None, None)
-    run.train(None, None, progress=False)
+    run = Trainer(pair, task, DistillConfig("dpkd", epochs=1, seed=3))
+    run.train(progress=False)
     assert run.rollouts.responses["first_sgo"] == losers
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from minidistill import curation, plots
+from minidistill.config import DistillConfig
 from minidistill.experiments import contrasts
 from minidistill.generation import corrected, typical
-from minidistill.settings import Settings
 from minidistill.tasks import Task
 
 P, Q = torch.tensor(curation.TEACHER), torch.tensor(curation.STUDENT)
@@ -44,7 +44,7 @@ def test_every_source_is_written_and_read_by_both_models(shared_pair, task):
 
 def test_6_1_the_share_that_stays_is_counted_on_written_words_alone(shared_pair, task):
     few = Task("few", task.train[:4], task.test[:2], lambda prompt, text: 0.0)
-    how = Settings(max_new_tokens=6)
+    how = DistillConfig(max_new_tokens=6)
     drafts, taught = (curation.Written(shared_pair, few, name, how) for name in ("sgo", "tgo"))
     mixed = [taught.ids[0][:5], drafts.ids[1][:1], taught.ids[2][:2], drafts.ids[3][:3]]
     drafts.ids = mixed  # unequal lengths, so that there is padding, and words of either kind

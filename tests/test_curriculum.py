@@ -48,6 +48,24 @@ def test_7_1_adaptive_alpha_stays_within_its_bounds(gap, reference, alpha0):
     assert 0.01 <= alpha <= 0.1
 
 
+def test_7_1_a_tracker_gives_alpha0_in_the_first_epoch_and_then_follows_its_mean_gap():
+    tracker, gaps = C.AlphaTracker(), torch.tensor([[0.1, 0.3], [0.2, -0.2]])
+    for gap in gaps:
+        assert tracker.update(gap, epoch=0, alpha0=0.05).tolist() == pytest.approx([0.05, 0.05])
+    assert tracker.reference_gap == pytest.approx(0.1)
+    for epoch in (1, 2):
+        alpha = tracker.update(gaps[0], epoch, alpha0=0.05)
+        assert torch.equal(alpha, C.adaptive_alpha(gaps[0], tracker.reference_gap, 0.05))
+    assert tracker.reference_gap == pytest.approx(0.1)  # m is the first epoch's for good
+
+
+def test_7_1_a_saved_tracker_is_loaded_whole():
+    tracker, loaded = C.AlphaTracker(), C.AlphaTracker()
+    tracker.update(torch.tensor([0.1, 0.3]), epoch=0)
+    loaded.load_state_dict(tracker.state_dict())
+    assert loaded == tracker
+
+
 def test_7_2_exact_alpha_solves_its_equation():
     p = torch.tensor([0.5, 0.6, 0.9], dtype=torch.float64)
     q = torch.tensor([0.4, 0.3, 0.5], dtype=torch.float64)

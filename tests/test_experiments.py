@@ -16,12 +16,12 @@ import torch
 
 from minidistill import load_pair
 from minidistill.__main__ import app
+from minidistill.config import DistillConfig
 from minidistill.experiments import pretrain, tables
 from minidistill.experiments.logs import by_method, shipped_runs
 from minidistill.experiments.run_configs import ExperimentConfig
 from minidistill.experiments.runner import distill_and_evaluate, run_baselines
 from minidistill.runlog import read_log
-from minidistill.settings import Settings
 from minidistill.tasks import WORLDS, Task, load_task, write_examples
 
 README = Path(__file__).parents[1] / "README.md"
@@ -106,7 +106,7 @@ def fresh():
 def test_stopped_before_the_first_checkpoint_the_comparison_is_that_of_an_unbroken_run(
     tmp_path, monkeypatch
 ):
-    settings = Settings("kd", epochs=1, batch_size=6, max_new_tokens=12)
+    settings = DistillConfig("kd", epochs=1, batch_size=6, max_new_tokens=12)
     unbroken = distill_and_evaluate(*fresh(), settings, {}, tmp_path / "a")
     with monkeypatch.context() as patch:
         patch.setattr("minidistill.experiments.runner.distill", Mock(side_effect=KeyboardInterrupt))
@@ -119,7 +119,7 @@ def test_stopped_before_the_first_checkpoint_the_comparison_is_that_of_an_unbrok
 
 
 def test_a_folder_of_another_run_is_refused_and_kept(tmp_path):
-    settings = Settings("kd", epochs=1, batch_size=6, max_new_tokens=12)
+    settings = DistillConfig("kd", epochs=1, batch_size=6, max_new_tokens=12)
     distill_and_evaluate(*fresh(), settings, {}, tmp_path)
     kept = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     pair, task = fresh()

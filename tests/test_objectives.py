@@ -1,5 +1,6 @@
 """Every method against its formula, written out token by token in probability space."""
 
+import copy
 import inspect
 import math
 
@@ -10,7 +11,8 @@ from scipy.special import rel_entr
 
 from minidistill import distill
 from minidistill import divergences as D
-from minidistill.objectives import METHODS, Moment, get_method, method
+from minidistill.curriculum import AlphaTracker
+from minidistill.objectives import METHODS, TrainState, get_method, method
 from minidistill.scoring import Scored
 
 NAMES = [
@@ -137,7 +139,7 @@ def name_in(case):
 @pytest.mark.parametrize("case", ORACLES)
 def test_a_method_equals_its_formula(case, sources):
     settings, oracle = ORACLES[case]
-    loss = get_method(name_in(case))(sources, Moment(), **settings)
+    loss = get_method(name_in(case))(sources, TrainState(), **settings)
     assert loss.shape == (3,)
     np.testing.assert_allclose(loss.detach().numpy(), oracle(sources), rtol=1e-10)
 
@@ -151,7 +153,9 @@ def test_every_method_has_an_oracle():
 def test_a_method_reads_only_what_it_says_and_padding_leaks_nothing(name, sources):
     # NaN stands in the padding of every teacher, so any leak would show.
     chosen = get_method(name)
-    loss = chosen({s: sources[s] for s in chosen.reads}, Moment(epoch=1, gaps=gaps(0.1, 0.1)))
+    loss = chosen(
+        {s: sources[s] for s in chosen.reads}, TrainState(epoch=1, trackers=trackers(0.1, 0.1))
+    )
     loss.sum().backward()
     for key, y in sources.items():
         gradient = y.logits_q.grad
@@ -167,7 +171,7 @@ def test_hard_labels_never_run_the_teacher(name, sources):
 
     for y in sources.values():
         y._teacher = teacher
-    assert torch.isfinite(get_method(name)(sources, Moment())).all()
+    assert torch.isfinite(get_method(name)(sources, TrainState())).all()
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("sft", "seqkd")])
@@ -186,7 +190,7 @@ def test_the_teacher_receives_no_gradient(name):
             ("tgo", "sgo", "first_sgo", "speculative", "replay", "chosen", "rejected")
         )
     }
-    get_method(name)(sources, Moment()).sum().backward()
+    get_method(name)(sources, TrainState()).sum().backward()
     assert all(w.grad is None for w in weights.values())
     assert any(y.logits_q.grad is not None for y in sources.values())
 
@@ -195,7 +199,7 @@ def test_the_teacher_receives_no_gradient(name):
 def test_4_1_dpkd_gradient_is_the_sigmoid_weight_times_the_difference(sources):
     # −λ σ(−λΔ) (∇ log q(y_t) − ∇ log q(y_s)): the teacher enters through the weight alone.
     lam, (tgo, sgo) = 0.5, (sources["tgo"], sources["first_sgo"])
-    loss = get_method("dpkd")(sources, Moment(), lam=lam)
+    loss = get_method("dpkd")(sources, TrainState(), lam=lam)
     found = torch.autograd.grad(loss.sum(), [tgo.logits_q, sgo.logits_q], retain_graph=True)
     ratios = [y.sum(y.token_log_q - y.token_log_p) for y in (tgo, sgo)]
     weight = lam * torch.sigmoid(-lam * (ratios[0] - ratios[1])).detach()
@@ -211,20 +215,22 @@ def test_4_1_dpkd_gains_without_end_by_lowering_the_students_own_responses(sourc
         lower = sgo.log_q.detach().clone()
         lower.scatter_add_(-1, sgo.labels.unsqueeze(-1), torch.full_like(lower[..., :1], -shift))
         moved = Scored(sgo.labels, sgo.mask, lower, lambda: sgo.log_p)
-        losses.append(get_method("dpkd")({**sources, "first_sgo": moved}, Moment()).mean().item())
+        losses.append(
+            get_method("dpkd")({**sources, "first_sgo": moved}, TrainState()).mean().item()
+        )
     assert losses[0] > losses[1] > losses[2] >= 0
 
 
 @pytest.mark.parametrize("lam", [0.0, math.nan])
 def test_dpkd_refuses_a_lambda_that_is_not_positive(sources, lam):
     with pytest.raises(ValueError, match=f"lam must be positive, but got {lam}"):
-        get_method("dpkd")(sources, Moment(), lam=lam)
+        get_method("dpkd")(sources, TrainState(), lam=lam)
 
 
 # --- DistiLLM-2 ---------------------------------------------------------------------------------------
-def gaps(tgo, sgo, count=10):
-    """Gap sums of a first epoch whose means are `tgo` and `sgo`."""
-    return {"tgo": [tgo * count, count], "sgo": [sgo * count, count]}
+def trackers(tgo, sgo, count=10):
+    """What a first epoch leaves whose mean gaps are `tgo` and `sgo`."""
+    return {"tgo": AlphaTracker(tgo * count, count), "sgo": AlphaTracker(sgo * count, count)}
 
 
 def confidences(y):
@@ -265,33 +271,45 @@ def means_between(s):
 def test_8_1_7_1_in_later_epochs_alpha_follows_each_samples_own_gap(name, contrastive):
     s = contrastive
     m_t, m_s = means_between(s)
-    at = Moment(epoch=1, progress=0.25, gaps=gaps(m_t, m_s))
-    loss = get_method(name)(s, at).detach().numpy()
+    state = TrainState(epoch=1, progress=0.25, trackers=trackers(m_t, m_s))
+    loss = get_method(name)(s, state).detach().numpy()
     (p_t, q_t), (p_s, q_s) = confidences(s["tgo"]), confidences(s["sgo"])
     alpha_t, alpha_s = alpha_of(p_t - q_t, m_t, 0.1), alpha_of(q_s - p_s, m_s, 0.1)
     assert 0.01 < alpha_t.max() < 0.1
     assert 0.01 < alpha_s.max() < 0.1
     beta = 0.625 if name == "distillm2" else 0.5
     np.testing.assert_allclose(loss, contrast(s, alpha_t, alpha_s, beta), rtol=1e-6)
-    assert at.log["alpha_tgo"] == pytest.approx(alpha_t.mean())
-    assert at.log["alpha_sgo"] == pytest.approx(alpha_s.mean())
-    assert at.log["beta"] == beta
+    assert state.log["alpha_tgo"] == pytest.approx(alpha_t.mean())
+    assert state.log["alpha_sgo"] == pytest.approx(alpha_s.mean())
+    assert state.log["beta"] == beta
 
 
 def test_8_1_7_1_the_first_epoch_keeps_alpha0_and_measures_the_mean_gap(contrastive):
-    s, at = contrastive, Moment(epoch=0)
-    loss = get_method("distillm2")(s, at, alpha0=0.05)
+    s, state = contrastive, TrainState(epoch=0)
+    loss = get_method("distillm2")(s, state, alpha0=0.05)
     np.testing.assert_allclose(
         loss.detach().numpy(), contrast(s, [0.05] * 3, [0.05] * 3, 0.5), rtol=1e-6
     )
     (p_t, q_t), (p_s, q_s) = confidences(s["tgo"]), confidences(s["sgo"])
-    assert at.gaps["tgo"] == pytest.approx([(p_t - q_t).sum(), 3])
-    assert at.gaps["sgo"] == pytest.approx([(q_s - p_s).sum(), 3])
-    get_method("distillm2")(s, at)
-    assert at.gaps["tgo"] == pytest.approx([2 * (p_t - q_t).sum(), 6])
-    at.epoch = 1
-    get_method("distillm2")(s, at)
-    assert at.gaps["tgo"][1] == 6
+    assert state.trackers["tgo"].reference_gap == pytest.approx((p_t - q_t).mean())
+    assert state.trackers["sgo"].reference_gap == pytest.approx((q_s - p_s).mean())
+    get_method("distillm2")(s, state)
+    assert state.trackers["tgo"].count == 6
+    assert state.trackers["tgo"].gap_sum == pytest.approx(2 * (p_t - q_t).sum())
+    state.epoch = 1
+    get_method("distillm2")(s, state)
+    assert state.trackers["tgo"].count == 6
+
+
+def test_8_1_a_state_that_was_saved_goes_on_as_if_it_had_not_been(contrastive):
+    state, loaded = TrainState(epochs=2, progress=0.25), TrainState()
+    get_method("distillm2")(contrastive, state)
+    loaded.load_state_dict(copy.deepcopy(state.state_dict()))
+    assert loaded == state
+    for each in (state, loaded):
+        each.epoch = 1
+    losses = [get_method("distillm2")(contrastive, each) for each in (state, loaded)]
+    assert torch.equal(*losses)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +325,7 @@ def test_8_1_7_1_the_first_epoch_keeps_alpha0_and_measures_the_mean_gap(contrast
 def test_8_1_7_3_beta_weighs_the_push_down_and_follows_its_schedule(
     contrastive, name, progress, beta0, beta
 ):
-    loss = get_method(name)(contrastive, Moment(progress=progress), beta0=beta0)
+    loss = get_method(name)(contrastive, TrainState(progress=progress), beta0=beta0)
     np.testing.assert_allclose(
         loss.detach().numpy(), contrast(contrastive, [0.1] * 3, [0.1] * 3, beta), rtol=1e-6
     )
@@ -320,17 +338,17 @@ def test_8_1_7_3_beta_weighs_the_push_down_and_follows_its_schedule(
 def test_7_4_the_papers_beta_counts_epochs_and_the_share_of_this_one(
     contrastive, epoch, progress, beta
 ):
-    at = Moment(epoch=epoch, epochs=4, progress=progress)
-    loss = get_method("distillm2_paper_beta")(contrastive, at)
+    state = TrainState(epoch=epoch, epochs=4, progress=progress)
+    loss = get_method("distillm2_paper_beta")(contrastive, state)
     wanted = contrast(contrastive, [0.1] * 3, [0.1] * 3, min(1.0, beta))
     np.testing.assert_allclose(loss.detach().numpy(), wanted, rtol=1e-6)
-    assert at.log["beta"] == pytest.approx(min(1.0, beta))
+    assert state.log["beta"] == pytest.approx(min(1.0, beta))
 
 
 @pytest.mark.parametrize(("epoch", "alpha"), [(0, 0.3), (1, 0.2), (2, 0.2), (7, 0.2)])
 def test_an_alpha_for_each_epoch_and_the_last_one_from_then_on(contrastive, epoch, alpha):
-    loss = get_method("cald_by_epoch")(contrastive, Moment(epoch=epoch), alphas=[0.3, 0.2])
-    wanted = get_method("cald")(contrastive, Moment(), alpha=alpha)
+    loss = get_method("cald_by_epoch")(contrastive, TrainState(epoch=epoch), alphas=[0.3, 0.2])
+    wanted = get_method("cald")(contrastive, TrainState(), alpha=alpha)
     torch.testing.assert_close(loss, wanted)
 
 
@@ -341,8 +359,8 @@ def test_alphas_by_epoch_that_cannot_be_are_refused_before_anything_runs(bad):
 
 
 def test_8_1_without_alpha_nothing_depends_on_the_gaps(contrastive):
-    at = Moment(epoch=2, gaps=gaps(*means_between(contrastive)))
-    loss = get_method("distillm2_no_alpha")(contrastive, at, alpha0=0.2)
+    state = TrainState(epoch=2, trackers=trackers(*means_between(contrastive)))
+    loss = get_method("distillm2_no_alpha")(contrastive, state, alpha0=0.2)
     np.testing.assert_allclose(
         loss.detach().numpy(), contrast(contrastive, [0.2] * 3, [0.2] * 3, 0.5), rtol=1e-6
     )
@@ -359,7 +377,7 @@ def test_3_7_5_1_8_1_the_gradient_flows_through_the_student_inside_both_mixtures
 
     scale = 0.25 if name == "distillm2" else 0.5  # beta is one half at the start
     expected = scale * (in_probabilities(tgo, name == "distillm") + in_probabilities(sgo, True))
-    loss = get_method(name)({**contrastive, "replay": sgo}, Moment()).sum()
+    loss = get_method(name)({**contrastive, "replay": sgo}, TrainState()).sum()
     for y in (tgo, sgo):
         (found,) = torch.autograd.grad(loss, y.log_q, retain_graph=True)
         (wanted,) = torch.autograd.grad(expected, y.log_q, retain_graph=True)
@@ -367,8 +385,8 @@ def test_3_7_5_1_8_1_the_gradient_flows_through_the_student_inside_both_mixtures
 
 
 def test_8_1_at_the_start_distillm2_is_half_of_cald(contrastive):
-    halves = get_method("distillm2")(contrastive, Moment())
-    torch.testing.assert_close(2 * halves, get_method("cald")(contrastive, Moment()))
+    halves = get_method("distillm2")(contrastive, TrainState())
+    torch.testing.assert_close(2 * halves, get_method("cald")(contrastive, TrainState()))
 
 
 # --- settings and names -------------------------------------------------------------------------------
@@ -383,7 +401,7 @@ def test_8_1_at_the_start_distillm2_is_half_of_cald(contrastive):
 )
 def test_a_weight_out_of_range_is_refused_by_the_name_it_was_given(sources, name, setting, bad):
     with pytest.raises(ValueError, match=rf"{setting} must lie in \[0, 1\], but got {bad}"):
-        get_method(name)(sources, Moment(), **{setting: bad})
+        get_method(name)(sources, TrainState(), **{setting: bad})
 
 
 def test_an_unknown_method_names_the_nearest_and_lists_all():

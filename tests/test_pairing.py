@@ -5,11 +5,11 @@ import torch
 
 from minidistill import divergences as D
 from minidistill import objectives, pairing, plots
+from minidistill.config import DistillConfig
 from minidistill.experiments import run_configs
 from minidistill.experiments.logs import shipped_runs
 from minidistill.experiments.run_configs import ALPHAS, BETAS
 from minidistill.scoring import Scored
-from minidistill.settings import Settings
 from minidistill.tasks import Task
 
 
@@ -52,7 +52,7 @@ def test_gaps_are_those_of_written_tokens_in_order(responses):
 
 def test_both_models_read_both_kinds_of_responses(shared_pair, task):
     few = Task("few", task.train[:3], task.test[:2], task.grade)
-    both = pairing.read_both(shared_pair, few, Settings(max_new_tokens=4))
+    both = pairing.read_both(shared_pair, few, DistillConfig(max_new_tokens=4))
     assert set(both) == {"tgo", "sgo"}
     assert not torch.equal(both["tgo"].log_p[:, :1], both["tgo"].log_q[:, :1])
 

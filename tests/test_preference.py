@@ -20,7 +20,7 @@ from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.run_configs import DPO_BETAS, ExperimentConfig, Run, RunConfig
 from minidistill.experiments.runner import finished_run, run_one
 from minidistill.judging import LLMJudge, RuleJudge
-from minidistill.objectives import Moment, get_method
+from minidistill.objectives import TrainState, get_method
 from minidistill.runlog import read_log
 from minidistill.scoring import Scored, collate, response_log_probs
 from minidistill.stats import bootstrap_interval
@@ -49,7 +49,7 @@ def response(seed, lengths=(4, 2, 1), vocab=5, same=False):
 
 
 def loss_of(chosen, rejected, **settings):
-    return dpo({"chosen": chosen, "rejected": rejected}, Moment(), **settings)
+    return dpo({"chosen": chosen, "rejected": rejected}, TrainState(), **settings)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_4_1_10_1_dpkd_is_dpo_with_the_teacher_as_reference():
     for name, slots in (("dpo", ("chosen", "rejected")), ("dpkd", ("tgo", "first_sgo"))):
         both = response(0), response(1, (1, 3, 2))
         weight = {"dpo": {"beta": 0.3}, "dpkd": {"lam": 0.3}}[name]
-        loss = get_method(name)(dict(zip(slots, both, strict=True)), Moment(), **weight)
+        loss = get_method(name)(dict(zip(slots, both, strict=True)), TrainState(), **weight)
         loss.sum().backward()
         found.append([loss, *(y.logits.grad for y in both)])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

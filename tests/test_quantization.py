@@ -14,10 +14,11 @@ from minidistill.applications import healing, packed
 from minidistill.applications import quantization as Q
 from minidistill.applications.libraries import LIBRARIES, break_model, nf4
 from minidistill.batching import encode_prompt, encode_references
+from minidistill.checkpoint import fingerprint
+from minidistill.config import DistillConfig
 from minidistill.evaluation import nll
 from minidistill.generation import sample
 from minidistill.models import make_pair, tiny_model
-from minidistill.settings import Settings, fingerprint
 from minidistill.storage import stored_bytes
 from tests.conftest import build_pair
 
@@ -413,7 +414,7 @@ def test_healing_moves_the_adapters_and_nothing_else(tokenizer, task, library):
     before = state(pair.student) if ours else {}
     start = {n: w.clone() for n, w in pair.student.named_parameters() if w.requires_grad}
     history = distill(pair, task, "kd", **QUICK)
-    assert history.probes[-1]["nll_teacher"] < history.probes[0]["nll_teacher"]
+    assert history.evals[-1]["nll_teacher"] < history.evals[0]["nll_teacher"]
     after = dict(pair.student.named_parameters())
     assert all(not torch.equal(start[n], after[n]) for n in trained)
     with torch.no_grad():
@@ -454,7 +455,7 @@ def test_a_stopped_healing_resumes_to_the_bits_of_an_unbroken_one(
     distill(stopped, task, "distillm2", out=tmp_path, callback=lambda h: len(h.steps) == 4, **how)
     history = distill(resumed, task, "distillm2", out=tmp_path, **how)
     expected = distill(unbroken, task, "distillm2", **how)
-    assert (history.steps, history.probes) == (expected.steps, expected.probes)
+    assert (history.steps, history.evals) == (expected.steps, expected.evals)
     for ours, wanted in zip(
         resumed.student.parameters(), unbroken.student.parameters(), strict=True
     ):
@@ -479,7 +480,7 @@ def test_a_student_whose_weights_are_all_frozen_is_refused(tokenizer, task):
 def test_runs_of_other_bits_know_each_other(tokenizer, task):
     def print_of(bits, library="minidistill"):
         pair = healing.broken_pair(build_pair(tokenizer), bits, 32, rank=4, library=library)
-        return fingerprint(pair, task, Settings(), {})
+        return fingerprint(pair, task, DistillConfig(), {})
 
     assert print_of(2) == print_of(2)
     assert len({print_of(2), print_of(3), print_of(2, "torchao"), print_of(3, "torchao")}) == 4

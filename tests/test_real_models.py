@@ -51,9 +51,9 @@ def test_a_few_steps_bring_a_pruned_student_closer(teacher, tmp_path, method):
     task = type(task)(task.name, short[:12], short[12:16])
     how = {"max_new_tokens": 12, "temperature": 0.8}
     history = distill(pair, task, method, epochs=2, batch_size=4, lr=5e-4, progress=False, **how)
-    assert history.probes[-1]["nll_teacher"] < history.probes[0]["nll_teacher"] - 1
+    assert history.evals[-1]["nll_teacher"] < history.evals[0]["nll_teacher"] - 1
     scores = evaluate(pair, task, history.probe, max_new_tokens=12)
-    assert scores.nll_teacher == pytest.approx(history.probes[-1]["nll_teacher"], rel=1e-4)
+    assert scores.nll_teacher == pytest.approx(history.evals[-1]["nll_teacher"], rel=1e-4)
     assert scores.accuracy is None
 
 

@@ -6,18 +6,21 @@ import pytest
 import torch
 
 from minidistill import load_pair, load_task, sampler
+from minidistill.config import DistillConfig
+from minidistill.evaluation import NLLProbe
 from minidistill.experiments.logs import shipped_runs
-from minidistill.settings import Settings
-from minidistill.training import Run
+from minidistill.sources import UpdatePhi
+from minidistill.training import Trainer
 
 
 def test_3_9_the_replayed_sampler_counts_what_a_real_run_counted():
     task = load_task("instruct")
     task = replace(task, train=task.train[:48], test=task.test[:16])
-    settings = Settings("distillm", epochs=5, batch_size=8, max_new_tokens=6, seed=3)
-    run = Run(load_pair("instruct"), task, settings, {}, None, None, None)
+    config = DistillConfig("distillm", epochs=5, batch_size=8, max_new_tokens=6, seed=3)
+    run = Trainer(load_pair("instruct"), task, config)
+    run.callbacks = [NLLProbe(every=1), UpdatePhi()]
     run.rollouts.replay.capacity = 40
-    run.train(1, None, progress=False)
+    run.train(progress=False)
     phi = [step["phi"] for step in run.history.steps]
     kinds = sampler.served(phi, seed=3, capacity=40)
     counts = {kind: kinds.count(kind) for kind in sampler.SERVED if kind in kinds}

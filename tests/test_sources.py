@@ -7,10 +7,10 @@ import torch
 
 from minidistill import distill, sources
 from minidistill.batching import encode_references
+from minidistill.config import DistillConfig
 from minidistill.evaluation import make_probe
 from minidistill.generation import decode
 from minidistill.rollouts import Rollouts
-from minidistill.settings import Settings
 from minidistill.sources import SOURCES, Replay, Request, feeds
 from minidistill.tasks import Preference, Task
 from tests.conftest import build_pair
@@ -29,7 +29,7 @@ def few(task):
 
 def rollouts(pair, few, slots, **settings):
     return Rollouts(
-        pair, few, slots, Settings(**{"max_new_tokens": 4, "batch_size": 4, **settings})
+        pair, few, slots, DistillConfig(**{"max_new_tokens": 4, "batch_size": 4, **settings})
     )
 
 
@@ -52,16 +52,17 @@ def test_a_slot_or_a_source_that_is_not_there_is_named(feed, says, pair, few):
 
 
 @pytest.mark.parametrize("feed", [{"sgo": "tgo"}, {"tgo": "referense"}])
-def test_settings_alone_refuse_such_a_feed(feed):
+def test_a_config_alone_refuses_such_a_feed(feed):
     """So that a grid of arms is refused when it is written down, not after an hour."""
     with pytest.raises(ValueError, match="no slot|unknown source"):
-        Settings("kd", feed=feed)
+        DistillConfig("kd", source_overrides=feed)
 
 
 def test_fed_with_the_other_slots_responses_a_method_reads_exactly_those(pair, few):
     """SKL on student-generated outputs is ImitKD at alpha = 0: the same numbers to the bit."""
     imitkd = distill(build_pair(pair.tokenizer), few, "imitkd", **QUICK)
     fed = distill(build_pair(pair.tokenizer), few, "skl", feed={"tgo": "sgo"}, alpha=0.0, **QUICK)
+    assert fed.config.source_overrides == {"tgo": "sgo"}
     assert [s["loss"] for s in fed.steps] == [s["loss"] for s in imitkd.steps]
 
 

@@ -7,7 +7,7 @@ from minidistill import divergences as D
 from minidistill import load_pair, load_task, tokens
 from minidistill.batching import encode_prompt, encode_response
 from minidistill.generation import sample
-from minidistill.objectives import METHODS, Moment
+from minidistill.objectives import METHODS, TrainState
 from minidistill.scoring import Scored
 
 
@@ -53,12 +53,12 @@ def hard(y):
 
 def test_3_2_sft_and_3_3_seqkd_are_hard_labels_on_two_sources(scored):
     for name, source in (("sft", "reference"), ("seqkd", "tgo")):
-        torch.testing.assert_close(METHODS[name](scored, Moment()), hard(scored[source]))
+        torch.testing.assert_close(METHODS[name](scored, TrainState()), hard(scored[source]))
 
 
 def test_3_4_3_5_3_8_are_one_kl_on_three_sources(scored):
     for name, source in (("kd", "tgo"), ("imitkd", "sgo"), ("speculative_kd", "speculative")):
-        torch.testing.assert_close(METHODS[name](scored, Moment()), kl(scored[source]))
+        torch.testing.assert_close(METHODS[name](scored, TrainState()), kl(scored[source]))
 
 
 def test_3_6_gkd_is_the_mean_of_two_jsd_with_nine_tenths_on_the_teacher(scored):
@@ -68,7 +68,7 @@ def test_3_6_gkd_is_the_mean_of_two_jsd_with_nine_tenths_on_the_teacher(scored):
         return mean(0.9 * of(y.log_p) + 0.1 * of(y.log_q))
 
     wanted = (jsd(scored["tgo"]) + jsd(scored["sgo"])) / 2
-    torch.testing.assert_close(METHODS["gkd"](scored, Moment()), wanted)
+    torch.testing.assert_close(METHODS["gkd"](scored, TrainState()), wanted)
 
 
 @pytest.mark.parametrize(

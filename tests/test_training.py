@@ -1,22 +1,25 @@
 """The loop: what it computes, what it leaves alone, what survives a kill."""
 
 import copy
+import inspect
 import math
 import os
 import random
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
-from minidistill import checkpoint, distill, training
+from minidistill import __main__, checkpoint, distill, training
+from minidistill.config import DistillConfig
 from minidistill.evaluation import make_probe
 from minidistill.objectives import METHODS, method
 from minidistill.tasks import Preference, Task
-from minidistill.training import schedule
+from minidistill.training import Trainer, schedule
 from tests.conftest import build_pair
 
 QUICK = {"epochs": 1, "batch_size": 16, "max_new_tokens": 4, "progress": False}
@@ -65,9 +68,9 @@ def test_accumulated_parts_add_up_to_the_whole_batch(tokenizer, task, monkeypatc
     # Plain gradient descent, for Adam would blow rounding up where a gradient is almost zero.
     monkeypatch.setattr(torch.optim, "AdamW", lambda w, lr, **_: torch.optim.SGD(w, lr=lr))
     runs = []
-    for accumulate in (1, 3):
+    for parts_per_step in (1, 3):
         pair = build_pair(tokenizer)
-        how = {**QUICK, "epochs": 2, "lr": 0.1, "accumulate": accumulate}
+        how = {**QUICK, "epochs": 2, "lr": 0.1, "gradient_accumulation_steps": parts_per_step}
         runs.append((distill(pair, task, name, **how), weights_of(pair.student)))
     (whole, weights), (parts, others) = runs
     start = build_pair(tokenizer).student.state_dict()
@@ -116,7 +119,7 @@ def test_a_killed_run_resumes_to_the_bits_of_an_unbroken_one(tokenizer, task, tm
     expected = distill(unbroken, task, **RESUMABLE)
     assert same(weights_of(resumed.student), weights_of(unbroken.student))
     assert history.steps == expected.steps
-    assert history.probes == expected.probes
+    assert history.evals == expected.evals
     assert history.probe == expected.probe
 
 
@@ -131,7 +134,7 @@ def test_a_run_stopped_within_an_epoch_resumes_to_the_same_bits(tokenizer, task,
     history = distill(fresh, task, name, out=tmp_path, **RESUMABLE)
     expected = distill(unbroken, task, name, **RESUMABLE)
     assert same(weights_of(fresh.student), weights_of(unbroken.student))
-    assert (history.steps, history.probes) == (expected.steps, expected.probes)
+    assert (history.steps, history.evals) == (expected.steps, expected.evals)
 
 
 def test_a_finished_run_is_not_trained_again(tokenizer, few, tmp_path):
@@ -139,7 +142,7 @@ def test_a_finished_run_is_not_trained_again(tokenizer, few, tmp_path):
     history = distill(pair, few, "kd", out=tmp_path, **QUICK)
     repeated = distill(again, few, "kd", out=tmp_path, **QUICK)
     assert repeated.steps == history.steps
-    assert repeated.probes == history.probes
+    assert repeated.evals == history.evals
     assert same(weights_of(again.student), weights_of(pair.student))
 
 
@@ -181,7 +184,7 @@ def test_a_damaged_newest_checkpoint_costs_an_epoch_and_not_the_result(
 
 
 def test_checkpoints_within_an_epoch_are_saved_by_the_clock(pair, few, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", -1)
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY_SECONDS", -1)
     saved = []
     monkeypatch.setattr(checkpoint, "save", lambda folder, step, state: saved.append(step))
     distill(pair, few, "kd", out=tmp_path, **{**QUICK, "batch_size": 2})
@@ -339,7 +342,7 @@ def test_the_students_first_responses_are_those_of_the_student_before_training(
     def spy(self, epoch):
         real(self, epoch)
         asked.append(copy.deepcopy(self.responses["first_sgo"]))
-        fresh = training.Rollouts(pair, few, {"sgo": "sgo"}, self.settings)
+        fresh = training.Rollouts(pair, few, {"sgo": "sgo"}, self.config)
         real(fresh, 0)
         asked.append(fresh.responses["sgo"])
 
@@ -352,10 +355,15 @@ def test_the_students_first_responses_are_those_of_the_student_before_training(
 # --- the record ---------------------------------------------------------------------------------------
 def test_the_history_holds_every_step_and_a_probe_at_each_interval(pair, task):
     history = distill(pair, task, probe_every=2, **{**QUICK, "epochs": 2})
-    assert history.method == "distillm2"
+    assert (history.config.method, history.config.epochs, history.config.seed) == (
+        "distillm2",
+        2,
+        0,
+    )
+    assert history.method_kwargs == {}
     assert [(s["step"], s["epoch"]) for s in history.steps] == [(i, i // 3) for i in range(6)]
-    assert [p["step"] for p in history.probes] == [0, 2, 4, 6]
-    assert all(0 < p[k] < 20 for p in history.probes for k in ("nll_teacher", "nll_student"))
+    assert [p["step"] for p in history.evals] == [0, 2, 4, 6]
+    assert all(0 < p[k] < 20 for p in history.evals for k in ("nll_teacher", "nll_student"))
     assert [s["beta"] for s in history.steps] == pytest.approx(
         [0.5 + 0.25 * min(1, 2 * i / 6) for i in range(6)]
     )
@@ -374,6 +382,36 @@ def test_a_callback_that_returns_true_stops(pair, task):
     assert len(history.steps) == 2
 
 
+def test_a_callback_of_the_loop_is_called_at_the_start_and_after_each_step_until_it_stops(
+    pair, task
+):
+    class Count:
+        seen = []
+
+        def on_train_begin(self, trainer):
+            self.seen.append(("begin", trainer.step))
+
+        def on_step_end(self, trainer):
+            self.seen.append(("end", trainer.step))
+            trainer.should_stop = trainer.step == 2
+
+    config = DistillConfig("kd", epochs=2, batch_size=16, max_new_tokens=4)
+    trainer = Trainer(pair, task, config)
+    trainer.callbacks = [Count()]
+    history = trainer.train(progress=False)
+    assert Count.seen == [("begin", 0), ("end", 1), ("end", 2)]
+    assert len(history.steps) == 2
+    assert history.config is config
+
+
+def test_distill_and_its_command_have_the_defaults_of_the_config():
+    for function in (distill, __main__.distill):
+        parameters = inspect.signature(function).parameters
+        for setting in fields(DistillConfig):
+            if setting.name != "source_overrides":
+                assert parameters[setting.name].default == setting.default, setting.name
+
+
 def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
     assert schedule(0.0) == pytest.approx(0.02)
     assert schedule(0.02) < schedule(0.04) < schedule(0.05)
@@ -386,11 +424,15 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
 @pytest.mark.parametrize(
     ("setting", "bad"),
     [
-        *((name, bad) for name in ("epochs", "batch_size", "accumulate") for bad in (0, 1.5)),
-        *(("lr", bad) for bad in (0.0, math.inf)),
-        *(("temperature", bad) for bad in (-1.0, math.nan)),
-        *(("top_p", bad) for bad in (0.0, 1.5)),
-        *(("epsilon", bad) for bad in (-0.1, math.nan)),
+        *(
+            (name, bad)
+            for name in ("epochs", "batch_size", "gradient_accumulation_steps")
+            for bad in (0, -1, 1.5)
+        ),
+        *(("lr", bad) for bad in (0.0, -1e-3, math.nan, math.inf)),
+        *(("temperature", bad) for bad in (0.0, -1.0, math.nan, math.inf)),
+        *(("top_p", bad) for bad in (0.0, 1.5, math.nan)),
+        *(("epsilon", bad) for bad in (-0.1, 1.5, math.nan)),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_name_and_value(shared_pair, few, setting, bad):

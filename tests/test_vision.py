@@ -13,7 +13,9 @@ import torch
 from minidistill import distill, evaluate
 from minidistill.applications import vision
 from minidistill.batching import encode_prompt, encode_response
-from minidistill.evaluation import make_probe, nll, stored_probe
+from minidistill.checkpoint import fingerprint
+from minidistill.config import DistillConfig
+from minidistill.evaluation import HeldOutResponses, make_probe, nll
 from minidistill.experiments.runner import distill_and_evaluate
 from minidistill.eyes import Prompt, at_once, check_same_eyes
 from minidistill.generation import longer, sample, speculative_drafts, typical
@@ -22,7 +24,6 @@ from minidistill.models import load_model, make_pair, prune_layers, solo, word_t
 from minidistill.objectives import METHODS
 from minidistill.rollouts import Rollouts
 from minidistill.scoring import collate, response_log_probs
-from minidistill.settings import Settings, fingerprint
 from minidistill.tasks import (
     Example,
     Task,
@@ -187,7 +188,7 @@ def test_the_split_goes_by_picture():
 
 def test_the_fingerprint_of_a_run_sees_the_picture(shared, task, tmp_path):
     def of(example):
-        return fingerprint(shared, replace(task, train=[example]), Settings("kd"), {})
+        return fingerprint(shared, replace(task, train=[example]), DistillConfig("kd"), {})
 
     first = task.train[0]
     other = Example(Seen(first.prompt, SCENE), first.references)
@@ -445,7 +446,7 @@ def test_what_a_model_says_depends_on_the_picture_and_only_on_its_own(shared, ta
 
 def test_each_source_is_written_and_scored_with_its_own_picture(pair, task):
     """The teacher's cache, the student's pass over both sources, and what each says alone agree."""
-    settings = Settings("distillm2", **{k: v for k, v in QUICK.items() if k != "progress"})
+    settings = DistillConfig("distillm2", **{k: v for k, v in QUICK.items() if k != "progress"})
     rollouts = Rollouts(pair, task, {"tgo": "tgo", "sgo": "sgo"}, settings)
     rollouts.collect(0)
     picked = [3, 0, 6]
@@ -562,24 +563,24 @@ def test_a_stopped_run_resumes_with_its_pictures_to_the_same_bits(processor, tas
             )
             pair = build(processor)
         history = distill(pair, task, "distillm2", **how)
-        runs[name] = pair.student.state_dict(), [p["nll_teacher"] for p in history.probes][-1]
+        runs[name] = pair.student.state_dict(), [p["nll_teacher"] for p in history.evals][-1]
     assert runs["whole"][1] == runs["halves"][1]
     assert all(torch.equal(runs["whole"][0][k], runs["halves"][0][k]) for k in runs["whole"][0])
 
 
 def test_a_probe_is_stored_as_ids_and_gets_its_pictures_back(shared, task):
     probe = make_probe(shared, task, max_new_tokens=5)
-    stored = json.loads(json.dumps(probe.stored()))
-    again = stored_probe(stored, shared, task)
+    stored = json.loads(json.dumps(probe.to_dict()))
+    again = HeldOutResponses.from_dict(stored, shared, task)
     assert [[*x] for x in again.prompts] == [[*x] for x in probe.prompts]
     values = [nll(shared.student, shared, p.prompts, p.tgo) for p in (probe, again)]
     assert values[0] == values[1]
     with pytest.raises(ValueError, match="held-out prompts are others"):
-        stored_probe(stored, shared, replace(task, test=task.test[::-1]))
+        HeldOutResponses.from_dict(stored, shared, replace(task, test=task.test[::-1]))
 
 
 def test_a_pair_is_distilled_saved_and_loaded_again(pair, task, tmp_path):
-    settings = Settings("kd", epochs=1, batch_size=4, max_new_tokens=5)
+    settings = DistillConfig("kd", epochs=1, batch_size=4, max_new_tokens=5)
     result = distill_and_evaluate(pair, task, settings, {}, tmp_path / "run")
     assert {"before", "after"} <= result.keys()
     model, reader = load_model(tmp_path / "run" / "student")

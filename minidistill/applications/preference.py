@@ -214,7 +214,7 @@ class Diary:
         self.rows: list[dict] = []
 
     def __call__(self, history) -> None:
-        self.write(history.probes[-1]["step"])
+        self.write(history.evals[-1]["step"])
 
     def write(self, step: int) -> None:
         """Measure now; a step that is there already is left alone."""

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from minidistill.applications import preference as P
+from minidistill.checkpoint import check_same_run, fingerprint
+from minidistill.config import DistillConfig
 from minidistill.judging import Judge, WinRate, win_rate
 from minidistill.models import Pair
 from minidistill.objectives import get_method
 from minidistill.runlog import environment_info, read_log, write_log
-from minidistill.settings import Settings, check_same_run, fingerprint
 from minidistill.tasks import Preference, Task
 from minidistill.training import distill
 from minidistill.utils import derive_seed
@@ -55,19 +56,19 @@ class Recipe:
     epochs: int = 1
     lr: float = 1e-4
     batch_size: int = 16
-    seed: int = 0
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 48
+    seed: int = DistillConfig.seed
+    temperature: float = DistillConfig.temperature
+    top_p: float = DistillConfig.top_p
+    max_new_tokens: int = DistillConfig.max_new_tokens
 
-    def settings(self) -> Settings:
+    def config(self) -> DistillConfig:
         """Those that `distill` knows, checked."""
         how = {k: v for k, v in asdict(self).items() if k not in ("beta", "samples")}
-        return Settings("dpo", **how)
+        return DistillConfig("dpo", **how)
 
     def check(self) -> None:
         """ValueError for what cannot be, before anything is loaded."""
-        self.settings()
+        self.config()
         get_method("dpo").check_settings({"beta": self.beta})
         P.check_samples(self.samples)
 
@@ -81,18 +82,18 @@ def prefer(
     Pairs are sampled and judged unless `preferences` are given; held-out pairs are those whose prompts
     stand in task.test. Without a judge nothing can win, and margins and KL are all there is.
     """
-    settings = recipe.settings()
+    config = recipe.config()
     pair = P.policy_and_reference(student, tokenizer)
     asked = [e.prompt for e in task.test]
     start = _start(pair, task, judge, recipe, out, preferences)
-    sampling = settings.sampling
+    sampling = config.sampling
     trained, held_out = (
         [Preference(**{**row, "references": tuple(row["references"])}) for row in start[name]]
         for name in ("trained", "held_out")
     )
     contest = Contest(asked, start["rivals"], judge, sampling) if judge else None
     history = distill(
-        pair, replace(task, train=trained), out=out, beta=recipe.beta, **asdict(settings)
+        pair, replace(task, train=trained), out=out, beta=recipe.beta, **asdict(config)
     )
     result = {"before": start["before"]}
     result |= {"after": _measured(pair, held_out, contest, recipe, asked)}
@@ -106,18 +107,18 @@ def prefer(
 
 def _start(pair: Pair, task: Task, judge, recipe: Recipe, out: Path, preferences) -> dict:
     """Pairs, rival responses and the measures before training: made once, kept for a resumed run."""
-    settings, about = recipe.settings(), {"beta": recipe.beta, "samples": recipe.samples}
+    config, about = recipe.config(), {"beta": recipe.beta, "samples": recipe.samples}
     given = [vars(p) for p in preferences or ()]
     who = getattr(judge, "name", type(judge).__name__)
-    ours = fingerprint(pair, task, settings, {**about, "given": given, "judge": who})
+    ours = fingerprint(pair, task, config, {**about, "given": given, "judge": who})
     start = read_log(out / "start.json")
     if start is None:
-        start = {"fingerprint": ours, "settings": {**asdict(settings), **about}, "rivals": []}
+        start = {"fingerprint": ours, "settings": {**asdict(config), **about}, "rivals": []}
         trained, held_out = _sides(pair, task, judge, recipe, preferences)
         start |= {"trained": [vars(p) for p in trained], "held_out": [vars(p) for p in held_out]}
         asked, contest = [e.prompt for e in task.test], None
         if judge:
-            contest = Contest.against(pair, asked, judge, recipe.seed, **settings.sampling)
+            contest = Contest.against(pair, asked, judge, recipe.seed, **config.sampling)
             start["rivals"] = contest.rivals
         start["before"] = _measured(pair, held_out, contest, recipe, asked)
         write_log(out / "start.json", start)
@@ -143,7 +144,7 @@ def _sides(pair: Pair, task: Task, judge, recipe: Recipe, preferences):
         raise ValueError(
             "without preferences a judge has to make them: give --judge or --preferences"
         )
-    how = {"samples": recipe.samples, "seed": recipe.seed, **recipe.settings().sampling}
+    how = {"samples": recipe.samples, "seed": recipe.seed, **recipe.config().sampling}
     return [P.sample_pairs(pair, side, judge, **how) for side in (task.train, task.test)]
 
 

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from minidistill.config import DistillConfig
 from minidistill.experiments.stages import get_hook
 from minidistill.objectives import get_method
-from minidistill.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class RunConfig:
 
     def __post_init__(self):
         get_method(self.method).check_settings(self.method_kwargs)
-        Settings(self.method, feed=self.source_overrides, **self.settings)
+        DistillConfig(self.method, source_overrides=self.source_overrides, **self.settings)
 
     @property
     def initial_state_key(self) -> str:

@@ -35,21 +35,21 @@ class RunLogger:
     def __call__(self, history) -> None:
         started = time.monotonic()
         logged = {k: v for k, v in history.steps[-1].items() if k not in ("step", "epoch", "lr")}
-        history.probes[-1].update(logged)
-        self.on_eval(history.probes[-1])
+        history.evals[-1].update(logged)
+        self.on_eval(history.evals[-1])
         self.log["samples"].append(self._generate(self.prompts[:NUM_SAMPLES], temperature=0))
-        if self.logs_curve and (len(history.probes) - 1) % CURVE_EVERY == 0:
+        if self.logs_curve and (len(history.evals) - 1) % CURVE_EVERY == 0:
             sampling = {
                 "temperature": self.run.experiment.temperature,
                 "seed": derive_seed(self.run.seed, "curve"),
             }
             overlap = rouge_l(self.task.test, self._generate(self.prompts, **sampling))
-            self.log["curve"].append({"step": history.probes[-1]["step"], "rouge_l": overlap})
+            self.log["curve"].append({"step": history.evals[-1]["step"], "rouge_l": overlap})
         self.seconds += time.monotonic() - started
 
     def finish(self, history) -> None:
         """Record the evals, and the seconds of training without those of this callback."""
-        self.log["evals"] = history.probes
+        self.log["evals"] = history.evals
         self.log["train_seconds"] = round(history.seconds - self.seconds, 1)
         if self.run.name not in MAIN_METHODS:  # nobody replays the others
             self.log["samples"] = self.log["samples"][-1:]

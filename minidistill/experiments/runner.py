@@ -17,7 +17,9 @@ from pathlib import Path
 import torch
 
 from minidistill.batching import encode_prompt
-from minidistill.evaluation import Probe, Scores, evaluate, make_probe, stored_probe
+from minidistill.checkpoint import check_same_run, fingerprint
+from minidistill.config import DistillConfig
+from minidistill.evaluation import HeldOutResponses, Scores, evaluate, make_probe
 from minidistill.experiments.labels import MAIN_METRICS, START
 from minidistill.experiments.logs import read_run, write_run
 from minidistill.experiments.progress import Progress, Status
@@ -27,7 +29,6 @@ from minidistill.experiments.stages import TrainedRun, get_hook
 from minidistill.generation import sample
 from minidistill.models import Pair, load_pair
 from minidistill.runlog import environment_info, read_log, write_log
-from minidistill.settings import Settings, check_same_run, fingerprint
 from minidistill.tasks import Task, load_task
 from minidistill.training import distill
 from minidistill.utils import data_dir, derive_seed
@@ -135,7 +136,7 @@ def load_models(run: Run) -> Pair:
     return prepare(pair, **run.config.hook_kwargs) if prepare else pair
 
 
-def common_responses(run: Run, folder: Path, pair, task: Task) -> tuple[list, Probe]:
+def common_responses(run: Run, folder: Path, pair, task: Task) -> tuple[list, HeldOutResponses]:
     """Sample or read the teacher's training responses and the probe: one set a seed, whatever the method."""
     experiment, key = run.experiment, run.config.initial_state_key
     kind = f"responses-{key}" if key else "responses"
@@ -146,13 +147,13 @@ def common_responses(run: Run, folder: Path, pair, task: Task) -> tuple[list, Pr
         prompts = [encode_prompt(pair.reader, e.prompt) for e in task.train]
         tgo = sample(pair.teacher, prompts, pair, **sampling)
         probe = make_probe(pair, task, **sampling)
-        content = {"experiment": asdict(experiment), "tgo": tgo, "probe": probe.stored()}
+        content = {"experiment": asdict(experiment), "tgo": tgo, "probe": probe.to_dict()}
         write_log(path, content)
-    return content["tgo"], stored_probe(content["probe"], pair, task)
+    return content["tgo"], HeldOutResponses.from_dict(content["probe"], pair, task)
 
 
 def distill_and_evaluate(
-    pair, task: Task, settings: Settings, method_kwargs: dict, out: Path
+    pair, task: Task, settings: DistillConfig, method_kwargs: dict, out: Path
 ) -> dict:
     """Evaluate, train, evaluate; leave out/student and out/result.json, and resume.
 
@@ -166,17 +167,17 @@ def distill_and_evaluate(
     if start is None:
         probe = make_probe(pair, task, seed=settings.seed, **settings.sampling)
         scores = _numbers(evaluate(pair, task, probe, **length))
-        start = {"fingerprint": ours, "settings": about, "scores": scores, "probe": probe.stored()}
+        start = {"fingerprint": ours, "settings": about, "scores": scores, "probe": probe.to_dict()}
         write_log(out / "start.json", start)
     check_same_run(out, start, ours)
-    probe = stored_probe(start["probe"], pair, task)
+    probe = HeldOutResponses.from_dict(start["probe"], pair, task)
     history = distill(pair, task, out=out, probe=probe, **asdict(settings), **method_kwargs)
     after = _numbers(evaluate(pair, task, probe, **length))
     result = {"before": start["scores"], "after": after}
     pair.student.save_pretrained(out / "student")
     pair.reader.save_pretrained(out / "student")
     sizes = {"train_prompts": len(task.train), "test_prompts": len(task.test)}
-    cost = {"seconds": round(history.seconds), **environment_info(), "probes": history.probes}
+    cost = {"seconds": round(history.seconds), **environment_info(), "probes": history.evals}
     write_log(out / "result.json", {**result, **about, **sizes, **cost})
     return result
 

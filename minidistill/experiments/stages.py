@@ -12,7 +12,7 @@ from minidistill.applications import acceptance, preference
 from minidistill.applications.healing import broken_pair
 from minidistill.applications.preference_runs import Contest
 from minidistill.applications.speculative import speculate
-from minidistill.evaluation import Probe, accuracy, rouge_l
+from minidistill.evaluation import HeldOutResponses, accuracy, rouge_l
 from minidistill.judging import RuleJudge
 from minidistill.models import Pair, load_pair
 from minidistill.tasks import Task, write_examples
@@ -34,7 +34,7 @@ class TrainedRun:
 
     pair: Pair
     task: Task
-    probe: Probe
+    probe: HeldOutResponses
     run: "Run"
 
 
