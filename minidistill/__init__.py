@@ -1,23 +1,35 @@
 """How large language models are distilled into small ones, in code that reads like the equations."""
 
-from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minidistill import curriculum, divergences
+    from minidistill.evaluation import evaluate
+    from minidistill.models import load_pair
+    from minidistill.tasks import load_task
+    from minidistill.training import distill
 
 __version__ = "0.1.0"
 __all__ = ["curriculum", "distill", "divergences", "evaluate", "load_pair", "load_task"]
-_HOME = {
-    "distill": "training",
-    "evaluate": "evaluation",
-    "load_pair": "models",
-    "load_task": "tasks",
-}
 
 
 def __getattr__(name: str):
     """Import a public name at its first use: torch takes seconds, and a command speaks before that."""
-    if name not in __all__:
+    if name == "distill":
+        from minidistill.training import distill as found
+    elif name == "evaluate":
+        from minidistill.evaluation import evaluate as found
+    elif name == "load_pair":
+        from minidistill.models import load_pair as found
+    elif name == "load_task":
+        from minidistill.tasks import load_task as found
+    elif name == "curriculum":
+        import minidistill.curriculum as found
+    elif name == "divergences":
+        import minidistill.divergences as found
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"minidistill.{_HOME.get(name, name)}")
-    return getattr(module, name) if name in _HOME else module
+    return found
 
 
 def __dir__() -> list[str]:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from minidistill.batching import encode_prompt, encode_references, seeded
+from minidistill.batching import encode_prompt, encode_references
 from minidistill.eyes import at_once
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.scoring import collate, masked_mean, response_log_probs
 from minidistill.tasks import NO_ANSWER, Example, Task
 from minidistill.tasks.answers import Graded
-from minidistill.utils import missing_extra_message
+from minidistill.utils import derive_seed, missing_extra_message
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class NLLProbe:
     def on_train_begin(self, trainer) -> None:
         self.every = self.every or max(1, trainer.batches_per_epoch // 4)
         if trainer.history.probe is None:
-            seed = seeded(trainer.config.seed, "probe")
+            seed = derive_seed(trainer.config.seed, "probe")
             sampling = {**trainer.config.sampling, "seed": seed}
             trainer.history.probe = make_probe(trainer.pair, trainer.task, **sampling)
         if not trainer.history.evals:

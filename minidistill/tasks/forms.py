@@ -17,8 +17,8 @@ from fractions import Fraction
 from pathlib import Path
 from threading import Lock
 
-from minidistill.errors import needs_extra
 from minidistill.tasks.answers import SPELLINGS, as_text, rewrite
+from minidistill.utils import missing_extra_message
 
 LONGEST = 300  # characters; no answer of MATH is longer
 SECONDS = 5  # for one comparison; most take some 10 ms
@@ -134,7 +134,7 @@ class Algebra:
 def check_installed() -> None:
     """ModuleNotFoundError, with the extra that installs it, where there is no math-verify."""
     if importlib.util.find_spec("math_verify") is None:
-        raise ModuleNotFoundError(needs_extra("math-verify", "course"))
+        raise ModuleNotFoundError(missing_extra_message("math-verify", "course"))
 
 
 def _start() -> subprocess.Popen:
