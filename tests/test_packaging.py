@@ -89,8 +89,8 @@ def test_every_requirement_is_pinned_to_a_plain_version():
 
 def test_every_make_target_that_the_texts_name_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
-    named = set(re.findall(r"(?:`|^|    )make ([a-z]+)\b", pages(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    named = set(re.findall(r"(?:`|^|    )make ([a-z-]+)\b", pages(), re.M))
     assert {"run", "test"} <= named <= targets
 
 
