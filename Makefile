@@ -1,7 +1,20 @@
 # Two commands on a fresh machine with Python 3.10+ and make:  make run  and  make test.
+# Without a GPU, `make run TORCH=cpu` installs the small torch build the first time.
 PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb))
+
+# uv where it is there and pip else. Only uv can choose a torch build, so TORCH brings it along.
+TORCH ?=
+UV ?= $(shell command -v uv 2>/dev/null)
+PIP := $(BIN)/python -m pip
+ifneq ($(UV)$(TORCH),)
+INSTALLER := $(if $(UV),,$(PIP) install --quiet --constraint constraints.txt uv)
+INSTALL := $(or $(UV),$(BIN)/uv) pip install --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH))
+else
+INSTALLER := $(PIP) install --quiet --upgrade pip
+INSTALL := $(PIP) install
+endif
 
 # A worker a core, four at most: each holds torch and may run a notebook beside it. The cells of a notebook
 # stay together, as a file's tests do; what takes longest comes first.
@@ -59,6 +72,6 @@ clean:                      ## remove the environment and all output
 	echo "minidistill needs Python 3.10 or newer, but '$(PYTHON)' is $$found;" \
 	"name another: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[adapt,course,scale,test]'
+	$(INSTALLER)
+	$(INSTALL) --quiet --constraint constraints.txt --editable '.[adapt,course,scale,test]'
 	@touch $@
