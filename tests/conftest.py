@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["OMP_NUM_THREADS"] = "1"  # in each worker, and in the kernels and commands it starts
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,53 @@ DATA = Path(os.environ.get("MINIDISTILL_TEST_DATA", Path(__file__).parents[2] / 
 needs_data = pytest.mark.skipif(
     not DATA.is_dir(), reason=f"no public data sets in {DATA}: set MINIDISTILL_TEST_DATA"
 )
+
+
+LEFT_OUT = Counter()
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Benchmarks print and assert nothing: `make bench` alone collects them."""
+    if collection_path.name == "benchmarks" and not config.getoption("benchmark_only", False):
+        return True
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    """Mark what a folder decides and skip what the machine cannot."""
+    for item in items:
+        if "solutions" in item.path.parts:
+            item.add_marker("slow")
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_deselected(items):
+    """Count what -m and -k leave out."""
+    LEFT_OUT["tests"] += len(items)
+
+
+def pytest_sessionfinish(session):
+    """Hand a worker's count to the process that prints."""
+    getattr(session.config, "workeroutput", {})["left_out"] = LEFT_OUT["tests"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Take a worker's count: each has collected all tests."""
+    LEFT_OUT["tests"] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """List why tests did not run, equal reasons on one line."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    if LEFT_OUT["tests"]:
+        reasons["left out by -m or -k: `make test-all` runs everything"] = LEFT_OUT["tests"]
+    if reasons:
+        terminalreporter.section("not run, and why")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"{count:5}  {reason}")
 
 
 def sharpen(model, factor: float = 6.0):

@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -93,8 +94,8 @@ def test_every_requirement_is_pinned_to_a_plain_version():
 
 def test_every_make_target_that_the_texts_name_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
-    named = set(re.findall(r"(?:`|^|    )make ([a-z]+)\b", pages(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    named = set(re.findall(r"(?:`|^|    )make ([a-z-]+)\b", pages(), re.M))
     assert {"run", "test"} <= named <= targets
 
 
@@ -149,6 +150,46 @@ def test_an_installed_package_finds_its_data(installed, tmp_path):
     folder, examples = ran.stdout.split()
     assert Path(folder) == (installed / "minidistill" / "data").resolve()
     assert int(examples) > 0
+
+
+PINNED = "--quiet --constraint constraints.txt --editable '.[adapt,course,scale,test]'"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+@pytest.mark.parametrize(
+    ("uv", "torch", "commands"),
+    [
+        (False, "", ["PIP install --quiet --upgrade pip", f"PIP install {PINNED}"]),
+        (True, "", [f"UV pip install --python .venv/bin/python {PINNED}"]),
+        (True, "cpu", [f"UV pip install --python .venv/bin/python --torch-backend cpu {PINNED}"]),
+        (
+            False,
+            "cpu",
+            [
+                "PIP install --quiet --constraint constraints.txt uv",
+                f".venv/bin/uv pip install --python .venv/bin/python --torch-backend cpu {PINNED}",
+            ],
+        ),
+    ],
+)
+def test_make_installs_by_uv_or_pip_with_the_same_pins(tmp_path, uv, torch, commands):
+    """What make would run in a fresh clone; a torch build can only be chosen by uv, which pip brings."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sh", "make", "python3"):
+        (tools / name).symlink_to(shutil.which(name))
+    if uv:
+        (tools / "uv").write_text("#!/bin/sh\n")
+        (tools / "uv").chmod(0o755)
+    dry = ["make", "-n", "run", f"TORCH={torch}"]
+    done = subprocess.run(
+        dry, cwd=tmp_path, env={"PATH": str(tools)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.replace(".venv/bin/python -m pip", "PIP").replace(str(tools / "uv"), "UV")
+    assert [" ".join(line.split()) for line in text.splitlines() if " install " in line] == commands
 
 
 def test_python_that_is_too_old_is_named():
