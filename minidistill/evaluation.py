@@ -14,8 +14,7 @@ from minidistill.eyes import at_once
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.scoring import collate, masked_mean, response_log_probs
-from minidistill.tasks import NO_ANSWER, Example, Task
-from minidistill.tasks.answers import Graded
+from minidistill.tasks import NO_ANSWER, Example, Grade, Task
 
 
 @dataclass(frozen=True)
@@ -138,13 +137,13 @@ def rouge_l(examples: Sequence[Example], responses: Sequence[str]) -> float | No
     return _mean([scorer.score_multi(refs, r)["rougeL"].fmeasure for refs, r in pairs])
 
 
-def verdicts(task: Task, responses: Sequence[str]) -> list[Graded]:
+def verdicts(task: Task, responses: Sequence[str]) -> list[Grade]:
     """What the task's grader says of each held-out prompt's response; programs run on all cores."""
     if task.grade is None:
         raise ValueError(f"task {task.name!r} has no grader")
     if len(responses) != len(task.test):
         raise ValueError(f"{len(responses)} responses to {len(task.test)} prompts of {task.name!r}")
-    explain = task.explain or (lambda prompt, response: Graded(task.grade(prompt, response), ""))
+    explain = task.explain or (lambda prompt, response: Grade(task.grade(prompt, response), ""))
     pairs = list(zip(task.test, responses, strict=True))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda pair: explain(pair[0].prompt, pair[1]), pairs))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidistill.tasks import arithmetic
-from minidistill.tasks.answers import Graded, extract_answer, extract_boxed
+from minidistill.tasks import Grade, arithmetic
+from minidistill.tasks.answers import extract_answer, extract_boxed
 from minidistill.tasks.forms import same_answer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -19,7 +19,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 def test_a_grade_cannot_be_changed_afterwards():
     with pytest.raises(AttributeError):
-        Graded(1.0, "right").grade = 0.0
+        Grade(1.0, "right").grade = 0.0
 
 
 # --- numbers --------------------------------------------------------------------------------------------

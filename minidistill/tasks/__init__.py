@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
 
 from minidistill.errors import nearest
 from minidistill.tasks.pictures import SCENE, Seen, check_picture, image_of
@@ -37,8 +36,9 @@ class Preference(Example):
     rejected: str
 
 
-class Graded(Protocol):
-    """What a judge says: a grade in [0, 1] and its reason, NO_ANSWER where there is none."""
+@dataclass(frozen=True)
+class Grade:
+    """A grade in [0, 1] and its reason: "right", "wrong", NO_ANSWER or a sentence."""
 
     grade: float
     reason: str
@@ -55,7 +55,7 @@ class Task:
     train: list[Example]
     test: list[Example]
     grade: Callable[[str, str], float] | None = None
-    explain: Callable[[str, str], Graded] | None = None
+    explain: Callable[[str, str], Grade] | None = None
 
 
 def data_dir() -> Path:

@@ -17,8 +17,7 @@ from itertools import count, product
 
 from minidistill import sandbox
 from minidistill.batching import seeded
-from minidistill.tasks import NO_ANSWER
-from minidistill.tasks.answers import Graded
+from minidistill.tasks import NO_ANSWER, Grade
 from minidistill.tasks.grammar import zipf
 
 LEADS = ("write f that returns {}", "i need a function f for {}", "define f as {}", "f gives {}")
@@ -159,7 +158,7 @@ class Programs:
             if len(program.split()) <= LONGEST:
                 return program
 
-    def judge(self, prompt: str, response: str) -> Graded:
+    def judge(self, prompt: str, response: str) -> Grade:
         """1 if the program gives the right value in every hidden case."""
         if not isinstance(response, str):
             raise TypeError(f"a response must be a text, but is {response!r}")
@@ -223,12 +222,12 @@ def hidden_test(request: Request) -> str:
 
 
 @lru_cache(maxsize=100_000)
-def _grade(request: Request, response: str) -> Graded:
+def _grade(request: Request, response: str) -> Grade:
     if not response.startswith("def f"):
-        return Graded(0.0, NO_ANSWER)
+        return Grade(0.0, NO_ANSWER)
     # A vocabulary of a hundred words cannot say anything that limits alone would not hold.
     result = sandbox.run(response, hidden_test(request), allow_unsandboxed=True)
-    return Graded(float(result.passed), "right" if result.passed else result.reason)
+    return Grade(float(result.passed), "right" if result.passed else result.reason)
 
 
 WORLD = Programs()
