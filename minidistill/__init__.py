@@ -6,6 +6,7 @@ with quiet():  # transformers imports torchao where that is installed
     import transformers.modeling_utils  # noqa: F401
 
 from minidistill import curriculum, divergences
+from minidistill.applications.vision.inputs import VisionPair  # noqa: F401, so that load_pair knows it
 from minidistill.evaluation import evaluate
 from minidistill.models import load_pair
 from minidistill.tasks import load_task

@@ -13,7 +13,6 @@ from torch import Tensor
 from minidistill import divergences as D
 from minidistill import plots, toy
 from minidistill.arms import MAP
-from minidistill.batching import encode_prompt
 from minidistill.evaluation import nll
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
@@ -119,8 +118,8 @@ class Diary:
         self, pair: Pair, task: Task, tgo, first_sgo, asked: Sequence[str], size: int = 64
     ):
         self.pair, self.winners, self.losers = pair, tgo[:size], first_sgo[:size]
-        self.prompts = [encode_prompt(pair.reader, e.prompt) for e in task.train[:size]]
-        self.asked = [encode_prompt(pair.reader, text) for text in asked]
+        self.prompts = [pair.encode(example) for example in task.train[:size]]
+        self.asked = [pair.encode(text) for text in asked]
         self.rows: list[dict] = []
         self.write(0)
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from minidistill.batching import encode_prompt, encode_references
+from minidistill.batching import encode_references, max_batch_size
 from minidistill.errors import needs_extra
-from minidistill.eyes import at_once
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.scoring import collate, masked_mean, response_log_probs
@@ -29,7 +28,7 @@ class Probe:
     sgo: list[list[int]]
 
     def stored(self) -> dict:
-        """What a checkpoint or log keeps: ids alone; a picture is read again from where it comes."""
+        """What a checkpoint or log keeps: ids alone; extra inputs are read again from the task."""
         rows = (self.prompts, self.tgo, self.sgo)
         return dict(
             zip(("prompts", "tgo", "sgo"), [[[*y] for y in ys] for ys in rows], strict=True)
@@ -55,10 +54,10 @@ class Scores:
 
 
 def stored_probe(content: dict, pair: Pair, task: Task) -> Probe:
-    """The probe that `Probe.stored` told of; its prompts get back their pictures from the task's."""
-    if pair.processor is None:
+    """The probe that `Probe.stored` told of; its prompts get back their extra inputs from the task's."""
+    again = [pair.encode(example) for example in task.test[: len(content["prompts"])]]
+    if not any(x.extra_inputs for x in again):
         return Probe(**content)
-    again = [encode_prompt(pair.reader, e.prompt) for e in task.test[: len(content["prompts"])]]
     if [[*x] for x in again] != content["prompts"]:
         raise ValueError("the held-out prompts are others than those that were measured before")
     return Probe(**{**content, "prompts": again})
@@ -70,7 +69,7 @@ def make_probe(pair: Pair, task: Task, *, size: int = 256, seed: int = 0, **samp
     Without a teacher (when a teacher itself is being trained) the references take its place.
     """
     examples = task.test[:size]
-    prompts = [encode_prompt(pair.reader, e.prompt) for e in examples]
+    prompts = [pair.encode(example) for example in examples]
     sgo = sample(pair.student, prompts, pair, seed=seed, **sampling)
     if pair.teacher is None:
         return Probe(prompts, encode_references(pair.tokenizer, examples, 0), sgo)
@@ -87,7 +86,7 @@ def evaluate(
     """
     probe = probe or make_probe(pair, task, seed=seed)
     sampling = {"temperature": 0.0, **sampling}
-    prompts = [encode_prompt(pair.reader, e.prompt) for e in task.test]
+    prompts = [pair.encode(example) for example in task.test]
     drawn = [
         decode(pair, sample(pair.student, prompts, pair, seed=seed + i, **sampling))
         for i in range(draws)
@@ -112,7 +111,7 @@ def nll(model, pair: Pair, prompts: Sequence, responses: Sequence, rows: int = 6
     kept = [i for i, response in enumerate(responses) if response]
     kept.sort(key=lambda i: len(prompts[i]) + len(responses[i]))
     total, was_training = 0.0, model.training
-    rows = at_once(prompts, rows)
+    rows = max_batch_size(prompts, rows)
     model.eval()
     for start in range(0, len(kept), rows):
         part = kept[start : start + rows]
@@ -143,10 +142,10 @@ def verdicts(task: Task, responses: Sequence[str]) -> list[Grade]:
         raise ValueError(f"task {task.name!r} has no grader")
     if len(responses) != len(task.test):
         raise ValueError(f"{len(responses)} responses to {len(task.test)} prompts of {task.name!r}")
-    explain = task.explain or (lambda prompt, response: Grade(task.grade(prompt, response), ""))
+    explain = task.explain or (lambda example, response: Grade(task.grade(example, response), ""))
     pairs = list(zip(task.test, responses, strict=True))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda pair: explain(pair[0].prompt, pair[1]), pairs))
+        return list(pool.map(lambda pair: explain(*pair), pairs))
 
 
 def accuracy(task: Task, responses: Sequence[str]) -> float | None:

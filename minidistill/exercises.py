@@ -11,7 +11,7 @@ from minidistill.exercises_preference import PREFERENCE
 from minidistill.exercises_quantization import QUANTIZATION
 from minidistill.exercises_responses import RESPONSES
 from minidistill.exercises_speculative import SPECULATIVE
-from minidistill.exercises_vision import VISION
+from minidistill.lessons.lesson_11_vision import EXERCISES as VISION
 
 EXERCISES = (
     DIVERGENCES

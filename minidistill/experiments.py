@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from minidistill.applications.stages import Trained, get_stage
-from minidistill.batching import encode_prompt, seeded
+from minidistill.batching import seeded
 from minidistill.checkpoint import atomic_write, read_log, write_log
 from minidistill.evaluation import Probe, Scores, evaluate, make_probe, stored_probe
 from minidistill.generation import sample
@@ -199,7 +199,7 @@ def _common_responses(job: Job, folder: Path, pair, task: Task) -> tuple[list, P
     sampling = {"temperature": protocol.temperature, "seed": seeded(job.seed, "common")}
     content = read_log(path)
     if content is None or content["protocol"] != asdict(protocol):
-        prompts = [encode_prompt(pair.reader, e.prompt) for e in task.train]
+        prompts = [pair.encode(example) for example in task.train]
         tgo = sample(pair.teacher, prompts, pair, **sampling)
         probe = make_probe(pair, task, **sampling)
         content = {"protocol": asdict(protocol), "tgo": tgo, "probe": probe.stored()}
@@ -225,8 +225,7 @@ def distil_and_score(pair, task: Task, settings: Settings, hyper: dict, out: Pat
     probe = stored_probe(start["probe"], pair, task)
     history = distill(pair, task, out=out, probe=probe, **asdict(settings), **hyper)
     result = {"before": start["scores"], "after": _numbers(evaluate(pair, task, probe, **how))}
-    pair.student.save_pretrained(out / "student")
-    pair.reader.save_pretrained(out / "student")
+    pair.save_student(out / "student")
     sizes = {"train_prompts": len(task.train), "test_prompts": len(task.test)}
     cost = {"seconds": round(history.seconds), **machine(), "probes": history.probes}
     write_log(out / "result.json", {**result, **about, **sizes, **cost})

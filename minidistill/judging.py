@@ -14,11 +14,9 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from minidistill.batching import encode_prompt
 from minidistill.divergences import check_unit_interval
-from minidistill.eyes import texts_only
 from minidistill.generation import decode, sample
-from minidistill.models import Pair
+from minidistill.models import single_model
 from minidistill.replies import parse_reply
 from minidistill.tasks import Task
 from minidistill.tasks.grammar import zipf
@@ -174,8 +172,7 @@ class LLMJudge:
     """
 
     def __init__(self, model, tokenizer, max_new_tokens: int = 24):
-        texts_only("a judge", tokenizer)
-        self.pair = Pair(None, model, tokenizer, len(tokenizer))
+        self.pair = single_model(model, tokenizer)
         self.max_new_tokens = max_new_tokens
         self.name = f"{type(self).__name__} {model.name_or_path}"
 
@@ -202,7 +199,7 @@ class LLMJudge:
         Raises ValueError where question and reply are longer than what the model reads.
         """
         tokenizer = self.pair.tokenizer
-        ids = [encode_prompt(tokenizer, _defused(tokenizer, text)) for text in questions]
+        ids = [self.pair.encode(_defused(tokenizer, text)) for text in questions]
         limit = getattr(self.pair.student.config, "max_position_embeddings", None) or math.inf
         longest = max(map(len, ids))
         if longest + self.max_new_tokens > limit:

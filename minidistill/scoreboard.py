@@ -12,7 +12,6 @@ from statistics import mean, stdev
 
 from minidistill import claims
 from minidistill.arms import BASELINES, DOMAINS, RIVALS, SIZES, TEACHERS, world_of
-from minidistill.batching import encode_prompt
 from minidistill.experiments import Protocol
 from minidistill.generation import decode, sample
 from minidistill.models import Pair, load_pair
@@ -76,7 +75,7 @@ PAPER_TEACHERS = {
 # --- answers ------------------------------------------------------------------------------------------
 def answers(model, pair: Pair, prompts: Sequence[str], **how) -> list[str]:
     """One response of `model` to each prompt; `how` goes to `generation.sample`."""
-    ids = [encode_prompt(pair.reader, prompt) for prompt in prompts]
+    ids = [pair.encode(prompt) for prompt in prompts]
     return decode(pair, sample(model, ids, pair, **how))
 
 

@@ -12,7 +12,6 @@ from minidistill.objectives import get_method
 from minidistill.sources import feeds
 from minidistill.storage import plain_tensors
 from minidistill.tasks import Task
-from minidistill.tasks.pictures import identity, image_of
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,7 @@ class Settings:
 
 def fingerprint(pair: Pair, task: Task, settings: Settings, hyper: dict, tgo=None) -> str:
     """A hash of what decides a run's result: settings, prompts, references, both models' weights."""
-    examples = [
-        (*vars(e).values(), *map(identity, filter(None, [image_of(e.prompt)])))
-        for e in (*task.train, *task.test)
-    ]
+    examples = [example.content() for example in (*task.train, *task.test)]
     digest = hashlib.sha256(
         json.dumps([asdict(settings), hyper, examples, tgo], default=str).encode()
     )

@@ -5,15 +5,18 @@ from pathlib import Path
 
 import torch
 
-from minidistill.batching import encode_prompt
+from minidistill.applications.vision.tiny_llava import (
+    init_vision_tower_from,
+    tiny_llava,
+    tiny_processor,
+)
 from minidistill.checkpoint import atomic_write
 from minidistill.evaluation import accuracy
 from minidistill.generation import decode, sample
 from minidistill.judging import scoring_table
-from minidistill.models import load_model, solo, tiny_model, word_tokenizer
+from minidistill.models import load_model, single_model, tiny_model, word_tokenizer
 from minidistill.tasks import Example, Task, get_world, write_examples, write_jsonl
-from minidistill.tasks.vision import pictures_card
-from minidistill.tiny_eyes import borrow_eyes, tiny_llava, tiny_processor
+from minidistill.tasks.vision import scenes_card
 from minidistill.training import distill
 
 
@@ -21,12 +24,12 @@ from minidistill.training import distill
 class Recipe:
     """Sizes and seeds of one world. Teachers see fresh examples, the student the shipped ones.
 
-    `models`: folder → preset of `models.TINY` (`tiny_eyes.EYES` where the recipe `sees`). What is in
+    `models`: folder → preset of `models.TINY` (`tiny_llava.TINY_LLAVA` where `multimodal`). What is in
     `starts` is where distillation starts, all others teach. `weaker`: teacher → fewer examples than
     `teacher_examples`. A tiny world is learnt by the smallest of them, given enough examples, so strength
     is a matter of size and of teaching. `rates`: teacher → another learning rate than `lr`: a deep one
-    wants a gentler. Where the recipe `sees`, the student's eyes begin as the first layers of the
-    teacher's, which therefore stands before it in `models`.
+    wants a gentler. Where the recipe is `multimodal`, the student's vision tower begins as the first
+    layers of the teacher's, which therefore stands before it in `models`.
     """
 
     models: dict[str, str]
@@ -40,7 +43,7 @@ class Recipe:
     weaker: dict[str, int] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     starts: tuple[str, ...] = ("student",)
-    sees: bool = False
+    multimodal: bool = False
 
 
 BLOCKS = {False: "Llama blocks", True: "LLaVA of a CLIP vision tower and Llama blocks"}
@@ -67,7 +70,7 @@ RECIPES = {
         teacher_examples=100_000,
         teacher_epochs=4,
         lr=2e-3,
-        sees=True,
+        multimodal=True,
     ),
 }
 
@@ -83,31 +86,31 @@ def teach(name: str, out: Path) -> None:
     fresh = write_examples(name, recipe.teacher_examples, seed=3, held_out=False)
     write_jsonl(folder / "train.jsonl", train)
     write_jsonl(folder / "test.jsonl", test)
-    reader = word_tokenizer(world.words)
-    reader = tiny_processor(reader) if recipe.sees else reader
+    tokenizer = word_tokenizer(world.words)
+    tokenizer = tiny_processor(tokenizer) if recipe.multimodal else tokenizer
     for model in recipe.models:
         if not (folder / model / "model.safetensors").is_file():
             seen = fresh[: recipe.weaker.get(model)]
             examples = train if model in recipe.starts else seen
-            _supervise(model, reader, examples, test, recipe, folder)
+            _supervise(model, tokenizer, examples, test, recipe, folder)
     _write_card(name, recipe, folder, test)
 
 
-def _supervise(model: str, reader, examples, test, recipe: Recipe, folder: Path) -> None:
+def _supervise(model: str, tokenizer, examples, test, recipe: Recipe, folder: Path) -> None:
     """SFT from random weights on `examples`, saved in 16 bits."""
-    make = tiny_llava if recipe.sees else tiny_model
-    network = make(recipe.models[model], reader, seed=0)
-    pair, student = solo(network, reader), model in recipe.starts
-    if recipe.sees and student:
-        borrow_eyes(network, load_model(folder / "teacher")[0])
+    make = tiny_llava if recipe.multimodal else tiny_model
+    network = make(recipe.models[model], tokenizer, seed=0)
+    pair, student = single_model(network, tokenizer), model in recipe.starts
+    if recipe.multimodal and student:
+        init_vision_tower_from(network, load_model(folder / "teacher")[0])
     distill(
         pair, Task("student" if student else "teacher", examples, test), "sft",
         lr=recipe.rates.get(model, recipe.lr),
         epochs=recipe.student_epochs if student else recipe.teacher_epochs,
         batch_size=32 if student else 64, out=folder / ".work" / model,
     )  # fmt: skip
-    network.to(torch.float16).save_pretrained(folder / model)
-    reader.save_pretrained(folder / model)
+    network.to(torch.float16)
+    pair.save_student(folder / model)
 
 
 def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) -> None:
@@ -119,12 +122,14 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
         if model not in recipe.starts
     )
     starts = ", ".join(f"`{model}/`" for model in recipe.starts)
-    eyes = ". Its vision tower began as the first layers of the teacher's" if recipe.sees else ""
-    task = Task(name, [], test, lambda prompt, response: world.judge(prompt, response).grade)
+    tower = (
+        ". Its vision tower began as the first layers of the teacher's" if recipe.multimodal else ""
+    )
+    task = Task(name, [], test, lambda example, response: world.judge(example, response).grade)
     for preset in recipe.models:
-        model, reader = load_model(folder / preset)
-        pair = solo(model, reader)
-        prompts = [encode_prompt(reader, e.prompt) for e in test]
+        model, tokenizer = load_model(folder / preset)
+        pair = single_model(model, tokenizer)
+        prompts = [pair.encode(example) for example in test]
         greedy = accuracy(task, decode(pair, sample(model, prompts, pair, temperature=0)))
         drawn = accuracy(task, decode(pair, sample(model, prompts, pair, seed=0)))
         size = sum(p.numel() for p in model.parameters())
@@ -139,8 +144,8 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
             f"- `train.jsonl`: {recipe.train} prompts (seed 1), up to {recipe.references} references each; "
             f"`test.jsonl`: {recipe.test} held-out prompts (seed 2). No prompt stands in both.\n"
             f"- {teachers}: SFT on so many fresh examples (seed 3), {recipe.teacher_epochs} epochs.\n"
-            f"- {starts}: SFT on `train.jsonl`, {recipe.student_epochs} epochs: the start{eyes}.\n"
-            f"- All: {BLOCKS[recipe.sees]}, a word-level tokenizer of {len(pair.tokenizer)} tokens, "
+            f"- {starts}: SFT on `train.jsonl`, {recipe.student_epochs} epochs: the start{tower}.\n"
+            f"- All: {BLOCKS[recipe.multimodal]}, a word-level tokenizer of {len(pair.tokenizer)} tokens, "
             "weights in 16 bits (safetensors).\n\n"
             "| model | parameters | layers × width | accuracy, greedy | accuracy, sampled at T = 1 |\n"
             "|---|---|---|---|---|\n" + "".join(rows) + _scoring(name)
@@ -149,7 +154,7 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
 
 
 def _shape(config) -> str:
-    """Layers × width, of a model that sees: of its language model and of its vision tower."""
+    """Layers × width; of a multimodal model, of its language model and of its vision tower."""
     parts = [config.get_text_config(), *filter(None, [getattr(config, "vision_config", None)])]
     return " + ".join(f"{part.num_hidden_layers} × {part.hidden_size}" for part in parts)
 
@@ -157,7 +162,7 @@ def _shape(config) -> str:
 def _scoring(name: str) -> str:
     """For the card: how the rule judge grades, where a grade has parts."""
     if name == "vision":
-        return pictures_card()
+        return scenes_card()
     if name != "instruct":
         return ""
     return (

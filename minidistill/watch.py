@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from minidistill.batching import encode_prompt, seeded
+from minidistill.batching import seeded
 from minidistill.evaluation import rouge_l
 from minidistill.generation import decode, sample
 from minidistill.report import MAIN_METHODS
@@ -23,7 +23,7 @@ class Watch:
 
     def __init__(self, pair, task: Task, job, say: Callable[[dict], None]):
         self.pair, self.task, self.job, self.say = pair, task, job, say
-        self.prompts = [encode_prompt(pair.reader, e.prompt) for e in task.test]
+        self.prompts = [pair.encode(example) for example in task.test]
         self.log = {"probes": [], "answers": [], "curve": []}
         self.seconds = 0.0
         self.curved = job.protocol.task == "instruct" and not (job.arm.start or job.arm.stage)

@@ -10,6 +10,7 @@ from minidistill.tasks import (
     WORLDS,
     Example,
     Task,
+    as_example,
     get_world,
     load_task,
     read_jsonl,
@@ -158,7 +159,8 @@ def test_every_reference_gets_the_full_grade_and_keeps_to_the_vocabulary(name):
         reference = world.write_reference(rng, prompt)
         verdict = world.judge(prompt, reference)
         assert (verdict.grade, verdict.reason) == (1, "right"), (prompt, reference)
-        assert {*prompt.split(), *reference.split()} <= {*world.words}, (prompt, reference)
+        text = as_example(prompt).prompt
+        assert {*text.split(), *reference.split()} <= {*world.words}, (prompt, reference)
         assert len(reference.split()) <= 47  # and the end token: what students are given to write
 
 
@@ -182,7 +184,8 @@ def test_the_same_seed_writes_the_same_examples_and_the_split_is_disjoint(name):
     assert train == write_examples(name, 400, seed=0, held_out=False)
     assert train != write_examples(name, 400, seed=1, held_out=False)
     test = write_examples(name, 200, seed=0, held_out=True)
-    assert not {e.prompt for e in train} & {e.prompt for e in test}
+    seen, held_out = ({(e.prompt, e.image) for e in examples} for examples in (train, test))
+    assert not seen & held_out
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -341,7 +344,7 @@ def test_a_response_that_fits_nothing_gets_nothing(world, response):
 @pytest.mark.parametrize("name", WORLDS)
 @pytest.mark.parametrize("response", [None, 3, ["a fox"], b"a fox"])
 def test_a_response_that_is_no_text_is_refused(name, response):
-    prompt = write_examples(name, 1, seed=0, held_out=False)[0].prompt
+    prompt = write_examples(name, 1, seed=0, held_out=False)[0]
     with pytest.raises(TypeError, match="must be a text, but"):
         get_world(name).judge(prompt, response)
 

@@ -11,7 +11,7 @@ import operator
 import random
 from dataclasses import dataclass
 
-from minidistill.tasks import NO_ANSWER, Grade
+from minidistill.tasks import NO_ANSWER, Example, Grade, as_example
 from minidistill.tasks.answers import extract_answer
 from minidistill.tasks.grammar import compile_pattern, zipf
 
@@ -132,9 +132,9 @@ class Arithmetic:
             raise ValueError(f"no problem of this world: {prompt!r}")
         return equations
 
-    def judge(self, prompt: str, response: str) -> Grade:
+    def judge(self, prompt: Example | str, response: str) -> Grade:
         """1 if the final number is right."""
-        said, right = extract_answer(response), self.solve(prompt)[-1][-1]
+        said, right = extract_answer(response), self.solve(as_example(prompt).prompt)[-1][-1]
         if said is None:
             return Grade(0.0, NO_ANSWER)
         return Grade(float(said == right), "right" if said == right else "wrong")

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from minidistill import sandbox
 from minidistill.errors import nearest, needs_extra
-from minidistill.tasks import NO_ANSWER, Example, Grade, Task
+from minidistill.tasks import NO_ANSWER, Example, Grade, Task, as_example
 from minidistill.tasks.answers import (
     ANSWER_IS,
     extract_answer,
@@ -54,7 +54,8 @@ def load_benchmark(
     rows = [(_checked(benchmark, where, row), row) for where, row in _rows(benchmark, source)]
     by_prompt = {example.prompt: row for example, row in rows}
 
-    def explain(prompt: str, response: str) -> Grade:
+    def explain(example: Example | str, response: str) -> Grade:
+        prompt = as_example(example).prompt
         if prompt not in by_prompt:
             raise ValueError(f"{name} has no prompt {prompt!r:.80}")
         if not isinstance(response, str):
@@ -62,7 +63,7 @@ def load_benchmark(
         return benchmark.explain(by_prompt[prompt], response, allow_unsandboxed)
 
     examples = [example for example, _ in rows]
-    return Task(name, [], examples, lambda prompt, said: explain(prompt, said).grade, explain)
+    return Task(name, [], examples, lambda example, said: explain(example, said).grade, explain)
 
 
 # --- reading --------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from minidistill.tasks import NO_ANSWER, Grade
+from minidistill.tasks import NO_ANSWER, Example, Grade, as_example
 
 LIST_TAIL = r"(?:(?: , | and | )\w+)*"
 
@@ -45,21 +45,22 @@ class World:
         family = self.families[rng.choice(list(self.families))]
         return zipf(rng, family.prompts).format(**family.ask(rng))
 
-    def write_reference(self, rng: random.Random, prompt: str) -> str:
+    def write_reference(self, rng: random.Random, prompt: Example | str) -> str:
         name, asked = self.read_prompt(prompt)
         family = self.families[name]
         body = zipf(rng, family.responses).format(**family.answer(rng, asked))
         return zipf(rng, self.openings) + body + zipf(rng, self.closings)
 
-    def read_prompt(self, prompt: str) -> tuple[str, dict]:
+    def read_prompt(self, prompt: Example | str) -> tuple[str, dict]:
         """(family, slots); ValueError if no family asks that."""
+        prompt = as_example(prompt).prompt
         for name, patterns in self._prompts.items():
             for pattern in patterns:
                 if match := pattern.fullmatch(prompt):
                     return name, match.groupdict()
         raise ValueError(f"no family of this world asks {prompt!r}")
 
-    def judge(self, prompt: str, response: str) -> Grade:
+    def judge(self, prompt: Example | str, response: str) -> Grade:
         """Grade the response by that reading of it which speaks best for it; none is no answer."""
         if not isinstance(response, str):
             raise TypeError(f"a response must be a text, but is {response!r}")

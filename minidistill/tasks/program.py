@@ -16,9 +16,9 @@ from functools import lru_cache
 from itertools import count, product
 
 from minidistill import sandbox
-from minidistill.batching import seeded
-from minidistill.tasks import NO_ANSWER, Grade
+from minidistill.tasks import NO_ANSWER, Example, Grade, as_example
 from minidistill.tasks.grammar import zipf
+from minidistill.utils import seeded
 
 LEADS = ("write f that returns {}", "i need a function f for {}", "define f as {}", "f gives {}")
 VARIABLES = ("x", "v", "n", "i")
@@ -158,11 +158,11 @@ class Programs:
             if len(program.split()) <= LONGEST:
                 return program
 
-    def judge(self, prompt: str, response: str) -> Grade:
+    def judge(self, prompt: Example | str, response: str) -> Grade:
         """1 if the program gives the right value in every hidden case."""
         if not isinstance(response, str):
             raise TypeError(f"a response must be a text, but is {response!r}")
-        return _grade(self.read_prompt(prompt), response.strip())
+        return _grade(self.read_prompt(as_example(prompt).prompt), response.strip())
 
 
 def write_program(request: Request, choose=lambda options: options[0]) -> str:

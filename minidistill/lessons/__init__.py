@@ -1,0 +1,1 @@
+"""One module a lesson: what its notebook computes, draws and asks."""
