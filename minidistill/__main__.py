@@ -162,14 +162,15 @@ def table(
 
 def _load(task, prompts, teacher, student):
     from minidistill import load_pair, load_task
-    from minidistill.tasks import check_shown
+    from minidistill.applications.vision.inputs import VisionPair
+    from minidistill.tasks.vision.images import check_images
 
     if (task is None) == (prompts is None):
         raise ValueError("give either --task NAME or --prompts FILE.jsonl")
     work = load_task(task or prompts)  # first: a mistake here costs no model loading
     pair = load_pair(task, teacher=teacher, student=student)
     if prompts:
-        check_shown(prompts, pair.processor is not None)
+        check_images(prompts, wanted=isinstance(pair, VisionPair))
     return pair, work
 
 

@@ -1,35 +1,53 @@
 """Text to token ids, and batches of similar length."""
 
+import copy
 import random
 from collections.abc import Sequence
 
-from minidistill.eyes import encode_seen, reads_pictures
+from torch import Tensor
+
 from minidistill.tasks import Example
-from minidistill.tasks.pictures import image_of
+
+MAX_BATCH_VALUES = 2**24  # numbers in the extra inputs that a model reads together
 
 
-def encode_prompt(reader, prompt: str) -> list[int]:
-    """The prompt through the model's chat template, up to where its answer starts.
+class EncodedPrompt(list):
+    """Hold a prompt's token ids, and in `extra_inputs` what else its model reads: argument → (1, …).
 
-    `reader` is `pair.reader`: a tokenizer, or for models that see a processor. Then the ids are an
-    `eyes.Prompt`, which carries the picture's pixels. ValueError for a picture that nobody reads or a text
-    alone where a picture is wanted.
+    A text has no extra inputs, and a plain list of ids will do for it. `prompt + tokens` carries the prompt
+    on and keeps its extra inputs.
     """
-    if reads_pictures(reader) != (image_of(prompt) is not None):
-        raise ValueError(
-            f"the models read pictures, and this prompt has none: {prompt!r:.120}"
-            if reads_pictures(reader)
-            else f"the models read text alone, and this prompt has a picture: {prompt!r:.120}"
-        )
-    if reads_pictures(reader):
-        return encode_seen(reader, prompt)
-    if reader.chat_template is None:
+
+    def __init__(self, ids: Sequence[int], extra_inputs: dict[str, Tensor] | None = None):
+        super().__init__(ids)
+        self._extra_inputs = extra_inputs or {}
+
+    @property
+    def extra_inputs(self) -> dict[str, Tensor]:
+        return self._extra_inputs
+
+    def __add__(self, tokens: Sequence[int]) -> "EncodedPrompt":
+        carried_on = copy.copy(self)
+        carried_on.extend(tokens)
+        return carried_on
+
+
+def max_batch_size(prompts: Sequence[Sequence[int]], limit: int) -> int:
+    """Count the prompts that go through a model together: `limit`, fewer where extra inputs are large."""
+    extra = next((x.extra_inputs for x in prompts if isinstance(x, EncodedPrompt)), {})
+    size = sum(value.numel() for value in extra.values())
+    return max(1, min(limit, MAX_BATCH_VALUES // size)) if size else limit
+
+
+def encode_prompt(tokenizer, prompt: str) -> list[int]:
+    """Encode a text prompt through the chat template, up to where its answer starts (see `Pair.encode`)."""
+    if tokenizer.chat_template is None:
         text = prompt + "\n"
     else:
-        text = reader.apply_chat_template(
+        text = tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
         )
-    return reader(text, add_special_tokens=False).input_ids
+    return tokenizer(text, add_special_tokens=False).input_ids
 
 
 def encode_response(tokenizer, response: str) -> list[int]:

@@ -23,7 +23,6 @@ from minidistill.models import Pair
 from minidistill.runlog import atomic_write
 from minidistill.storage import plain_tensors
 from minidistill.tasks import Task
-from minidistill.tasks.pictures import identity, image_of
 
 KEEP = 2
 SAVE_EVERY_SECONDS = 300
@@ -55,10 +54,7 @@ def fingerprint(
     pair: Pair, task: Task, config: DistillConfig, method_kwargs: dict, tgo=None
 ) -> str:
     """A hash of what decides a run's result: settings, prompts, references, both models' weights."""
-    examples = [
-        (*vars(e).values(), *map(identity, filter(None, [image_of(e.prompt)])))
-        for e in (*task.train, *task.test)
-    ]
+    examples = [example.content() for example in (*task.train, *task.test)]
     digest = hashlib.sha256(
         json.dumps([asdict(config), method_kwargs, examples, tgo], default=str).encode()
     )

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill import plots
-from minidistill.batching import encode_prompt
 from minidistill.config import DistillConfig
 from minidistill.evaluation import nll
 from minidistill.experiments import toy_kl
@@ -120,8 +119,8 @@ class Diary:
         self, pair: Pair, task: Task, tgo, first_sgo, asked: Sequence[str], size: int = 64
     ):
         self.pair, self.winners, self.losers = pair, tgo[:size], first_sgo[:size]
-        self.prompts = [encode_prompt(pair.reader, e.prompt) for e in task.train[:size]]
-        self.asked = [encode_prompt(pair.reader, text) for text in asked]
+        self.prompts = [pair.encode(example) for example in task.train[:size]]
+        self.asked = [pair.encode(text) for text in asked]
         self.rows: list[dict] = []
         self.write(0)
 

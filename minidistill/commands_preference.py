@@ -102,11 +102,14 @@ def _first(pairs, work, limit: int):
 
 def _judge(work, model, pairs):
     """A named model; else the world's rules; else nobody, if the pairs are there already."""
+    from minidistill.applications.vision.inputs import require_text_model
     from minidistill.judging import LLMJudge, RuleJudge
     from minidistill.models import load_model
 
     if model:
-        return LLMJudge(*load_model(model))
+        judge = LLMJudge(*load_model(model))
+        require_text_model("a judge", judge.pair)
+        return judge
     if work.grade:
         return RuleJudge(work)
     if pairs is None:
@@ -118,15 +121,15 @@ def _judge(work, model, pairs):
 
 
 def _start(task, student):
-    from minidistill.eyes import texts_only
-    from minidistill.models import load_model
+    from minidistill.applications.vision.inputs import require_text_model
+    from minidistill.models import load_model, single_model
     from minidistill.tasks import WORLDS
     from minidistill.utils import data_dir
 
     if student is None and task not in WORLDS:
         raise ValueError("name the model to start from: --student MODEL")
     model, tokenizer = load_model(student or data_dir() / task / "student")
-    texts_only("preference optimisation here", tokenizer)
+    require_text_model("preference optimisation here", single_model(model, tokenizer))
     return model, tokenizer
 
 

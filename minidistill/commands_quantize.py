@@ -113,7 +113,7 @@ def _check_same(out: Path, about: dict) -> None:
 def _load(model, task, prompts, train_limit, test_limit):
     """A pair of the model and a copy of it that is to be broken, and the prompts."""
     from minidistill import load_task
-    from minidistill.eyes import texts_only
+    from minidistill.applications.vision.inputs import require_text_model
     from minidistill.models import load_model, make_pair
     from minidistill.utils import data_dir
 
@@ -122,8 +122,9 @@ def _load(model, task, prompts, train_limit, test_limit):
         raise ValueError("--model wants --prompts FILE.jsonl: the tiny worlds' words are their own")
     work = replace(work, train=work.train[:train_limit], test=work.test[:test_limit])
     teacher, tokenizer = load_model(model or data_dir() / task / "teacher")
-    texts_only("quantization here", tokenizer)
-    return make_pair(teacher, tokenizer, copy.deepcopy(teacher), tokenizer), work
+    pair = make_pair(teacher, tokenizer, copy.deepcopy(teacher), tokenizer)
+    require_text_model("quantization here", pair)
+    return pair, work
 
 
 def _break(pair, bits, group, library) -> dict[str, int]:

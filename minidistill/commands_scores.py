@@ -44,13 +44,14 @@ def evaluate(
 
     Without a teacher the references take its place. A benchmark reads its data from --prompts.
     """
+    from minidistill.applications.vision.inputs import VisionPair
     from minidistill.evaluation import evaluate
-    from minidistill.tasks import check_shown
+    from minidistill.tasks.vision.images import check_images
 
     work = _task(task, prompts, limit, allow_unsandboxed)
     pair = _models(task, teacher, student)
     if task is None:
-        check_shown(prompts, pair.processor is not None)
+        check_images(prompts, wanted=isinstance(pair, VisionPair))
     sampling = {"temperature": temperature, "max_new_tokens": max_new_tokens, "draws": draws}
     scores = asdict(evaluate(pair, work, seed=seed, **sampling))
     print_scores({"student": {k: v for k, v in scores.items() if not isinstance(v, list)}})
@@ -105,12 +106,12 @@ def _task(name, prompts, limit, allow_unsandboxed):
 def _models(task, teacher, student):
     """A pair, or where no teacher is named and none is shipped, the student alone."""
     from minidistill import load_pair
-    from minidistill.models import load_model, solo
+    from minidistill.models import load_model, single_model
     from minidistill.tasks import WORLDS
 
     if student is None or teacher is not None or task in WORLDS:
         return load_pair(task if task in WORLDS else None, teacher=teacher, student=student)
-    return solo(*load_model(student))
+    return single_model(*load_model(student))
 
 
 def _written(work, source: str) -> list[str]:

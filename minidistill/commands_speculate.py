@@ -76,7 +76,7 @@ def speculate(
 def _load(task, prompts, target, draft):
     """The lesson's pair and prompts, or what was named instead of them."""
     from minidistill import load_pair, load_task
-    from minidistill.eyes import texts_only
+    from minidistill.applications.vision.inputs import require_text_model
     from minidistill.utils import data_dir
 
     work = load_task(prompts or task)  # first: a mistake here costs no model loading
@@ -86,7 +86,7 @@ def _load(task, prompts, target, draft):
         raise ValueError(f"a target and a draft are shipped for 'instruct' alone, not for {task!r}")
     folder = data_dir() / "instruct"
     pair = load_pair(teacher=target or folder / "target", student=draft or folder / "draft")
-    texts_only("speculative decoding here", pair.reader)
+    require_text_model("speculative decoding here", pair)
     return pair, work
 
 
@@ -108,10 +108,8 @@ def _train(pair, work, chosen, lr, out, how) -> None:
 
 def _encode(pair, asked) -> list[list[int]]:
     """Prompts as token ids; a word that the model has never seen is worth a remark."""
-    from minidistill.batching import encode_prompt
-
     unknown = pair.tokenizer.unk_token_id
-    prompts = [encode_prompt(pair.tokenizer, x) for x in asked]
+    prompts = [pair.encode(x) for x in asked]
     if unknown is not None and any(unknown in ids for ids in prompts):
         typer.echo("note: a prompt has words that this model's tokenizer does not know", err=True)
     return prompts

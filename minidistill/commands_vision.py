@@ -1,4 +1,4 @@
-"""`python -m minidistill apply vision`: distil a model that answers questions about pictures."""
+"""`python -m minidistill apply vision`: distil a model that answers questions about images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,16 +9,18 @@ import typer
 from minidistill.commands_scores import Tokens, print_scores
 from minidistill.config import DistillConfig
 
-Seeing = Annotated[str | None, typer.Option(help="A folder or hub name of a LLaVA-type model.")]
-Shown = Annotated[
+VisionModel = Annotated[
+    str | None, typer.Option(help="A folder or hub name of a LLaVA-type model.")
+]
+OutputImage = Annotated[
     Path | None, typer.Option(help="A PNG file: held-out pictures, and what was said about them.")
 ]
-PICTURES = 8  # in the file of --show
+SHOWN = 8  # images in the file of --show
 
 
 def vision(
-    teacher: Seeing = None,
-    student: Seeing = None,
+    teacher: VisionModel = None,
+    student: VisionModel = None,
     prompts: Annotated[
         Path | None,
         typer.Option(
@@ -33,7 +35,7 @@ def vision(
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
     max_new_tokens: Tokens = DistillConfig.max_new_tokens,
     seed: int = DistillConfig.seed,
-    show: Shown = None,
+    show: OutputImage = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("out/vision"),
 ) -> None:
     """Distil a vision-language pair, tiny or real: scores before and after; the same command resumes.
@@ -42,6 +44,7 @@ def vision(
     and once more without the picture.
     """
     from minidistill import load_pair
+    from minidistill.applications.vision.inputs import VisionPair
     from minidistill.experiments.runner import distill_and_evaluate
 
     config = DistillConfig(
@@ -49,9 +52,9 @@ def vision(
     )  # mistakes first
     if prompts is None and (teacher or student):
         raise ValueError("--teacher and --student go with --prompts FILE.jsonl")
-    work = _pictures(prompts)
+    work = _load_task(prompts)
     pair = load_pair(None if teacher and student else "vision", teacher=teacher, student=student)
-    if pair.processor is None:
+    if not isinstance(pair, VisionPair):
         raise ValueError(
             "these models read text alone: give LLaVA-type ones, or use `minidistill distill`"
         )
@@ -66,48 +69,49 @@ def vision(
     typer.echo(f"student: {out / 'student'}")
 
 
-def _pictures(prompts: Path | None):
-    """The tiny world, or a file each line of which has a picture."""
+def _load_task(prompts: Path | None):
+    """Load the tiny world, or a file each line of which has an image."""
     from minidistill import load_task
-    from minidistill.tasks import check_shown
+    from minidistill.tasks.vision.images import check_images
 
     if prompts is None:
         return load_task("vision")
     work = load_task(prompts)
-    check_shown(prompts, sees=True)
+    check_images(prompts, wanted=True)
     return work
 
 
 def _answers(model, pair, work, show) -> list[str]:
-    """Greedy answers to the held-out prompts where there is a judge, else to those of the picture."""
-    from minidistill.applications.vision import answers
+    """Answer greedily the held-out prompts where there is a grader, else those of --show."""
+    from minidistill.applications.vision.image_ablation import generate_responses
 
     if not (work.grade or show):
         return []
-    return answers(model, pair, work.test if work.grade else work.test[:PICTURES])
+    return generate_responses(model, pair, work.test if work.grade else work.test[:SHOWN])
 
 
 def _by_family(pair, work, before, after) -> None:
-    from minidistill.applications.vision import answers, graded
+    from minidistill.applications.vision.image_ablation import generate_responses
+    from minidistill.tasks.vision import grade_by_family
 
-    rows = {
-        "teacher": graded(work, answers(pair.teacher, pair, work.test)),
-        "before": graded(work, before),
-        "after": graded(work, after),
-        "blind": graded(work, answers(pair.student, pair, work.test, blind="grey")),
+    responses = {
+        "teacher": generate_responses(pair.teacher, pair, work.test),
+        "before": before,
+        "after": after,
+        "blind": generate_responses(pair.student, pair, work.test, "grey"),
     }
+    rows = {name: grade_by_family(work, texts) for name, texts in responses.items()}
     typer.echo("\ngreedy accuracy by kind of question; blind: after, without the picture")
     print_scores(rows)
 
 
 def _draw(pair, work, said, show: Path) -> None:
     from minidistill import plots
-    from minidistill.applications.vision import answers
-    from minidistill.applications.vision_plots import gallery
+    from minidistill.applications.vision.image_ablation import generate_responses
+    from minidistill.lessons.lesson_11_vision import gallery
     from minidistill.runlog import atomic_write
 
-    examples = work.test[:PICTURES]
-    said = {"teacher": answers(pair.teacher, pair, examples), **said}
-    picture = gallery(examples, said, work.grade)
-    atomic_write(show, plots.png(picture, dpi=120))
+    examples = work.test[:SHOWN]
+    said = {"teacher": generate_responses(pair.teacher, pair, examples), **said}
+    atomic_write(show, plots.png(gallery(examples, said, work.grade), dpi=120))
     typer.echo(f"picture: {show}")

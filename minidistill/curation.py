@@ -61,7 +61,7 @@ class Written:
         rollouts.collect(0)
         self.prompts, self.ids = rollouts.prompts, rollouts.responses[source]
         self.texts = decode(pair, self.ids)
-        grades = [task.grade(e.prompt, y) for e, y in zip(task.train, self.texts, strict=True)]
+        grades = [task.grade(e, y) for e, y in zip(task.train, self.texts, strict=True)]
         self.right = mean(float(grade >= 1) for grade in grades)
         self.nll_teacher_model = nll(pair.teacher, pair, rollouts.prompts, self.ids)
         self.nll_student_model = nll(pair.student, pair, rollouts.prompts, self.ids)

@@ -126,7 +126,7 @@ def right_counts(task: Task, draws: Sequence[Sequence[str]]) -> list[int]:
     """How many draws of each prompt get the full grade; a draw is a response to each of the first prompts."""
     rows = zip(*draws, strict=True)
     return [
-        sum(task.grade(e.prompt, text) >= 1 for text in texts)
+        sum(task.grade(e, text) >= 1 for text in texts)
         for e, texts in zip(task.test, rows, strict=False)
     ]
 

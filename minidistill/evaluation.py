@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from minidistill.batching import encode_prompt, encode_references
-from minidistill.eyes import at_once
+from minidistill.batching import encode_references, max_batch_size
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.scoring import collate, masked_mean, response_log_probs
-from minidistill.tasks import NO_ANSWER, Example, Task
-from minidistill.tasks.answers import Graded
+from minidistill.tasks import NO_ANSWER, Example, Grade, Task
 from minidistill.utils import derive_seed, missing_extra_message
 
 
@@ -31,15 +29,15 @@ class HeldOutResponses:
     sgo: list[list[int]]
 
     def to_dict(self) -> dict:
-        """What a checkpoint or log keeps: ids alone; a picture is read again from where it comes."""
+        """Return what a checkpoint or log keeps: ids alone; extra inputs are encoded again from the task."""
         return {name: [[*ids] for ids in rows] for name, rows in vars(self).items()}
 
     @classmethod
     def from_dict(cls, content: dict, pair: Pair, task: Task) -> "HeldOutResponses":
-        """What `to_dict` told of; its prompts get back their pictures from the task's."""
-        if pair.processor is None:
+        """Restore what `to_dict` returned; its prompts get back their extra inputs from the task's."""
+        again = [pair.encode(example) for example in task.test[: len(content["prompts"])]]
+        if not any(x.extra_inputs for x in again):
             return cls(**content)
-        again = [encode_prompt(pair.reader, e.prompt) for e in task.test[: len(content["prompts"])]]
         if [[*x] for x in again] != content["prompts"]:
             raise ValueError("the held-out prompts are others than those that were measured before")
         return cls(**{**content, "prompts": again})
@@ -71,7 +69,7 @@ def make_probe(
     Without a teacher (when a teacher itself is being trained) the references take its place.
     """
     examples = task.test[:size]
-    prompts = [encode_prompt(pair.reader, e.prompt) for e in examples]
+    prompts = [pair.encode(example) for example in examples]
     sgo = sample(pair.student, prompts, pair, seed=seed, **sampling)
     if pair.teacher is None:
         return HeldOutResponses(prompts, encode_references(pair.tokenizer, examples, 0), sgo)
@@ -135,7 +133,7 @@ def evaluate(
     """
     probe = probe or make_probe(pair, task, seed=seed)
     sampling = {"temperature": 0.0, **sampling}
-    prompts = [encode_prompt(pair.reader, e.prompt) for e in task.test]
+    prompts = [pair.encode(example) for example in task.test]
     drawn = [
         decode(pair, sample(pair.student, prompts, pair, seed=seed + i, **sampling))
         for i in range(draws)
@@ -160,7 +158,7 @@ def nll(model, pair: Pair, prompts: Sequence, responses: Sequence, rows: int = 6
     kept = [i for i, response in enumerate(responses) if response]
     kept.sort(key=lambda i: len(prompts[i]) + len(responses[i]))
     total, was_training = 0.0, model.training
-    rows = at_once(prompts, rows)
+    rows = max_batch_size(prompts, rows)
     model.eval()
     for start in range(0, len(kept), rows):
         part = kept[start : start + rows]
@@ -185,16 +183,16 @@ def rouge_l(examples: Sequence[Example], responses: Sequence[str]) -> float | No
     return _mean([scorer.score_multi(refs, r)["rougeL"].fmeasure for refs, r in pairs])
 
 
-def verdicts(task: Task, responses: Sequence[str]) -> list[Graded]:
+def verdicts(task: Task, responses: Sequence[str]) -> list[Grade]:
     """What the task's grader says of each held-out prompt's response; programs run on all cores."""
     if task.grade is None:
         raise ValueError(f"task {task.name!r} has no grader")
     if len(responses) != len(task.test):
         raise ValueError(f"{len(responses)} responses to {len(task.test)} prompts of {task.name!r}")
-    explain = task.explain or (lambda prompt, response: Graded(task.grade(prompt, response), ""))
+    explain = task.explain or (lambda example, response: Grade(task.grade(example, response), ""))
     pairs = list(zip(task.test, responses, strict=True))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda pair: explain(pair[0].prompt, pair[1]), pairs))
+        return list(pool.map(lambda pair: explain(*pair), pairs))
 
 
 def accuracy(task: Task, responses: Sequence[str]) -> float | None:

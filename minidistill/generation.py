@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from minidistill.batching import max_batch_size
 from minidistill.divergences import check_unit_interval
-from minidistill.eyes import Prompt, at_once
 from minidistill.models import Pair
 from minidistill.scoring import collate, response_log_probs
 from minidistill.utils import derive_seed
@@ -32,10 +32,11 @@ def sample(
     if temperature > 0:
         how |= {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     width = model.config.get_text_config().vocab_size
-    forbidden = [*pair.image_ids, *range(pair.vocab, width)] or None
+    forbidden = [*pair.forbidden_ids, *range(pair.vocab, width)] or None
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     responses: list[list[int]] = [[]] * len(prompts)
-    rows = at_once(prompts, _rows(model, max(map(len, prompts), default=0) + max_new_tokens))
+    longest = max(map(len, prompts), default=0) + max_new_tokens
+    rows = max_batch_size(prompts, _rows(model, longest))
     was_training = model.training
     model.eval()
     with torch.no_grad(), torch.random.fork_rng():
@@ -46,7 +47,7 @@ def sample(
             output = model.generate(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
-                **batch.shown,
+                **batch.extra_inputs,
                 max_new_tokens=max_new_tokens,
                 eos_token_id=sorted(pair.stop_ids),
                 pad_token_id=pair.pad_id,
@@ -125,11 +126,11 @@ def speculative_drafts(
     rng = torch.Generator(device=pair.device).manual_seed(derive_seed(seed, "teacher"))
     unfinished, rounds = list(range(len(prompts))), 0
     while unfinished:
-        seen = [longer(prompts[i], responses[i]) for i in unfinished]
+        seen = [prompts[i] + responses[i] for i in unfinished]
         drafts = sample(pair.student, seen, pair, max_new_tokens=draft, **how,
                         seed=derive_seed(seed, "student", rounds))  # fmt: skip
         rows = min(_rows(pair.teacher, max(map(len, seen)) + draft), 2**27 // (draft * pair.vocab))
-        rows = at_once(seen, rows)
+        rows = max_batch_size(seen, rows)
         for start in range(0, len(unfinished), max(1, rows)):
             part = slice(start, start + max(1, rows))
             checked = _check(seen[part], drafts[part], unfinished[part], pair, accept, how, rng)
@@ -145,7 +146,7 @@ def _check(seen, drafts, names, pair: Pair, accept: Accept, how: dict, rng) -> l
     batch = collate(seen, drafts, pair.pad_id, pair.device)
     log_p = response_log_probs(pair.teacher, batch, pair.vocab)
     check_logits(log_p.flatten(1), names)
-    log_p[..., pair.image_ids] = float("-inf")  # nobody writes a place for a picture
+    log_p[..., pair.forbidden_ids] = float("-inf")
     logits = log_p / (how["temperature"] or 1e-4)
     kept = accept(logits.softmax(-1)).gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)
     lengths = (kept & batch.mask).int().cumprod(-1).sum(-1)
@@ -187,13 +188,6 @@ def check_logits(logits: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
             f"the logits after prompt {indices[int(bad.nonzero()[0])]} are not finite"
         )
     return logits
-
-
-def longer(prompt: Sequence[int], response: Sequence[int]) -> Sequence[int]:
-    """A prompt and the start of a response, with the prompt's picture if it has one."""
-    if isinstance(prompt, Prompt):
-        return prompt.longer(response)
-    return [*prompt, *response]
 
 
 def _rows(model, width: int) -> int:

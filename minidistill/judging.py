@@ -12,10 +12,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from minidistill.batching import encode_prompt
 from minidistill.divergences import check_unit_interval
-from minidistill.eyes import texts_only
-from minidistill.models import Pair
+from minidistill.models import single_model
 from minidistill.scoring import collate, response_log_probs
 from minidistill.stats import bootstrap_interval
 from minidistill.tasks import Task
@@ -151,8 +149,7 @@ class LLMJudge:
     """
 
     def __init__(self, model, tokenizer):
-        texts_only("a judge", tokenizer)
-        self.pair = Pair(None, model, tokenizer, len(tokenizer))
+        self.pair = single_model(model, tokenizer)
         self.choices = choice_tokens(tokenizer)
         self.name = f"{type(self).__name__} {model.name_or_path}"
 
@@ -185,9 +182,7 @@ class LLMJudge:
         """
         model, pair = self.pair.student.eval(), self.pair
         texts = [JUDGE_PROMPT.format(prompt=x, a=a, b=b, form=LETTERS) for x, a, b in rows]
-        ids = [
-            encode_prompt(pair.tokenizer, escape_special_tokens(pair.tokenizer, t)) for t in texts
-        ]
+        ids = [pair.encode(escape_special_tokens(pair.tokenizer, t)) for t in texts]
         limit = getattr(model.config, "max_position_embeddings", None) or math.inf
         if max(map(len, ids)) + 1 > limit:
             raise ValueError(

@@ -3,14 +3,15 @@
 import copy
 import struct
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError
 
-from minidistill.eyes import check_same_eyes, reads_pictures
-from minidistill.tasks import WORLDS
+from minidistill.batching import EncodedPrompt, encode_prompt
+from minidistill.tasks import WORLDS, Example, as_example
 from minidistill.utils import (
     data_dir,
     missing_extra_message,
@@ -23,13 +24,12 @@ with quiet():  # transformers imports torchao where that is installed
     from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
-        AutoModelForImageTextToText,
-        AutoProcessor,
         AutoTokenizer,
         LlamaConfig,
         LlamaForCausalLM,
     )
-    from transformers.utils import is_vision_available, logging
+    from transformers.utils import logging
+
 
 DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, struct.error)
 TINY = {  # layers × width
@@ -44,16 +44,17 @@ logging.disable_progress_bar()  # of loading and saving: noise between the cells
 
 @dataclass
 class Pair:
-    """A teacher, a student, the tokenizer they share, and how many tokens of it both know.
+    """Hold a teacher, a student, the tokenizer they share, and how many tokens of it both know.
 
-    Models that see have a `processor` too: the tokenizer, and what makes pixels of pictures.
+    For text. A subclass is for models that read more (`applications.vision.inputs.VisionPair`): it says
+    how they are loaded, given prompts and saved; `pair_class` names it.
     """
 
+    inputs: ClassVar[str] = "text"
     teacher: torch.nn.Module | None
     student: torch.nn.Module
     tokenizer: object
     vocab: int
-    processor: object | None = None
 
     def __post_init__(self):
         device = pick_device()
@@ -69,16 +70,6 @@ class Pair:
         return next(self.student.parameters()).device
 
     @property
-    def reader(self):
-        """What turns prompts into ids, and is saved beside a model: the processor, or the tokenizer."""
-        return self.tokenizer if self.processor is None else self.processor
-
-    @property
-    def image_ids(self) -> list[int]:
-        """The tokens that stand for a picture: none, or the processor's one. No response holds it."""
-        return [] if self.processor is None else [self.processor.image_token_id]
-
-    @property
     def stop_ids(self) -> set[int]:
         """Every token id that ends a response."""
         ids = {self.tokenizer.eos_token_id}
@@ -92,6 +83,64 @@ class Pair:
         """Any id will do: padding is masked by position."""
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
+
+    # --- what a subclass overrides ------------------------------------------------------------------
+    @classmethod
+    def load(cls, source: str | Path, **options) -> tuple:
+        """Load (model, tokenizer) in float32."""
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            model = load_complete(AutoModelForCausalLM, source, **options)
+        except ImportError as error:
+            raise ModuleNotFoundError(
+                missing_extra_message("gguf and accelerate", "scale")
+            ) from error
+        return (_plain(model) if options else model), tokenizer
+
+    @classmethod
+    def single(cls, model, tokenizer) -> "Pair":
+        """Pair a model with no teacher."""
+        return cls(None, model, tokenizer, len(tokenizer))
+
+    def check_same_inputs(self, other: "Pair") -> None:
+        """Raise ValueError unless the models of `other` (the teacher's) are given prompts as these are."""
+        if type(self) is not type(other):
+            raise ValueError(f"the teacher reads {other.inputs} and the student {self.inputs}")
+        check_same_tokens(other.tokenizer, self.tokenizer)
+
+    def encode(self, example: Example | str) -> EncodedPrompt:
+        """Encode a prompt through the chat template, up to where its answer starts.
+
+        ValueError for an example with an image: a text model cannot read it.
+        """
+        example = as_example(example)
+        if example.image is not None:
+            raise ValueError(
+                f"the models read text alone, and this prompt has an image: {example.prompt!r:.120}"
+            )
+        return EncodedPrompt(encode_prompt(self.tokenizer, example.prompt))
+
+    @property
+    def forbidden_ids(self) -> list[int]:
+        """Tokens that no response may hold."""
+        return []
+
+    def save_student(self, folder: str | Path) -> None:
+        """Save the student and what encodes its prompts, for `load_model` to read."""
+        self.student.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def pair_class(config) -> type[Pair]:
+    """Find the class that pairs models of this config: the one place where kinds of models are told apart.
+
+    And the one arrow from the core to an application, so that `load_pair` loads whatever a folder holds.
+    """
+    if hasattr(config, "vision_config"):
+        from minidistill.applications.vision.inputs import VisionPair
+
+        return VisionPair
+    return Pair
 
 
 def load_pair(name: str | None = None, *, teacher=None, student=None) -> Pair:
@@ -109,37 +158,28 @@ def load_pair(name: str | None = None, *, teacher=None, student=None) -> Pair:
 
 
 def load_model(source: str | Path):
-    """(model, tokenizer) in float32 from a folder, a hub name or a .gguf file; remote code stays off.
+    """Load (model, tokenizer) in float32 from a folder, a hub name or a .gguf file; remote code stays off.
 
-    Of a model that sees (LLaVA 1.5 and its kin) the second is its processor.
+    Of a model that reads more than text, the second is what `pair_class` of its config loads instead.
     """
     path, options = Path(source), {}
     if not path.exists() and (path.suffix == ".gguf" or str(source).count("/") > 1):
         raise FileNotFoundError(f"no model at {source}: give a folder, a .gguf file or a hub name")
     if path.suffix == ".gguf":
         source, options = path.parent, {"gguf_file": path.name}
-    sees = not options and _sees(source)
-    if sees and not is_vision_available():
-        raise ModuleNotFoundError(missing_extra_message("pillow", "adapt"))
+    kind = Pair if options else pair_class(_config(source))
     try:
-        if sees:
-            reader = AutoProcessor.from_pretrained(source, backend="pil")
-            return _whole(AutoModelForImageTextToText, source), reader
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = _whole(AutoModelForCausalLM, source, **options)
-    except ImportError as error:
-        raise ModuleNotFoundError(missing_extra_message("gguf and accelerate", "scale")) from error
+        return kind.load(source, **options)
     except DAMAGED as error:  # no tokenizer; weights cut short, or of another shape
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(
             f"cannot load a model from {source}: {first} (a hub name needs the network; a folder "
             "needs config.json, model.safetensors and the tokenizer's files)"
         ) from error
-    return (_plain(model) if options else model), tokenizer
 
 
-def _whole(auto, source, **options):
-    """A model all of whose weights are there: what is missing, transformers would draw at random."""
+def load_complete(auto, source, **options):
+    """Load a model all of whose weights are there: what is missing, transformers would draw at random."""
     options |= {"dtype": torch.float32, "output_loading_info": True}
     model, info = auto.from_pretrained(source, **options)
     missing = sorted(info["missing_keys"])
@@ -148,12 +188,12 @@ def _whole(auto, source, **options):
     return model
 
 
-def _sees(source) -> bool:
-    """Whether a folder or hub name holds a model of pictures and text."""
+def _config(source):
+    """The config in a folder or of a hub name; None where it cannot be read: loading says why."""
     try:
-        return hasattr(AutoConfig.from_pretrained(source), "vision_config")
+        return AutoConfig.from_pretrained(source)
     except DAMAGED:
-        return False  # what is wrong with it, loading the model says better
+        return None
 
 
 def _plain(model):
@@ -166,26 +206,31 @@ def _plain(model):
     return plain
 
 
-def solo(model, reader) -> Pair:
-    """A model without a teacher, to be trained or asked alone."""
-    tokenizer, processor = _parts(reader)
-    return Pair(None, model, tokenizer, len(tokenizer), processor)
+def single_model(model, tokenizer) -> Pair:
+    """Pair a model with no teacher, to be trained or asked alone. `tokenizer`: as `load_model` gives it."""
+    return pair_class(model.config).single(model, tokenizer)
 
 
-def _parts(reader) -> tuple:
-    """(tokenizer, processor or None)."""
-    return (reader.tokenizer, reader) if reads_pictures(reader) else (reader, None)
+def make_pair(teacher, teacher_tokenizer, student, student_tokenizer) -> Pair:
+    """Check that both models read the same prompts, and cut both to the tokens that they share.
 
-
-def make_pair(teacher, teacher_reader, student, student_reader) -> Pair:
-    """Check that both read the same tokens (and pictures), and cut both to what they share.
-
-    A reader is a tokenizer or a processor. Equal width is not enough: ValueError names the first tokens
-    that differ. Unequal widths with equal tokens (151,936 and 152,064: padding) are cut with a warning.
+    The tokenizers are what `load_model` gives. Unequal widths with equal tokens (151,936 and 152,064:
+    padding) are cut with a warning.
     """
-    (teacher_tokenizer, _), (student_tokenizer, processor) = map(
-        _parts, (teacher_reader, student_reader)
-    )
+    pair = single_model(student, student_tokenizer)
+    pair.check_same_inputs(single_model(teacher, teacher_tokenizer))
+    widths = [m.get_output_embeddings().weight.shape[0] for m in (teacher, student)]
+    vocab = min(max(pair.tokenizer.get_vocab().values()) + 1, *widths)
+    if widths[0] != widths[1]:
+        warnings.warn(
+            f"output widths {widths[0]} and {widths[1]} are cut to the {vocab} shared tokens",
+            stacklevel=2,
+        )
+    return replace(pair, teacher=teacher, vocab=vocab)
+
+
+def check_same_tokens(teacher_tokenizer, student_tokenizer) -> None:
+    """Raise ValueError with the first tokens that differ; vocabularies of equal width are not enough."""
     by_id = [
         {i: t for t, i in tok.get_vocab().items()} for tok in (teacher_tokenizer, student_tokenizer)
     ]
@@ -200,15 +245,6 @@ def make_pair(teacher, teacher_reader, student, student_reader) -> Pair:
             f"teacher and student tokenize differently ({len(differing)} ids differ; teacher / student "
             f"{shown}): distillation compares their distributions token by token"
         )
-    widths = [m.get_output_embeddings().weight.shape[0] for m in (teacher, student)]
-    vocab = min(max(by_id[0]) + 1, *widths)
-    if widths[0] != widths[1]:
-        warnings.warn(
-            f"output widths {widths[0]} and {widths[1]} are cut to the {vocab} shared tokens",
-            stacklevel=2,
-        )
-    check_same_eyes(teacher_reader, student_reader)
-    return Pair(teacher, student, student_tokenizer, vocab, processor)
 
 
 def tiny_model(preset: str, tokenizer, seed: int) -> LlamaForCausalLM:
@@ -241,8 +277,8 @@ def prune_layers(model, keep: int):
     """A copy of `model` with `keep` of its layers, evenly spaced, the first and the last among them.
 
     Embeddings, norms and the kept layers are the teacher's own weights: a student of the same
-    tokenizer that only needs to learn to do without the layers that are gone. Of a model that sees, the
-    language model loses layers; the eyes stay whole.
+    tokenizer that only needs to learn to do without the layers that are gone. Of a multimodal model the
+    language model alone loses layers.
     """
     decoder = model.get_decoder()
     layers = decoder.layers

@@ -11,8 +11,7 @@ from dataclasses import asdict
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from minidistill.batching import buckets, encode_prompt
-from minidistill.eyes import at_once
+from minidistill.batching import buckets, max_batch_size
 from minidistill.models import Pair
 from minidistill.scoring import Batch, Scored, collate, response_log_probs
 from minidistill.sources import SOURCES, Replay, Request
@@ -31,7 +30,7 @@ class Rollouts:
     def __init__(self, pair: Pair, task: Task, slots: dict[str, str], config, tgo=None):
         self.pair, self.task, self.slots, self.config = pair, task, slots, config
         self.names = sorted({*slots.values()} | ({"tgo"} if "replay" in slots.values() else set()))
-        self.prompts = [encode_prompt(pair.reader, e.prompt) for e in task.train]
+        self.prompts = [pair.encode(example) for example in task.train]
         self.responses: dict[str, list[list[int]]] = {} if tgo is None else {"tgo": tgo}
         self.replay = Replay()
         self._now: dict[str, dict[int, tuple[int, list[int]]]] = {}
@@ -128,7 +127,7 @@ class Rollouts:
         responses = self.responses[name]
         order = sorted(range(len(responses)), key=lambda i: len(responses[i]))
         cache: list[torch.Tensor] = [torch.empty(0)] * len(responses)
-        rows = at_once(self.prompts, 128)
+        rows = max_batch_size(self.prompts, 128)
         for start in range(0, len(order), rows):
             part = order[start : start + rows]
             batch = self._collate([(i, responses[i]) for i in part])

@@ -8,32 +8,27 @@ padded on the right, so that every response starts in the same column.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from minidistill.eyes import Prompt
+from minidistill.batching import EncodedPrompt
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Token ids: input_ids, attention_mask (batch, prompt + tokens); labels, mask (batch, tokens).
+    """Hold token ids: input_ids, attention_mask (batch, prompt + tokens); labels, mask (batch, tokens).
 
-    `pixel_values` (pictures, channels, height, width), where prompts have pictures, row after row.
+    `extra_inputs`: what else the model reads, by argument, (batch, …) each; nothing where prompts are text.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
     mask: Tensor
-    pixel_values: Tensor | None = None
-
-    @property
-    def shown(self) -> dict[str, Tensor]:
-        """What a model is given to read besides the ids: nothing, or the pictures."""
-        return {} if self.pixel_values is None else {"pixel_values": self.pixel_values}
+    extra_inputs: dict[str, Tensor] = field(default_factory=dict)
 
 
 def collate(
@@ -48,9 +43,10 @@ def collate(
         ids[row, width - len(x) : width + len(y)] = torch.tensor([*x, *y], dtype=ids.dtype)
         seen[row, width - len(x) : width + len(y)] = 1
     ids, seen = ids.to(device), seen.to(device)
-    pixels = [x.pixels for x in prompts if isinstance(x, Prompt)]
-    shown = torch.cat(pixels).to(device) if pixels else None
-    return Batch(ids, seen, ids[:, width:], seen[:, width:].bool(), shown)
+    rows = [x.extra_inputs for x in prompts if isinstance(x, EncodedPrompt)]
+    names = rows[0] if rows else ()
+    extra = {name: torch.cat([row[name] for row in rows]).to(device) for name in names}
+    return Batch(ids, seen, ids[:, width:], seen[:, width:].bool(), extra)
 
 
 def response_log_probs(model, batch: Batch, vocab: int) -> Tensor:
@@ -68,7 +64,7 @@ def response_log_probs(model, batch: Batch, vocab: int) -> Tensor:
         position_ids=positions,
         logits_to_keep=tokens + 1,
         use_cache=False,
-        **batch.shown,
+        **batch.extra_inputs,
     )
     return output.logits[:, -tokens - 1 : -1, :vocab].float().log_softmax(-1)
 

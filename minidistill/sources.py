@@ -96,8 +96,7 @@ def best_tgo(ask: Request) -> list[list[int]]:
     texts = [decode(ask.pair, draw) for draw in draws]
     best = []
     for row, index in enumerate(ask.indices):
-        prompt = ask.task.train[index].prompt
-        grades = [ask.task.grade(prompt, text[row]) for text in texts]
+        grades = [ask.task.grade(ask.task.train[index], text[row]) for text in texts]
         best.append(draws[grades.index(max(grades))][row])
     return best
 

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidistill.tasks import arithmetic, forms
-from minidistill.tasks.answers import Graded, extract_answer, extract_boxed
+from minidistill.tasks import Grade, arithmetic, forms
+from minidistill.tasks.answers import extract_answer, extract_boxed
 from minidistill.tasks.forms import same_answer
 from tests.conftest import DATA, needs_data
 
 
 def test_a_grade_cannot_be_changed_afterwards():
     with pytest.raises(AttributeError):
-        Graded(1.0, "right").grade = 0.0
+        Grade(1.0, "right").grade = 0.0
 
 
 # --- numbers --------------------------------------------------------------------------------------------

@@ -13,8 +13,7 @@ import pytest
 
 from minidistill import sandbox
 from minidistill.evaluation import verdicts
-from minidistill.tasks import NO_ANSWER, Example, Task, benchmarks
-from minidistill.tasks.answers import Graded
+from minidistill.tasks import NO_ANSWER, Example, Grade, Task, benchmarks
 from minidistill.tasks.benchmarks import load_benchmark
 from minidistill.tasks.code import emptied, humaneval_program, humaneval_test, mbpp_program
 from tests.conftest import DATA, needs_data
@@ -76,9 +75,9 @@ def test_a_row_becomes_a_test_example(load, name, row, prompt, reference, file):
     task = load(name, row, file=file)
     assert (task.name, task.train) == (name, [])
     assert task.test == [Example(prompt, (reference,))]
-    assert task.explain(prompt, reference) == Graded(1.0, "right")
+    assert task.explain(prompt, reference) == Grade(1.0, "right")
     assert task.grade(prompt, reference) == 1.0
-    assert task.explain(prompt, "I cannot say.") == Graded(0.0, NO_ANSWER)
+    assert task.explain(prompt, "I cannot say.") == Grade(0.0, NO_ANSWER)
     assert task.grade(prompt, "I cannot say.") == 0.0
 
 
@@ -207,7 +206,7 @@ def test_other_prompts_and_responses_are_refused(load):
 def test_verdicts_grade_each_response_to_its_prompt(load):
     task = load("gsm8k", APPLES, PEARS)
     found = verdicts(task, ["#### 5", "#### 5"])
-    assert found == [Graded(1.0, "right"), Graded(0.0, "wrong")]
+    assert found == [Grade(1.0, "right"), Grade(0.0, "wrong")]
     with pytest.raises(ValueError, match="1 responses to 2 prompts of 'gsm8k'"):
         verdicts(task, ["#### 5"])
     with pytest.raises(ValueError, match="task 'few' has no grader"):
@@ -238,7 +237,7 @@ def test_verdicts_grade_each_response_to_its_prompt(load):
 )
 def test_answers_are_compared(load, row, response, reason):
     name = "gsm8k" if "question" in row else "math"
-    assert load(name, row).explain(next(iter(row.values())), response) == Graded(
+    assert load(name, row).explain(next(iter(row.values())), response) == Grade(
         float(reason == "right"), reason
     )
 
@@ -307,7 +306,7 @@ def explain_double(load, response):
 
 @pytest.mark.parametrize("kind", RIGHT)
 def test_however_the_code_comes_it_is_found(load, kind):
-    assert explain_double(load, RIGHT[kind]) == Graded(1.0, "right")
+    assert explain_double(load, RIGHT[kind]) == Grade(1.0, "right")
 
 
 @pytest.mark.parametrize("kind", WRONG)
@@ -321,7 +320,7 @@ def test_wrong_code_is_graded_with_its_reason(load, kind):
 
 @pytest.mark.parametrize("response", NOTHING)
 def test_without_code_there_is_no_answer(load, response):
-    assert explain_double(load, response) == Graded(0.0, NO_ANSWER)
+    assert explain_double(load, response) == Grade(0.0, NO_ANSWER)
     assert humaneval_program(DOUBLE["prompt"], response) is None
     assert mbpp_program("assert triple(1) == 3", response) is None
 
@@ -329,7 +328,7 @@ def test_without_code_there_is_no_answer(load, response):
 @pytest.mark.parametrize("name", ["humaneval", "mbpp"])
 def test_an_empty_fence_is_no_answer(load, name):
     task = load(name, DOUBLE if name == "humaneval" else TRIPLE)
-    assert task.explain(task.test[0].prompt, "Here:\n```\n```") == Graded(0.0, NO_ANSWER)
+    assert task.explain(task.test[0].prompt, "Here:\n```\n```") == Grade(0.0, NO_ANSWER)
 
 
 def test_the_test_brings_what_the_prompt_defines_itself():
@@ -364,7 +363,7 @@ def test_programs_go_to_the_sandbox_with_their_limits(load, tmp_path, monkeypatc
         ("mbpp", "mbpp.jsonl", TRIPLE["code"]),
     ):
         task = load_benchmark(name, tmp_path / file, allow_unsandboxed=allowed)
-        assert task.explain(task.test[0].prompt, response) == Graded(0.0, "late")
+        assert task.explain(task.test[0].prompt, response) == Grade(0.0, "late")
     assert [job[2:] for job in calls] == [(benchmarks.SECONDS, allowed)] * 2
 
 
@@ -505,9 +504,9 @@ SHADOW = {
 def test_solutions_of_mbpp_pass_and_others_do_not(load, row):
     task = load("mbpp", row)
     [example] = task.test
-    assert task.explain(example.prompt, row["code"]) == Graded(1.0, "right")
-    assert task.explain(example.prompt, f"[BEGIN]\n{row['code']}\n[DONE]") == Graded(1.0, "right")
-    assert task.explain(example.prompt, f"```python\n{row['code']}\n```\nEnjoy!") == Graded(
+    assert task.explain(example.prompt, row["code"]) == Grade(1.0, "right")
+    assert task.explain(example.prompt, f"[BEGIN]\n{row['code']}\n[DONE]") == Grade(1.0, "right")
+    assert task.explain(example.prompt, f"```python\n{row['code']}\n```\nEnjoy!") == Grade(
         1.0, "right"
     )
     others = ("def f():\n    pass\n", "```\nx = 1\n```", "def f(:\n")

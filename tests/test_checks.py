@@ -15,15 +15,15 @@ from minidistill import (
     exercises_quantization,
     exercises_responses,
     exercises_speculative,
-    exercises_vision,
 )
 from minidistill import divergences as D
+from minidistill.lessons import lesson_11_vision
 
 LESSONS = (
     exercises_divergences.EXERCISES_01, exercises_divergences.EXERCISES_02, exercises_responses.EXERCISES_03,
     exercises_responses.EXERCISES_04, exercises_responses.EXERCISES_05, exercises_curriculum.EXERCISES_06,
     exercises_curriculum.EXERCISES_07, exercises_curriculum.EXERCISES_08, exercises_benchmarks.EXERCISES_09,
-    exercises_preference.EXERCISES_10, exercises_vision.EXERCISES_11, exercises_quantization.EXERCISES_12,
+    exercises_preference.EXERCISES_10, lesson_11_vision.EXERCISES, exercises_quantization.EXERCISES_12,
     exercises_speculative.EXERCISES_13,
 )  # fmt: skip
 EXERCISES = {name: exercise for lesson in LESSONS for name, exercise in lesson.items()}

@@ -12,8 +12,7 @@ from minidistill import evaluate, load_task
 from minidistill.batching import encode_prompt, encode_references
 from minidistill.evaluation import accuracy, make_probe, nll, pass_at_k, rouge_l, verdicts
 from minidistill.models import Pair
-from minidistill.tasks import NO_ANSWER, Example, Task
-from minidistill.tasks.answers import Graded
+from minidistill.tasks import NO_ANSWER, Example, Grade, Task
 
 
 @torch.no_grad()
@@ -180,7 +179,7 @@ def test_responses_without_an_answer_are_counted(shared_pair):
 
 
 def test_scores_say_which_share_has_no_answer_and_each_grade(shared_pair, task):
-    few = Task("few", [], task.test[:6], task.grade, lambda p, r: Graded(float(r > "m"), NO_ANSWER))
+    few = Task("few", [], task.test[:6], task.grade, lambda p, r: Grade(float(r > "m"), NO_ANSWER))
     probe = make_probe(shared_pair, few, max_new_tokens=3)
     scores = evaluate(shared_pair, few, probe, draws=2, temperature=1.0, max_new_tokens=5)
     assert scores.no_answer == 1

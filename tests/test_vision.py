@@ -1,9 +1,8 @@
-"""The vision world, models that see, and the one loop on both."""
+"""The vision world, multimodal models, and the one loop on both."""
 
 import copy
 import json
 import math
-import pickle
 import random
 from dataclasses import replace
 
@@ -11,16 +10,27 @@ import pytest
 import torch
 
 from minidistill import distill, evaluate
-from minidistill.applications import vision
-from minidistill.batching import encode_prompt, encode_response
+from minidistill.applications.vision import image_ablation as ablation
+from minidistill.applications.vision import inputs
+from minidistill.applications.vision.inputs import (
+    ImagePrompt,
+    check_same_preprocessing,
+    require_text_model,
+)
+from minidistill.applications.vision.tiny_llava import (
+    init_vision_tower_from,
+    tiny_llava,
+    tiny_processor,
+)
+from minidistill.batching import EncodedPrompt, encode_response, max_batch_size
 from minidistill.checkpoint import fingerprint
 from minidistill.config import DistillConfig
 from minidistill.evaluation import HeldOutResponses, make_probe, nll
 from minidistill.experiments.runner import distill_and_evaluate
-from minidistill.eyes import Prompt, at_once, check_same_eyes
-from minidistill.generation import longer, sample, speculative_drafts, typical
+from minidistill.generation import sample, speculative_drafts, typical
 from minidistill.judging import LLMJudge
-from minidistill.models import load_model, make_pair, prune_layers, solo, word_tokenizer
+from minidistill.lessons.lesson_11_vision import text_only_upper_bound
+from minidistill.models import load_model, make_pair, prune_layers, single_model, word_tokenizer
 from minidistill.objectives import METHODS
 from minidistill.rollouts import Rollouts
 from minidistill.scoring import collate, response_log_probs
@@ -29,12 +39,11 @@ from minidistill.tasks import (
     Task,
     get_world,
     read_jsonl,
-    scenes,
     write_examples,
     write_jsonl,
 )
-from minidistill.tasks.pictures import Seen, open_picture
-from minidistill.tiny_eyes import borrow_eyes, tiny_llava, tiny_processor
+from minidistill.tasks.vision import scenes
+from minidistill.tasks.vision.images import open_image
 from minidistill.utils import data_dir
 from tests.conftest import sharpen
 
@@ -64,7 +73,10 @@ def build(processor, seed=0):
     teacher, student = (
         tiny_llava(name, processor, seed + i) for i, name in enumerate(("teacher", "student"))
     )
-    for model in (teacher, student):  # the language model alone: sharper eyes would drown the text
+    for model in (
+        teacher,
+        student,
+    ):  # the language model alone: a sharper vision tower would drown the text
         sharpen(model.model.language_model, 3.0)
     return make_pair(teacher, processor, student, processor)
 
@@ -81,19 +93,19 @@ def shared(processor):
 
 
 def ask(text, scene=SCENE):
-    return Seen(text, scene)
+    return Example(text, image=scene)
 
 
 # --- scenes and pictures ------------------------------------------------------------------------------
 def test_a_scene_is_read_as_it_was_written():
     rng = random.Random(3)
     for _ in range(200):
-        scene = scenes.draw(rng)
-        things = scenes.read(scene)
+        scene = scenes.sample_scene(rng)
+        shapes = scenes.parse_scene(scene)
         number = int(scene.split(":")[1])
-        assert scenes.write(list(things), number) == scene
-        assert 1 <= len(things) <= scenes.MOST
-        assert len({t.place for t in things}) == len(things)
+        assert scenes.format_scene(list(shapes), number) == scene
+        assert 1 <= len(shapes) <= scenes.MAX_SHAPES
+        assert len({s.place for s in shapes}) == len(shapes)
 
 
 @pytest.mark.parametrize(
@@ -101,14 +113,14 @@ def test_a_scene_is_read_as_it_was_written():
     [
         ("scene:1", "a scene reads"),
         ("scene:x: large red circle top left", "a scene reads"),
-        ("scene:1: red circle top left", "a thing reads"),
-        ("scene:1: large beige circle top left", "a thing reads"),
-        ("scene:1: large red circle top left; small blue ring top left", "two things in one place"),
+        ("scene:1: red circle top left", "a shape reads"),
+        ("scene:1: large beige circle top left", "a shape reads"),
+        ("scene:1: large red circle top left; small blue ring top left", "two shapes in one place"),
     ],
 )
 def test_a_scene_that_cannot_be_is_refused(scene, complaint):
     with pytest.raises(ValueError, match=complaint):
-        scenes.read(scene)
+        scenes.parse_scene(scene)
 
 
 def test_a_picture_depends_on_its_text_alone_and_shows_each_thing_in_its_place():
@@ -154,19 +166,12 @@ def test_a_larger_scale_is_the_same_picture():
 
 
 # --- prompts with pictures ----------------------------------------------------------------------------
-def test_a_seen_prompt_is_its_text_and_its_picture():
-    prompt = ask("where is the blue ring ?")
-    assert isinstance(prompt, str)
-    assert prompt == ask("where is the blue ring ?")
-    assert hash(prompt) == hash(ask("where is the blue ring ?"))
-    assert prompt != ask("where is the blue ring ?", SCENE + "; small red ring top right")
-    assert prompt != str(prompt)
-    assert str(prompt) != prompt
-    assert len({prompt, ask("where is the blue ring ?"), ask("find it")}) == 2
-    for copied in (copy.deepcopy(prompt), pickle.loads(pickle.dumps(prompt))):
-        assert copied == prompt
-        assert copied.image == SCENE
-    assert SCENE in repr(prompt)
+def test_an_example_is_its_text_and_its_image():
+    example = ask("where is the blue ring ?")
+    assert example == ask("where is the blue ring ?")
+    assert example != ask("where is the blue ring ?", SCENE + "; small red ring top right")
+    assert example != Example("where is the blue ring ?")
+    assert len({example, ask("where is the blue ring ?"), ask("find it")}) == 2
 
 
 def test_examples_survive_a_file_with_their_scenes(tmp_path, task):
@@ -180,10 +185,8 @@ def test_examples_survive_a_file_with_their_scenes(tmp_path, task):
 def test_the_split_goes_by_picture():
     train = write_examples("vision", 300, seed=0, held_out=False)
     test = write_examples("vision", 300, seed=0, held_out=True)
-    assert not {e.prompt.image for e in train} & {e.prompt.image for e in test}
-    assert {str(e.prompt) for e in train} & {str(e.prompt) for e in test}, (
-        "the same questions come in both"
-    )
+    assert not {e.image for e in train} & {e.image for e in test}
+    assert {e.prompt for e in train} & {e.prompt for e in test}, "the same questions come in both"
 
 
 def test_the_fingerprint_of_a_run_sees_the_picture(shared, task, tmp_path):
@@ -191,14 +194,12 @@ def test_the_fingerprint_of_a_run_sees_the_picture(shared, task, tmp_path):
         return fingerprint(shared, replace(task, train=[example]), DistillConfig("kd"), {})
 
     first = task.train[0]
-    other = Example(Seen(first.prompt, SCENE), first.references)
-    assert of(first) == of(Example(Seen(str(first.prompt), first.prompt.image), first.references))
-    assert of(first) != of(other)
+    assert of(first) == of(replace(first)) != of(replace(first, image=SCENE))
     path = tmp_path / "a.png"
     found = []
     for colour in ("red", "blue", "red"):
         Image.new("RGB", (40, 40), colour).save(path)
-        found.append(of(Example(Seen(first.prompt, str(path)), first.references)))
+        found.append(of(replace(first, image=str(path))))
     assert found[0] == found[2] != found[1], "a file counts by its content"
 
 
@@ -263,10 +264,10 @@ def test_no_family_can_be_guessed_without_looking():
         answers = {
             json.dumps(WORLD.families[name].answer(rng, asked_), sort_keys=True) for _ in range(3)
         }
-        right.setdefault((name, str(prompt)), []).append(sorted(answers))
+        right.setdefault((name, prompt.prompt), []).append(sorted(answers))
     often = {x: pictures for x, pictures in right.items() if len(pictures) >= 20}
     assert len({name for name, _ in often}) >= 3
-    assert vision.best_blind(often) < 0.4
+    assert text_only_upper_bound(often) < 0.4
 
 
 # --- files of strangers ---------------------------------------------------------------------------------
@@ -282,16 +283,16 @@ def saved(path, mode, size=(50, 40), **how):
      ("I", "tiff"), ("F", "tiff"), ("CMYK", "jpg"), ("YCbCr", "jpg"), ("RGB", "bmp"), ("P", "gif")],
 )  # fmt: skip
 def test_pictures_of_every_mode_become_rgb(tmp_path, mode, suffix):
-    image = open_picture(saved(tmp_path / f"x.{suffix}", mode))
+    image = open_image(saved(tmp_path / f"x.{suffix}", mode))
     assert (image.mode, image.size) == ("RGB", (50, 40))
 
 
 def test_sixteen_bits_are_scaled_and_the_transparent_is_white(tmp_path):
-    assert open_picture(saved(tmp_path / "deep.png", "I;16")).getpixel((0, 0))[0] == pytest.approx(
+    assert open_image(saved(tmp_path / "deep.png", "I;16")).getpixel((0, 0))[0] == pytest.approx(
         156, abs=2
     )
     Image.new("RGBA", (9, 9), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert open_picture(tmp_path / "clear.png").getpixel((4, 4)) == (255, 255, 255)
+    assert open_image(tmp_path / "clear.png").getpixel((4, 4)) == (255, 255, 255)
 
 
 def broken(tmp_path, kind):
@@ -344,7 +345,7 @@ def test_a_file_that_is_no_picture_is_named_with_its_line(tmp_path, kind):
 @pytest.mark.parametrize(
     ("image", "complaint"),
     [(5, "field 'image' must be a text"), (["a"], "field 'image' must be a text"),
-     ("https://x.org/a.png", "pictures are not fetched"), ("scene:1: a ball", "a thing reads")],
+     ("https://x.org/a.png", "pictures are not fetched"), ("scene:1: a ball", "a shape reads")],
 )  # fmt: skip
 def test_an_image_that_is_none_is_named_with_its_line(tmp_path, image, complaint):
     (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "what is it ?", "image": image}))
@@ -361,13 +362,13 @@ def test_a_file_is_found_from_where_the_prompts_are_and_scaled_to_what_the_model
     lines = [{"prompt": "what is it ?", "image": "images/a.png", "references": ["black"]}]
     (tmp_path / "p.jsonl").write_text(json.dumps(lines[0]))
     (example,) = read_jsonl(tmp_path / "p.jsonl")
-    prompt = encode_prompt(shared.reader, example.prompt)
-    assert prompt.pixels.shape == (1, 3, scenes.SIDE, scenes.SIDE)
+    prompt = shared.encode(example)
+    assert prompt.pixel_values.shape == (1, 3, scenes.SIDE, scenes.SIDE)
 
 
 # --- prompts as ids that carry pixels -------------------------------------------------------------------
 def test_a_prompt_has_a_token_for_each_patch_and_its_pixels(shared, processor):
-    prompt = encode_prompt(shared.reader, ask("where is the blue ring ?"))
+    prompt = shared.encode(ask("where is the blue ring ?"))
     patches = (scenes.SIDE // scenes.CELL) ** 2
     words = shared.tokenizer.convert_ids_to_tokens(prompt)
     assert words == [
@@ -376,22 +377,23 @@ def test_a_prompt_has_a_token_for_each_patch_and_its_pixels(shared, processor):
         *["where", "is", "the", "blue", "ring", "?"],
         "<assistant>",
     ]
-    assert prompt.pixels.shape == (1, 3, scenes.SIDE, scenes.SIDE)
+    assert prompt.pixel_values.shape == (1, 3, scenes.SIDE, scenes.SIDE)
     assert json.dumps(prompt) == json.dumps(list(prompt))
 
 
-def test_pictures_and_texts_go_to_those_who_read_them(shared, tokenizer):
+def test_images_and_texts_go_to_those_who_read_them(shared, shared_pair):
     with pytest.raises(
-        ValueError, match="read text alone, and this prompt has a picture: 'find it' about scene"
+        ValueError, match="read text alone, and this prompt has an image: 'find it'"
     ):
-        encode_prompt(tokenizer, ask("find it"))
-    with pytest.raises(ValueError, match="read pictures, and this prompt has none: 'find it'"):
-        encode_prompt(shared.reader, "find it")
+        shared_pair.encode(ask("find it"))
+    for prompt in ("find it", Example("find it")):
+        with pytest.raises(ValueError, match="read pictures, and this prompt has none: 'find it'"):
+            shared.encode(prompt)
     with pytest.raises(ValueError, match="must not hold <image> itself"):
-        encode_prompt(shared.reader, ask("find the <image>"))
+        shared.encode(ask("find the <image>"))
 
 
-def test_a_processor_for_tiles_is_refused(processor):
+def test_a_processor_for_tiles_is_refused(shared, processor):
     class Tiled:
         image_processor, image_token, chat_template = object(), "<image>", None
         tokenizer = processor.tokenizer
@@ -404,24 +406,28 @@ def test_a_processor_for_tiles_is_refused(processor):
             }
 
     with pytest.raises(ValueError, match="Tiled makes image_sizes besides pixels"):
-        encode_prompt(Tiled(), ask("find it"))
+        replace(shared, processor=Tiled()).encode(ask("find it"))
 
 
 def prompts_of(pair, task):
-    return [encode_prompt(pair.reader, e.prompt) for e in (*task.train, *task.test)]
+    return [pair.encode(example) for example in (*task.train, *task.test)]
 
 
 def test_a_batch_holds_the_pictures_in_the_order_of_its_rows(shared, task):
     prompts = prompts_of(shared, task)[:3]
     batch = collate(prompts, [[7, 1], [], [7, 8, 9, 1]], pad=0)
-    assert torch.equal(batch.pixel_values, torch.cat([x.pixels for x in prompts]))
-    image = shared.image_ids[0]
+    assert list(batch.extra_inputs) == ["pixel_values"]
+    assert torch.equal(
+        batch.extra_inputs["pixel_values"], torch.cat([x.pixel_values for x in prompts])
+    )
+    (image,) = shared.forbidden_ids
     assert (batch.input_ids == image).sum(-1).tolist() == [9, 9, 9]
     assert batch.mask.sum(-1).tolist() == [2, 0, 4]
     assert not (batch.labels[batch.mask] == image).any(), (
         "a place for a picture is never trained on"
     )
-    assert collate([[1, 2]], [[3]], pad=0).shown == {}
+    for text in ([1, 2], EncodedPrompt([1, 2])):
+        assert collate([text], [[3]], pad=0).extra_inputs == {}
 
 
 def test_what_a_model_says_depends_on_the_picture_and_only_on_its_own(shared, task):
@@ -435,7 +441,7 @@ def test_what_a_model_says_depends_on_the_picture_and_only_on_its_own(shared, ta
             for i, (x, y) in enumerate(zip(prompts, responses, strict=True)):
                 alone = response_log_probs(model, collate([x], [y], shared.pad_id), shared.vocab)
                 torch.testing.assert_close(alone[0], together[i, : len(y)], rtol=1e-3, atol=1e-4)
-            other = [prompts[0].showing(prompts[1].pixels), *prompts[1:]]
+            other = [prompts[0].with_pixels(prompts[1].pixel_values), *prompts[1:]]
             moved = response_log_probs(
                 model, collate(other, responses, shared.pad_id), shared.vocab
             )
@@ -455,28 +461,41 @@ def test_each_source_is_written_and_scored_with_its_own_picture(pair, task):
         for name, source in scored.items():
             for row, i in enumerate(picked):
                 y = rollouts.responses[name][i]
-                batch = collate(
-                    [encode_prompt(pair.reader, task.train[i].prompt)], [y], pair.pad_id
-                )
+                batch = collate([pair.encode(task.train[i])], [y], pair.pad_id)
                 for model, found in ((pair.teacher, source.log_p), (pair.student, source.log_q)):
                     alone = response_log_probs(model, batch, pair.vocab)[0]
                     torch.testing.assert_close(found[row, : len(y)], alone, rtol=1e-3, atol=1e-4)
 
 
-def test_large_pictures_are_read_anew_and_small_ones_kept(processor, monkeypatch):
-    from minidistill import eyes
+def test_large_images_are_read_anew_and_small_ones_cached(shared, monkeypatch):
+    prompt, reads = shared.encode(ask("find it")), []
 
-    prompt = encode_prompt(processor, ask("find it"))
-    reads = []
-    monkeypatch.setattr(
-        eyes, "pixels_of", lambda p, image: reads.append(image) or torch.ones(1, 3, 4, 4)
-    )
-    assert prompt.pixels is prompt.pixels
-    assert len(reads) <= 1
-    monkeypatch.setattr(eyes, "KEPT", 10)
-    other = Prompt([1], processor, SCENE)
-    assert other.pixels.equal(other.pixels)
-    assert len(reads) >= 2
+    def load(processor, image):
+        reads.append(image)
+        return load_pixel_values(processor, image)
+
+    load_pixel_values = inputs.load_pixel_values
+    monkeypatch.setattr(inputs, "load_pixel_values", load)
+    assert prompt.pixel_values is prompt.pixel_values
+    assert reads == []
+    monkeypatch.setattr(inputs, "MAX_CACHED_VALUES", 10)
+    large = shared.encode(ask("find it"))
+    for other in (large, large + [7], copy.copy(large)):
+        assert other.pixel_values.equal(prompt.pixel_values)
+    assert reads == [SCENE] * 3
+    grey = large.with_pixels(torch.zeros_like(prompt.pixel_values))
+    assert not grey.pixel_values.any()
+    assert reads == [SCENE] * 3, "other pixels need no file"
+
+
+def test_a_prompt_carried_on_keeps_its_image_and_leaves_the_first_alone(shared):
+    prompt = shared.encode(ask("find it"))
+    longer = prompt + [7, 8]
+    assert isinstance(longer, ImagePrompt)
+    assert list(longer) == [*prompt, 7, 8]
+    assert longer.pixel_values is prompt.pixel_values
+    assert len(longer) == len(prompt) + 2
+    assert list(EncodedPrompt([1]) + [2]) == [1, 2]
 
 
 # --- writing ------------------------------------------------------------------------------------------
@@ -487,8 +506,8 @@ def test_a_model_writes_about_the_picture_it_is_shown(shared, task):
         sample(shared.teacher, [x], shared, temperature=0, max_new_tokens=6)[0] for x in prompts
     ]
     assert said == alone
-    for blind in vision.BLINDS:
-        other = vision.blinded(prompts, blind)
+    for how in ablation.IMAGE_ABLATIONS:
+        other = ablation.ablate_image(prompts, how)
         assert sample(shared.teacher, other, shared, temperature=0, max_new_tokens=6) != said
 
 
@@ -496,12 +515,12 @@ def test_nobody_writes_a_place_for_a_picture(shared, task):
     """Even a model that wants nothing else: its next pass would look for pixels that are not there."""
     model = copy.deepcopy(shared.student)
     with torch.no_grad():
-        model.get_output_embeddings().weight[shared.image_ids[0]] *= 100
+        model.get_output_embeddings().weight[shared.forbidden_ids[0]] *= 100
     for temperature in (0, 1):
         said = sample(
             model, prompts_of(shared, task), shared, temperature=temperature, max_new_tokens=5
         )
-        assert not any(shared.image_ids[0] in y for y in said)
+        assert not any(shared.forbidden_ids[0] in y for y in said)
 
 
 def test_drafts_go_on_where_they_stopped(shared, task):
@@ -510,8 +529,6 @@ def test_drafts_go_on_where_they_stopped(shared, task):
     drafts = speculative_drafts(prompts, shared, lambda p: p >= 0, draft=3, **how)
     assert drafts == sample(shared.student, prompts, shared, **how)
     assert max(map(len, drafts)) > 3
-    assert [*longer(prompts[0], [7, 8])] == [*prompts[0], 7, 8]
-    assert longer(prompts[0], [7]).pixels is prompts[0].pixels
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, 1.0])
@@ -521,27 +538,31 @@ def test_drafts_keep_their_pictures(shared, task, epsilon):
         prompts, shared, typical(epsilon), max_new_tokens=7, draft=3, seed=3
     )
     assert all(1 <= len(y) <= 7 for y in drafts)
-    assert all(len(x.longer([1, 2])) == len(x) + 2 for x in prompts)
     other = speculative_drafts(
-        vision.blinded(prompts, "grey"), shared, typical(epsilon), max_new_tokens=7, draft=3, seed=3
+        ablation.ablate_image(prompts, "grey"),
+        shared,
+        typical(epsilon),
+        max_new_tokens=7,
+        draft=3,
+        seed=3,
     )
     assert drafts != other
 
 
 # --- the loop -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", [n for n in METHODS if n not in ("cald_by_epoch", "dpo")])
-def test_every_method_trains_a_model_that_sees(pair, task, name):
+def test_every_method_trains_a_multimodal_model(pair, task, name):
     before = copy.deepcopy(pair.student.state_dict())
     history = distill(pair, task, name, **QUICK)
     assert all(math.isfinite(step["loss"]) and step["loss"] > 0 for step in history.steps)
-    eyes = [
+    tower = [
         k
         for k in before
         if "vision_tower" in k and "post_layernorm" not in k and before[k].is_floating_point()
     ]
     now = pair.student.state_dict()
     assert all(
-        not torch.equal(now[k], before[k]) for k in eyes if k.endswith("patch_embedding.weight")
+        not torch.equal(now[k], before[k]) for k in tower if k.endswith("patch_embedding.weight")
     )
     assert not torch.equal(now["model.multi_modal_projector.linear_1.weight"],
                            before["model.multi_modal_projector.linear_1.weight"])  # fmt: skip
@@ -584,7 +605,7 @@ def test_a_pair_is_distilled_saved_and_loaded_again(pair, task, tmp_path):
     result = distill_and_evaluate(pair, task, settings, {}, tmp_path / "run")
     assert {"before", "after"} <= result.keys()
     model, reader = load_model(tmp_path / "run" / "student")
-    student = solo(model, reader)
+    student = single_model(model, reader)
     prompts = prompts_of(pair, task)
     assert [[*x] for x in prompts_of(student, task)] == [[*x] for x in prompts]
     how = {"temperature": 0, "max_new_tokens": 6}
@@ -595,34 +616,35 @@ def test_a_pair_is_distilled_saved_and_loaded_again(pair, task, tmp_path):
 
 
 # --- pairs --------------------------------------------------------------------------------------------
-def test_pairs_that_see_differently_are_refused(processor, tokenizer):
-    check_same_eyes(processor, processor)
+def test_pairs_whose_inputs_differ_are_refused(processor, shared, shared_pair):
+    check_same_preprocessing(processor, processor)
     other = copy.deepcopy(processor)
     other.patch_size = 6
     with pytest.raises(ValueError, match="in 9 tokens, the student's in 36"):
-        check_same_eyes(processor, other)
+        check_same_preprocessing(processor, other)
     dark = copy.deepcopy(processor)
     dark.image_processor.image_mean = [0.1, 0.1, 0.1]
     with pytest.raises(ValueError, match="prepare a picture differently"):
-        check_same_eyes(processor, dark)
+        check_same_preprocessing(processor, dark)
     talk = copy.deepcopy(processor)
     talk.chat_template = talk.chat_template.replace(
         "<assistant>{% endif %}", "<assistant> <assistant>{% endif %}"
     )
     with pytest.raises(ValueError, match="chat templates of teacher and student differ"):
-        check_same_eyes(processor, talk)
-    with pytest.raises(
-        ValueError, match="the teacher reads pictures and the student reads text alone"
-    ):
-        check_same_eyes(processor, tokenizer)
-    with pytest.raises(
-        ValueError, match="the student reads pictures and the teacher reads text alone"
-    ):
-        check_same_eyes(tokenizer, processor)
+        check_same_preprocessing(processor, talk)
+    multimodal, text = (shared.teacher, processor), (shared_pair.student, shared_pair.tokenizer)
+    with pytest.raises(ValueError, match="the teacher reads images and text and the student text"):
+        make_pair(*multimodal, *text)
+    with pytest.raises(ValueError, match="the teacher reads text and the student images and text"):
+        make_pair(*text, *multimodal)
+    with pytest.raises(ValueError, match="in 9 tokens, the student's in 36"):
+        make_pair(*multimodal, shared.student, other)
+    with pytest.raises(ValueError, match="comes with its processor, not a tokenizer"):
+        single_model(shared.student, processor.tokenizer)
 
 
 def test_without_pillow_it_is_told_what_to_install(monkeypatch):
-    monkeypatch.setattr("minidistill.models.is_vision_available", lambda: False)
+    monkeypatch.setattr(inputs, "is_vision_available", lambda: False)
     with pytest.raises(ModuleNotFoundError, match=r"pillow: pip install .minidistill\[adapt\]"):
         load_model(data_dir() / "vision" / "student")
     load_model(data_dir() / "instruct" / "student")
@@ -637,23 +659,26 @@ def test_a_folder_without_a_processor_is_named(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_what_reads_text_alone_refuses_a_model_of_pictures(shared, processor):
+def test_what_reads_text_alone_refuses_a_multimodal_model(shared, shared_pair, processor):
     with pytest.raises(ValueError, match="a judge reads text alone, and this is a model of pict"):
-        LLMJudge(shared.teacher, processor)
+        require_text_model("a judge", shared)
+    require_text_model("a judge", shared_pair)
+    with pytest.raises(ValueError, match="read pictures, and this prompt has none"):
+        LLMJudge(shared.teacher, processor)("which ?", "a", "b")
 
 
-def test_a_model_that_sees_loses_layers_of_its_language_model_and_keeps_its_eyes(
+def test_a_multimodal_model_loses_layers_of_its_language_model_and_keeps_its_vision_tower(
     shared, processor, task, tmp_path
 ):
     student = prune_layers(shared.teacher, 2)
     student.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     again, reader = load_model(tmp_path)
-    eyes, kept = (
+    tower, kept = (
         shared.teacher.model.vision_tower.state_dict(),
         again.model.vision_tower.state_dict(),
     )
-    assert all(torch.equal(eyes[name], kept[name]) for name in eyes)
+    assert all(torch.equal(tower[name], kept[name]) for name in tower)
     assert len(again.get_decoder().layers) == 2 < len(shared.teacher.get_decoder().layers)
     pair = make_pair(shared.teacher, processor, again, reader)
     assert distill(pair, task, "kd", **QUICK).steps
@@ -661,9 +686,9 @@ def test_a_model_that_sees_loses_layers_of_its_language_model_and_keeps_its_eyes
         prune_layers(shared.teacher, 5)
 
 
-def test_a_student_borrows_the_first_layers_of_its_teachers_eyes(processor):
+def test_a_student_starts_from_the_first_layers_of_its_teachers_vision_tower(processor):
     teacher, student = (tiny_llava(name, processor, 3) for name in ("teacher", "student"))
-    borrow_eyes(student, teacher)
+    init_vision_tower_from(student, teacher)
     ours, theirs = (model.model.vision_tower.state_dict() for model in (student, teacher))
     assert all(torch.equal(ours[k], theirs[k]) for k in ours if "post_layernorm" not in k)
     assert {k for k in theirs if ".layers.1." in k}, "the teacher's has more layers"
@@ -672,25 +697,26 @@ def test_a_student_borrows_the_first_layers_of_its_teachers_eyes(processor):
         3, 32, 12, 12, bias=False
     )
     with pytest.raises(ValueError, match="the towers differ"):
-        borrow_eyes(student, narrow)
+        init_vision_tower_from(student, narrow)
     with pytest.raises(ValueError, match="unknown preset 'techer'; did you mean 'teacher'"):
         tiny_llava("techer", processor, 0)
 
 
 def test_large_pictures_go_through_a_model_few_at_a_time(shared, task, monkeypatch):
     prompts = prompts_of(shared, task)
-    assert at_once(prompts, 128) == 128
-    assert at_once([[1, 2], [3]], 128) == 128, "texts alone are not held back"
+    assert max_batch_size(prompts, 128) == 128
+    assert max_batch_size([[1, 2], [3]], 128) == 128, "texts alone are not held back"
     how = {"temperature": 1, "max_new_tokens": 4}
     said = sample(shared.student, prompts, shared, temperature=0, max_new_tokens=4)
     whole = nll(shared.student, shared, prompts, said)
-    worth = vision.worth(shared.student, shared, prompts, said)
-    size = prompts[0].pixels.numel()
-    monkeypatch.setattr("minidistill.eyes.AT_ONCE", 2 * size)
-    assert at_once(prompts, 128) == 2
+    gain = ablation.image_log_prob_gain(shared.student, shared, prompts, said)
+    size = prompts[0].pixel_values.numel()
+    monkeypatch.setattr("minidistill.batching.MAX_BATCH_VALUES", 2 * size)
+    assert max_batch_size(prompts, 128) == 2
     assert sample(shared.student, prompts, shared, temperature=0, max_new_tokens=4) == said
     assert nll(shared.student, shared, prompts, said) == pytest.approx(whole, abs=1e-5)
-    torch.testing.assert_close(vision.worth(shared.student, shared, prompts, said), worth)
-    monkeypatch.setattr("minidistill.eyes.AT_ONCE", 1)
-    assert at_once(prompts, 128) == 1
+    again = ablation.image_log_prob_gain(shared.student, shared, prompts, said)
+    torch.testing.assert_close(again, gain)
+    monkeypatch.setattr("minidistill.batching.MAX_BATCH_VALUES", 1)
+    assert max_batch_size(prompts, 128) == 1
     assert len(sample(shared.student, prompts[:3], shared, **how)) == 3

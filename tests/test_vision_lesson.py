@@ -10,23 +10,22 @@ import torch
 
 from minidistill import load_pair, load_task
 from minidistill import plots as course_plots
-from minidistill.applications import vision
+from minidistill.applications.vision import image_ablation as ablation
 from minidistill.batching import encode_response
 from minidistill.experiments import claims, contrasts, run_configs
 from minidistill.experiments.contrasts import Contrast
 from minidistill.experiments.logs import add_runs, encode
 from minidistill.scoring import collate, response_log_probs
-from minidistill.tasks import scenes
+from minidistill.tasks import Example
 from minidistill.tasks.grammar import join
-from minidistill.tasks.pictures import Seen
-from minidistill.tasks.vision import WORLD
+from minidistill.tasks.vision import WORLD, accuracy_by_family, grade_by_family, scenes
 from minidistill.utils import data_dir
 from tests import commands
 
 pytest.importorskip("PIL.Image", reason="pictures need pillow")
-from minidistill.applications import vision_plots
+from minidistill.lessons import lesson_11_vision as lesson
 
-SCENE = vision_plots.TWO
+SCENE = lesson.TWO
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +41,9 @@ def task():
 # --- equations ----------------------------------------------------------------------------------------
 def test_11_1_patches_are_what_the_vision_tower_embeds(pair, task):
     """A patch embedding is a matrix times the rows of (11.1)."""
-    pixels = vision.asked(pair, task.test[:1])[0].pixels
+    pixels = ablation.encode_prompts(pair, task.test[:1])[0].pixel_values
     layer = pair.teacher.model.vision_tower.embeddings.patch_embedding
-    rows = vision.patches(pixels[0].double(), scenes.CELL)
+    rows = ablation.patches(pixels[0].double(), scenes.CELL)
     assert rows.shape == (9, 3 * scenes.CELL**2)
     matrix = layer.weight.double().flatten(1)
     wanted = layer.double()(pixels.double()).flatten(2)[0].T
@@ -54,51 +53,54 @@ def test_11_1_patches_are_what_the_vision_tower_embeds(pair, task):
 
 def test_11_1_patches_by_hand():
     picture = torch.arange(24.0).reshape(1, 4, 6)
-    rows = vision.patches(picture, 2)
+    rows = ablation.patches(picture, 2)
     assert rows.tolist()[0] == [0, 1, 6, 7]
     assert rows.tolist()[2] == [4, 5, 10, 11]
     assert rows.tolist()[3] == [12, 13, 18, 19]
     with pytest.raises(ValueError, match="4 × 6 pixels cannot be cut into squares of 4"):
-        vision.patches(picture, 4)
+        ablation.patches(picture, 4)
 
 
-def test_11_2_worth_is_the_difference_of_two_log_probs_per_token(pair, task):
+def test_11_2_the_gain_is_the_difference_of_two_log_probs_per_token(pair, task):
     examples = task.test[:5]
-    prompts = vision.asked(pair, examples)
+    prompts = ablation.encode_prompts(pair, examples)
     responses = [encode_response(pair.tokenizer, e.references[0]) for e in examples]
-    for how in vision.BLINDS:
-        found = vision.worth(pair.teacher, pair, prompts, responses, how)
+    for how in ablation.IMAGE_ABLATIONS:
+        found = ablation.image_log_prob_gain(pair.teacher, pair, prompts, responses, how)
         for i, y in enumerate(responses):
             rows = []
-            for x in (prompts[i], vision.blinded(prompts, how)[i]):
+            for x in (prompts[i], ablation.ablate_image(prompts, how)[i]):
                 with torch.no_grad():
                     log_p = response_log_probs(pair.teacher, collate([x], [y], 0), pair.vocab)
                 rows.append(log_p[0, range(len(y)), y].double().mean())
             assert float(found[i]) == pytest.approx(float(rows[0] - rows[1]), abs=1e-4)
-    assert vision.worth(pair.teacher, pair, [], []).shape == (0,)
+    assert ablation.image_log_prob_gain(pair.teacher, pair, [], []).shape == (0,)
 
 
-def test_11_2_the_shipped_teacher_looks_and_its_own_picture_is_worth_most(pair, task):
-    prompts = vision.asked(pair, task.test[:60])
+def test_11_2_the_shipped_teacher_looks_and_gains_most_from_its_own_image(pair, task):
+    prompts = ablation.encode_prompts(pair, task.test[:60])
     responses = [encode_response(pair.tokenizer, e.references[0]) for e in task.test[:60]]
-    worths = [
-        vision.worth(m, pair, prompts, responses).mean() for m in (pair.teacher, pair.student)
+    gains = [
+        ablation.image_log_prob_gain(m, pair, prompts, responses).mean()
+        for m in (pair.teacher, pair.student)
     ]
-    assert worths[0] > worths[1] > 0.1
+    assert gains[0] > gains[1] > 0.1
 
 
-def test_11_3_best_blind_by_hand():
+def test_11_3_text_only_upper_bound_by_hand():
     right = {
         "colour ?": [["red"], ["red", "blue"], ["blue"], ["red"]],
         "count ?": [["one"], ["two"]],
     }
-    assert vision.best_blind(right) == pytest.approx((3 + 1) / 6)
-    assert vision.best_blind({"x": [["a"]]}) == 1
-    assert vision.best_blind({"x": [["a", "a"], ["b"]]}) == 0.5, "said twice is right once"
-    assert vision.best_blind({"x": [[], []]}) == 0
-    assert vision.best_blind({}) == 0
+    assert lesson.text_only_upper_bound(right) == pytest.approx((3 + 1) / 6)
+    assert lesson.text_only_upper_bound({"x": [["a"]]}) == 1
+    assert lesson.text_only_upper_bound({"x": [["a", "a"], ["b"]]}) == 0.5, (
+        "said twice is right once"
+    )
+    assert lesson.text_only_upper_bound({"x": [[], []]}) == 0
+    assert lesson.text_only_upper_bound({}) == 0
     fresh = {"colour ?": [["blue"], ["red"]], "count ?": [["one"]], "never asked ?": [["x"]]}
-    assert vision.best_blind(right, fresh) == pytest.approx((1 + 1) / 3), "red, and one"
+    assert lesson.text_only_upper_bound(right, fresh) == pytest.approx((1 + 1) / 3), "red, and one"
 
 
 def spoken(question: str, fact: str) -> str:
@@ -113,11 +115,11 @@ def spoken(question: str, fact: str) -> str:
     return f"more {words[1]} , {words[0]} to {words[2]} ." if kind == "compare" else f"{fact} ."
 
 
-def test_11_3_the_right_facts_are_those_that_the_judge_accepts():
+def test_11_3_the_gold_answers_are_those_that_the_judge_accepts():
     rng, facts = random.Random(4), {}
     for _ in range(400):
         prompt = WORLD.write_prompt(rng)
-        question, right = vision.right_facts(prompt)
+        question, right = lesson.gold_answers(prompt)
         facts.setdefault(question.split()[0], set()).update(right)
         accepted = {spoken(question, fact) for fact in right}
         for text in {spoken(question, fact) for fact in facts[question.split()[0]]}:
@@ -125,49 +127,53 @@ def test_11_3_the_right_facts_are_those_that_the_judge_accepts():
     assert len(facts) == 6
 
 
-def test_11_3_guesses_are_bounds_by_kind_that_no_blind_answer_exceeds(pair, task):
-    found = vision.guesses(12_000)
+def test_11_3_language_priors_are_bounds_by_family_that_no_blind_answer_exceeds(pair, task):
+    found = lesson.language_prior_accuracy(12_000)
     assert list(found) == [*WORLD.families, "all"]
     assert found["all"] == pytest.approx(sum(found[n] for n in WORLD.families) / 6)
-    blind = vision.graded(task, vision.answers(pair.teacher, pair, task.test, "grey"))
+    blind = grade_by_family(
+        task, ablation.generate_responses(pair.teacher, pair, task.test, "grey")
+    )
     assert blind["all"] < found["all"] < 0.25
     assert found["what"] < 0.1 < found["count"] < 0.4
     assert abs(found["where"] - 1 / 9) < 0.05, "nine places, hardly any likelier than another"
 
 
-# --- blindness ----------------------------------------------------------------------------------------
-def test_the_blind_get_ground_or_the_picture_of_another(pair, task):
-    prompts = vision.asked(pair, task.test[:4])
-    grey, moved = (vision.blinded(prompts, how) for how in vision.BLINDS)
+# --- ablation -----------------------------------------------------------------------------------------
+def test_an_ablated_prompt_gets_background_or_the_image_of_another(pair, task):
+    prompts = ablation.encode_prompts(pair, task.test[:4])
+    grey, moved = (ablation.ablate_image(prompts, how) for how in ablation.IMAGE_ABLATIONS)
     assert [[*x] for x in grey] == [[*x] for x in moved] == [[*x] for x in prompts]
-    assert not torch.cat([x.pixels for x in grey]).any()
+    assert not torch.cat([x.pixel_values for x in grey]).any()
     for i, x in enumerate(moved):
-        assert torch.equal(x.pixels, prompts[i - 1].pixels)
+        assert torch.equal(x.pixel_values, prompts[i - 1].pixel_values)
     with pytest.raises(ValueError, match="did you mean 'shuffled'"):
-        vision.blinded(prompts, "shufled")
+        ablation.ablate_image(prompts, "shufled")
 
 
 def test_the_shipped_pair_is_worth_distilling_and_neither_is_right_without_looking(pair, task):
     few = replace(task, test=task.test[:200])
     scores = {
-        (who, blind): vision.graded(few, vision.answers(model, pair, few.test, blind))["all"]
+        (who, blind): grade_by_family(
+            few, ablation.generate_responses(model, pair, few.test, blind)
+        )["all"]
         for who, model in (("teacher", pair.teacher), ("student", pair.student))
-        for blind in ("", *vision.BLINDS)
+        for blind in ("", *ablation.IMAGE_ABLATIONS)
     }
     assert scores["teacher", ""] > 0.9
     assert 0.2 < scores["student", ""] < 0.6
     for who in ("teacher", "student"):
-        for blind in vision.BLINDS:
+        for blind in ablation.IMAGE_ABLATIONS:
             assert scores[who, blind] < 0.2
 
 
 # --- scores by family ---------------------------------------------------------------------------------
 def test_scores_by_family_count_full_grades_alone():
     ask = [
-        Seen(text, SCENE)
+        Example(text, image=SCENE)
         for text in ("how many circles are there ?", "count the rings", "find the red circle")
     ]
-    found = vision.by_family(ask, [1, 2 / 3, 1])
+    found = accuracy_by_family(ask, [1, 2 / 3, 1])
     assert found == {"count": 0.5, "where": 1, "all": pytest.approx(2 / 3)}
 
 
@@ -176,28 +182,29 @@ def test_logged_scores_are_means_over_draws_seed_by_seed(tmp_path, task):
         grades = [[1.0] * 400, [float(seed)] * 400]
         log = {"run": {"name": "vision/gkd", "seed": seed}, "scores": {}, "grades": grades}
         add_runs([encode(log)], tmp_path)
-    rows = vision.logged(task, tmp_path)
+    rows = lesson.logged_accuracy(task, tmp_path)
     assert list(rows) == ["gkd"]
     assert [row["all"] for row in rows["gkd"]] == [0.5, 1]
     assert set(rows["gkd"][0]) == {"colour", "where", "what", "count", "compare", "name", "all"}
 
 
-# --- one picture, changed -----------------------------------------------------------------------------
-def test_a_scene_is_changed_in_one_thing_alone():
-    moved = vision.changed(SCENE, 2, row="top", column="right")
-    assert scenes.read(moved)[:2] == scenes.read(SCENE)[:2]
-    assert scenes.read(moved)[2].place == ("top", "right")
+# --- one image, edited --------------------------------------------------------------------------------
+def test_a_scene_is_edited_in_one_shape_alone():
+    moved = lesson.edit_scene(SCENE, 2, row="top", column="right")
+    assert scenes.parse_scene(moved)[:2] == scenes.parse_scene(SCENE)[:2]
+    assert scenes.parse_scene(moved)[2].place == ("top", "right")
     assert moved.startswith("scene:7:"), "the same ground and tints"
-    with pytest.raises(ValueError, match="two things in one place"):
-        vision.changed(SCENE, 2, row="top", column="left")
-    with pytest.raises(ValueError, match="a thing reads"):
-        vision.changed(SCENE, 2, colour="beige")
+    with pytest.raises(ValueError, match="two shapes in one place"):
+        lesson.edit_scene(SCENE, 2, row="top", column="left")
+    with pytest.raises(ValueError, match="a shape reads"):
+        lesson.edit_scene(SCENE, 2, colour="beige")
 
 
 def test_the_next_word_follows_the_picture_and_the_mixture_mixes(pair):
     for colour in ("green", "purple"):
-        scene = vision.changed(vision.changed(SCENE, 0, colour=colour), 2, colour=colour)
-        found = vision.next_word(pair, Seen(vision_plots.QUESTION, scene), vision_plots.BEGUN, 0.25)
+        scene = lesson.edit_scene(lesson.edit_scene(SCENE, 0, colour=colour), 2, colour=colour)
+        example = Example(lesson.QUESTION, image=scene)
+        found = lesson.next_token_distributions(pair, example, lesson.BEGUN, 0.25)
         word = pair.tokenizer.convert_tokens_to_ids(colour)
         assert int(found["teacher"].argmax()) == word
         mixed = 0.25 * found["teacher"] + 0.75 * found["student"]
@@ -207,7 +214,7 @@ def test_the_next_word_follows_the_picture_and_the_mixture_mixes(pair):
 
 @pytest.mark.parametrize("values", [(0, 0, 0.0), (2, 4, 0.1), (5, 6, 1.0)])
 def test_the_slider_answers_at_both_ends_and_in_the_middle(pair, values):
-    picture = vision_plots.colour_explorer(pair)(*values)
+    picture = lesson.colour_explorer(pair)(*values)
     left, right = picture.axes
     assert right.get_ylim() == (0, 1)
     assert list(scenes.COLOURS)[values[0]] in left.get_title(loc="left")
@@ -217,7 +224,7 @@ def test_the_slider_answers_at_both_ends_and_in_the_middle(pair, values):
 # --- drawings -----------------------------------------------------------------------------------------
 def test_a_gallery_shows_every_picture_with_all_that_was_said(task):
     said = {"teacher": ["yes ."] * 5, "student": [e.references[0] for e in task.test[:5]]}
-    figure = vision_plots.gallery(task.test[:5], said, task.grade)
+    figure = lesson.gallery(task.test[:5], said, task.grade)
     texts = ["\n".join(t.get_text() for t in ax.texts) for ax in figure.axes]
     texts = [text.replace("\N{NO-BREAK SPACE}", " ") for text in texts]
     assert sum("asked:" in text for text in texts) == 5
@@ -227,7 +234,7 @@ def test_a_gallery_shows_every_picture_with_all_that_was_said(task):
 
 def test_patches_are_drawn_in_reading_order(task):
     axes = course_plots.axes(2)
-    vision_plots.draw_patches(axes, SCENE, scenes.CELL, "(11.1)")
+    lesson.draw_patches(axes, SCENE, scenes.CELL, "(11.1)")
     assert [t.get_text() for t in axes[1].texts] == [str(n) for n in range(1, 10)]
     first, sixth = (axes[1].images[i].get_array() for i in (0, 5))
     assert first.mean() != sixth.mean()
@@ -238,22 +245,24 @@ def test_family_bars_carry_their_spread():
         "sft": [{"count": 0.2, "all": 0.3}, {"count": 0.4, "all": 0.3}],
         "gkd": [{"count": 0.5, "all": 0.6}],
     }
-    ax = vision_plots.draw_families(course_plots.axes(), rows, "accuracy", "x")
+    ax = lesson.draw_families(course_plots.axes(), rows, "accuracy", "x")
     assert sorted(round(p.get_height(), 2) for p in ax.patches) == [0.3, 0.3, 0.5, 0.6]
     assert len(ax.collections) == 2, "a whisker where there are two seeds"
     guess = {"count": 0.25, "all": 0.2}
-    ax = vision_plots.draw_families(course_plots.axes(), rows, "accuracy", "x", guess)
+    ax = lesson.draw_families(course_plots.axes(), rows, "accuracy", "x", guess)
     assert [float(line[0][1]) for line in ax.collections[-1].get_segments()] == [0.25, 0.2]
     assert "best guess" in [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-def test_worth_is_drawn_as_a_share_of_responses():
-    ax = vision_plots.draw_worth(course_plots.axes(), {"teacher": torch.tensor([2.0, -1.0, 0.5])})
+def test_gains_are_drawn_as_a_share_of_responses():
+    ax = lesson.draw_log_prob_gains(
+        course_plots.axes(), {"teacher": torch.tensor([2.0, -1.0, 0.5])}
+    )
     assert ax.lines[0].get_xdata().tolist() == [-1.0, 0.5, 2.0]
     assert list(ax.lines[0].get_ydata()) == pytest.approx([1 / 6, 0.5, 5 / 6])
 
 
-def test_the_panel_trains_a_model_that_sees(task):
+def test_the_panel_trains_a_multimodal_model(task):
     live = pytest.importorskip("minidistill.live")
     tiny = replace(task, train=task.train[:8], test=task.test[:8])
     under = {"shipped": [{"step": 0, "nll_teacher": 1.0, "nll_student": 1.0}]}
@@ -277,7 +286,7 @@ def test_c13_compares_accuracies_in_the_world_of_pictures():
 
 def test_what_is_said_under_c13(task):
     """Five to ten points for all, most where a colour is said; GKD, DistiLLM ahead; schedules level."""
-    logged = vision.logged(task)
+    logged = lesson.logged_accuracy(task)
     for name in ("gkd", "distillm", "cald", "distillm2"):
         rows = [
             {kind: row[kind] - start[kind] for kind in row}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from statistics import mean
 
 from minidistill.applications.libraries import break_model
-from minidistill.batching import encode_prompt, encode_references
+from minidistill.batching import encode_references
 from minidistill.evaluation import accuracy, make_probe, nll
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
@@ -18,7 +18,7 @@ DRAWS = 5  # sampled responses a held-out prompt
 
 def measure(model, pair: Pair, task: Task, probe, **about) -> dict:
     """Bytes; NLL on references and on the unbroken model's responses; accuracy, greedy and drawn."""
-    prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.test]
+    prompts = [pair.encode(example) for example in task.test]
     references = encode_references(pair.tokenizer, task.test, 0)
 
     def right(**how) -> float:

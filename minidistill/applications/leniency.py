@@ -9,7 +9,6 @@ from torch import Tensor
 from minidistill import divergences as D
 from minidistill.applications.acceptance import Counts, expected_counts, see
 from minidistill.applications.speculative import Rule, typical_rule
-from minidistill.batching import encode_prompt
 from minidistill.evaluation import nll
 from minidistill.generation import decode, sample, speculative_drafts, typical
 from minidistill.models import Pair
@@ -46,7 +45,7 @@ def lenient(
     The responses come from `generation.speculative_drafts`, which says what `speculate` would say
     under `typical_rule(epsilon)`, many prompts at a time.
     """
-    prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.test]
+    prompts = [pair.encode(example) for example in task.test]
     if epsilon is None:
         written = sample(pair.teacher, prompts, pair, seed=seed)
     else:
@@ -59,7 +58,7 @@ def lenient(
         stay = stay_under(rule, p, q, seen.labels)
         distance = float(D.total_variation(rule.said(p, q).log(), seen.log_p)[seen.mask].mean())
     texts = decode(pair, written)
-    right = [task.grade(e.prompt, y) >= 1 for e, y in zip(task.test, texts, strict=True)]
+    right = [task.grade(e, y) >= 1 for e, y in zip(task.test, texts, strict=True)]
     return Lenient(
         epsilon,
         expected_counts(stay, seen.mask, draft_length),

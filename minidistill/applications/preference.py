@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from minidistill import divergences as D
-from minidistill.batching import encode_prompt, encode_response
+from minidistill.batching import encode_response
 from minidistill.generation import decode, sample
 from minidistill.judging import Judge, judge_pairs, win_rate
 from minidistill.models import Pair
@@ -42,7 +42,7 @@ def sample_pairs(
     check_samples(samples)
     asked = [e.prompt for e in examples]
     draws = [
-        answers(pair, asked, seed=derive_seed(seed, "pairs", i), **how) for i in range(samples)
+        answers(pair, examples, seed=derive_seed(seed, "pairs", i), **how) for i in range(samples)
     ]
     points = torch.zeros(samples, len(asked))
     for a, b in combinations(range(samples), 2):
@@ -77,9 +77,9 @@ def check_samples(samples: int) -> None:
         raise ValueError(f"samples must be a whole number from 2, but got {samples}")
 
 
-def answers(pair: Pair, prompts: Sequence[str], **how) -> list[str]:
+def answers(pair: Pair, prompts: Sequence[Example | str], **how) -> list[str]:
     """One response of pair.student to each prompt, as text."""
-    ids = [encode_prompt(pair.tokenizer, prompt) for prompt in prompts]
+    ids = [pair.encode(prompt) for prompt in prompts]
     return decode(pair, sample(pair.student, ids, pair, **how))
 
 
@@ -112,7 +112,7 @@ def read_preferences(path: Path) -> list[Preference]:
 
 def write_preferences(path: Path, pairs: Sequence[Preference]) -> None:
     """One JSON object a line: what `read_preferences` reads."""
-    lines = [json.dumps(vars(pair)) for pair in pairs]
+    lines = [json.dumps({k: v for k, v in vars(p).items() if v is not None}) for p in pairs]
     atomic_write(path, ("\n".join(lines) + "\n").encode())
 
 
@@ -139,13 +139,12 @@ def reward_margin(chosen: Scored, rejected: Scored, beta: float = 0.1) -> Tensor
 @torch.no_grad()
 def measure(pair: Pair, pairs: Sequence[Preference], beta: float) -> dict[str, float]:
     """Means over pairs: margin (10.2), reward accuracy, log π of both sides (nats a response)."""
-    asked = [p.prompt for p in pairs]
     found: dict[str, list[Tensor]] = {"margin": [], "chosen": [], "rejected": []}
     sides = [
         [encode_response(pair.tokenizer, getattr(p, side)) for p in pairs]
         for side in ("chosen", "rejected")
     ]
-    for better, worse in zip(*(_scored(pair, asked, ys) for ys in sides), strict=True):
+    for better, worse in zip(*(_scored(pair, pairs, ys) for ys in sides), strict=True):
         found["margin"].append(reward_margin(better, worse, beta))
         found["chosen"].append(better.sum(better.token_log_q))
         found["rejected"].append(worse.sum(worse.token_log_q))
@@ -156,14 +155,14 @@ def measure(pair: Pair, pairs: Sequence[Preference], beta: float) -> dict[str, f
 
 @torch.no_grad()
 def kl_to_reference(
-    pair: Pair, prompts: Sequence[str], *, seed: int = 0, max_new_tokens: int = 48
+    pair: Pair, prompts: Sequence[Example | str], *, seed: int = 0, max_new_tokens: int = 48
 ) -> float:
     r"""(10.3) KL(π‖π_ref) = E_{y∼π} Σ_t KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)), nats a response.
 
     One fresh sample of the policy a prompt (T = 1, else it is not π's), and at each of its tokens the
     exact KL over the vocabulary: the chain rule (3.10) with the policy as the writer.
     """
-    ids = [encode_prompt(pair.tokenizer, prompt) for prompt in prompts]
+    ids = [pair.encode(prompt) for prompt in prompts]
     written = sample(pair.student, ids, pair, seed=seed, max_new_tokens=max_new_tokens)
     batches = _scored(pair, prompts, written)
     return mean(
@@ -171,9 +170,11 @@ def kl_to_reference(
     )  # reverse: the student first
 
 
-def _scored(pair: Pair, prompts: Sequence[str], responses: Sequence[list[int]]) -> list[Scored]:
+def _scored(
+    pair: Pair, prompts: Sequence[Example | str], responses: Sequence[list[int]]
+) -> list[Scored]:
     """Responses as policy and reference see them, ROWS at a time."""
-    ids = [encode_prompt(pair.tokenizer, prompt) for prompt in prompts]
+    ids = [pair.encode(prompt) for prompt in prompts]
     found = []
     for start in range(0, len(ids), ROWS):
         rows = slice(start, start + ROWS)

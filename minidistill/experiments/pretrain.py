@@ -5,15 +5,18 @@ from pathlib import Path
 
 import torch
 
-from minidistill.batching import encode_prompt
+from minidistill.applications.vision.tiny_llava import (
+    init_vision_tower_from,
+    tiny_llava,
+    tiny_processor,
+)
 from minidistill.evaluation import accuracy
 from minidistill.generation import decode, sample
-from minidistill.models import load_model, solo, tiny_model, word_tokenizer
+from minidistill.models import load_model, single_model, tiny_model, word_tokenizer
 from minidistill.runlog import atomic_write
 from minidistill.tasks import Example, Task, get_world, write_examples, write_jsonl
 from minidistill.tasks.instruct import rubric_table
-from minidistill.tasks.vision import pictures_card
-from minidistill.tiny_eyes import borrow_eyes, tiny_llava, tiny_processor
+from minidistill.tasks.vision import scenes_card
 from minidistill.training import distill
 
 
@@ -21,7 +24,7 @@ from minidistill.training import distill
 class Recipe:
     """Hold sizes and seeds of one world. Teachers see fresh examples, the student the shipped ones.
 
-    `models`: folder → preset of `models.TINY` (`tiny_eyes.EYES` where the recipe is `multimodal`). In
+    `models`: folder → preset of `models.TINY` (`tiny_llava.TINY_LLAVA` where the recipe is `multimodal`). In
     `students` is where distillation starts, all others teach. `fewer_examples`: teacher → how many, in place
     of `teacher_examples`. A tiny world is learnt by the smallest of them, given enough examples, so strength
     is a matter of size and of teaching. `learning_rates`: teacher → another than `lr`: a deep one wants a
@@ -83,31 +86,31 @@ def pretrain(name: str, out: Path) -> None:
     fresh = write_examples(name, recipe.teacher_examples, seed=3, held_out=False)
     write_jsonl(folder / "train.jsonl", train)
     write_jsonl(folder / "test.jsonl", test)
-    reader = word_tokenizer(world.words)
-    reader = tiny_processor(reader) if recipe.multimodal else reader
+    tokenizer = word_tokenizer(world.words)
+    tokenizer = tiny_processor(tokenizer) if recipe.multimodal else tokenizer
     for model in recipe.models:
         if not (folder / model / "model.safetensors").is_file():
             seen = fresh[: recipe.fewer_examples.get(model)]
             examples = train if model in recipe.students else seen
-            train_sft(model, reader, examples, test, recipe, folder)
+            train_sft(model, tokenizer, examples, test, recipe, folder)
     _write_card(name, recipe, folder, test)
 
 
-def train_sft(model: str, reader, examples, test, recipe: Recipe, folder: Path) -> None:
+def train_sft(model: str, tokenizer, examples, test, recipe: Recipe, folder: Path) -> None:
     """Train by SFT from random weights on `examples`, saved in 16 bits."""
     make = tiny_llava if recipe.multimodal else tiny_model
-    network = make(recipe.models[model], reader, seed=0)
-    pair, student = solo(network, reader), model in recipe.students
+    network = make(recipe.models[model], tokenizer, seed=0)
+    pair, student = single_model(network, tokenizer), model in recipe.students
     if recipe.multimodal and student:
-        borrow_eyes(network, load_model(folder / "teacher")[0])
+        init_vision_tower_from(network, load_model(folder / "teacher")[0])
     distill(
         pair, Task("student" if student else "teacher", examples, test), "sft",
         lr=recipe.learning_rates.get(model, recipe.lr),
         epochs=recipe.student_epochs if student else recipe.teacher_epochs,
         batch_size=32 if student else 64, out=folder / ".work" / model,
     )  # fmt: skip
-    network.to(torch.float16).save_pretrained(folder / model)
-    reader.save_pretrained(folder / model)
+    network.to(torch.float16)
+    pair.save_student(folder / model)
 
 
 def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) -> None:
@@ -122,11 +125,11 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
     eyes = (
         ". Its vision tower began as the first layers of the teacher's" if recipe.multimodal else ""
     )
-    task = Task(name, [], test, lambda prompt, response: world.judge(prompt, response).grade)
+    task = Task(name, [], test, lambda example, response: world.judge(example, response).grade)
     for preset in recipe.models:
-        model, reader = load_model(folder / preset)
-        pair = solo(model, reader)
-        prompts = [encode_prompt(reader, e.prompt) for e in test]
+        model, tokenizer = load_model(folder / preset)
+        pair = single_model(model, tokenizer)
+        prompts = [pair.encode(example) for example in test]
         greedy = accuracy(task, decode(pair, sample(model, prompts, pair, temperature=0)))
         drawn = accuracy(task, decode(pair, sample(model, prompts, pair, seed=0)))
         size = sum(p.numel() for p in model.parameters())
@@ -151,7 +154,7 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
 
 
 def _shape(config) -> str:
-    """Layers × width, of a model that sees: of its language model and of its vision tower."""
+    """Layers × width; of a multimodal model, of its language model and of its vision tower."""
     parts = [config.get_text_config(), *filter(None, [getattr(config, "vision_config", None)])]
     return " + ".join(f"{part.num_hidden_layers} × {part.hidden_size}" for part in parts)
 
@@ -159,7 +162,7 @@ def _shape(config) -> str:
 def _scoring(name: str) -> str:
     """For the card: how the rule judge grades, where a grade has parts."""
     if name == "vision":
-        return pictures_card()
+        return scenes_card()
     if name != "instruct":
         return ""
     return (

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 
-from minidistill.batching import encode_prompt
 from minidistill.evaluation import rouge_l
 from minidistill.experiments.labels import MAIN_METHODS
 from minidistill.experiments.run_configs import Run
@@ -25,7 +24,7 @@ class RunLogger:
 
     def __init__(self, pair, task: Task, run: Run, on_eval: Callable[[dict], None]):
         self.pair, self.task, self.run, self.on_eval = pair, task, run, on_eval
-        self.prompts = [encode_prompt(pair.reader, e.prompt) for e in task.test]
+        self.prompts = [pair.encode(example) for example in task.test]
         self.log = {"evals": [], "samples": [], "curve": []}
         self.seconds = 0.0
         config = run.config

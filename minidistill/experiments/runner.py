@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from minidistill.batching import encode_prompt
 from minidistill.checkpoint import check_same_run, fingerprint
 from minidistill.config import DistillConfig
 from minidistill.evaluation import HeldOutResponses, Scores, evaluate, make_probe
@@ -144,7 +143,7 @@ def common_responses(run: Run, folder: Path, pair, task: Task) -> tuple[list, He
     sampling = {"temperature": experiment.temperature, "seed": derive_seed(run.seed, "common")}
     content = read_log(path)
     if content is None or content["experiment"] != asdict(experiment):
-        prompts = [encode_prompt(pair.reader, e.prompt) for e in task.train]
+        prompts = [pair.encode(example) for example in task.train]
         tgo = sample(pair.teacher, prompts, pair, **sampling)
         probe = make_probe(pair, task, **sampling)
         content = {"experiment": asdict(experiment), "tgo": tgo, "probe": probe.to_dict()}
@@ -174,8 +173,7 @@ def distill_and_evaluate(
     history = distill(pair, task, out=out, probe=probe, **asdict(settings), **method_kwargs)
     after = _numbers(evaluate(pair, task, probe, **length))
     result = {"before": start["scores"], "after": after}
-    pair.student.save_pretrained(out / "student")
-    pair.reader.save_pretrained(out / "student")
+    pair.save_student(out / "student")
     sizes = {"train_prompts": len(task.train), "test_prompts": len(task.test)}
     cost = {"seconds": round(history.seconds), **environment_info(), "probes": history.evals}
     write_log(out / "result.json", {**result, **about, **sizes, **cost})

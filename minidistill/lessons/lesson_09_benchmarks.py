@@ -9,7 +9,6 @@ from itertools import combinations
 from pathlib import Path
 from statistics import mean
 
-from minidistill.batching import encode_prompt
 from minidistill.experiments.claims import get_claim
 from minidistill.experiments.contrasts import Result, judge
 from minidistill.experiments.labels import run_label
@@ -35,7 +34,7 @@ PROMPT_COUNTS = (*FEWER_PROMPTS, ExperimentConfig().prompts)
 # --- answers ------------------------------------------------------------------------------------------
 def answers(model, pair: Pair, prompts: Sequence[str], **how) -> list[str]:
     """Generate one response of `model` to each prompt; `how` goes to `generation.sample`."""
-    ids = [encode_prompt(pair.reader, prompt) for prompt in prompts]
+    ids = [pair.encode(prompt) for prompt in prompts]
     return decode(pair, sample(model, ids, pair, **how))
 
 

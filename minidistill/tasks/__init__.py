@@ -2,19 +2,17 @@
 
 `load_task("instruct")` reads a tiny world's shipped prompts; `load_task("prompts.jsonl")` reads
 anybody's. A line is a JSON object with `prompt` or `instruction` (+ `input`, `instances`) and,
-for references, `references`, `response`, `output` or `instances[].output`; where the prompt is about a
-picture, `image` is its file's path, seen from the JSONL file, or a scene of the vision world.
+for references, `references`, `response`, `output` or `instances[].output`; where the prompt is about an
+image, `image` is its file's path, seen from the JSONL file, or a scene of the vision world.
 """
 
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
 
-from minidistill.tasks.pictures import SCENE, Seen, check_picture, image_of
 from minidistill.utils import data_dir, unknown_name_message
 
 WORLDS = ("instruct", "arithmetic", "program", "vision")
@@ -23,10 +21,28 @@ NO_ANSWER = "no answer"  # the reason of a grade of 0 where there was nothing to
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt (`pictures.Seen` where it has a picture) and what the data set calls right (may be none)."""
+    """Hold a prompt, what the data set calls right (may be none), and the image it is about, if any.
+
+    `image`: the path of a file, or a scene of the vision world.
+    """
 
     prompt: str
     references: tuple[str, ...] = ()
+    image: str | None = None
+
+    def content(self) -> tuple:
+        """List all that the example says, for a fingerprint: an image file counts by its bytes."""
+        texts = tuple(value for name, value in vars(self).items() if name != "image")
+        if self.image is None:
+            return texts
+        from minidistill.tasks.vision.images import content_hash
+
+        return (*texts, content_hash(self.image))
+
+
+def as_example(prompt: "Example | str") -> Example:
+    """Make an example of a prompt that is text alone; an example stays what it is."""
+    return Example(prompt) if isinstance(prompt, str) else prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +53,9 @@ class Preference(Example):
     rejected: str
 
 
-class Graded(Protocol):
-    """What a judge says: a grade in [0, 1] and its reason, NO_ANSWER where there is none."""
+@dataclass(frozen=True)
+class Grade:
+    """A grade in [0, 1] and its reason: "right", "wrong", NO_ANSWER or a sentence."""
 
     grade: float
     reason: str
@@ -46,16 +63,17 @@ class Graded(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """`grade(prompt, response)` in [0, 1]; None where nothing can judge but a comparison.
+    """Hold prompts and their grader: `grade(example, response)` in [0, 1], None where there is none.
 
-    `explain(prompt, response)`, where there is one, gives that grade and its `reason`.
+    `explain(example, response)`, where there is one, gives that grade and its reason. The graders of this
+    package also take a prompt that is text alone in the example's place.
     """
 
     name: str
     train: list[Example]
     test: list[Example]
-    grade: Callable[[str, str], float] | None = None
-    explain: Callable[[str, str], Graded] | None = None
+    grade: Callable[[Example, str], float] | None = None
+    explain: Callable[[Example, str], Grade] | None = None
 
 
 def load_task(name: str | Path, held_out: float = 0.2) -> Task:
@@ -67,7 +85,7 @@ def load_task(name: str | Path, held_out: float = 0.2) -> Task:
             str(name),
             read_jsonl(folder / "train.jsonl"),
             read_jsonl(folder / "test.jsonl"),
-            lambda prompt, response: world.judge(prompt, response).grade,
+            lambda example, response: world.judge(example, response).grade,
             world.judge,
         )
     if Path(name).suffix not in {".jsonl", ".json"}:
@@ -91,13 +109,14 @@ def get_world(name: str):
 
 
 def write_examples(name: str, count: int, seed: int, held_out: bool, references: int = 1):
-    """`count` fresh examples; a prompt (with a picture: the picture) is always on one side of the split."""
+    """Write `count` fresh examples; a prompt (or its image, if it has one) stays on one side of the split."""
     world, rng, examples = get_world(name), random.Random(seed), []
     while len(examples) < count:
         prompt = world.write_prompt(rng)
-        if (random.Random(image_of(prompt) or prompt).random() < 0.1) == held_out:
+        example = as_example(prompt)
+        if (random.Random(example.image or example.prompt).random() < 0.1) == held_out:
             answers = {world.write_reference(rng, prompt): None for _ in range(references)}
-            examples.append(Example(prompt, tuple(answers)))
+            examples.append(replace(example, references=tuple(answers)))
     return examples
 
 
@@ -131,17 +150,6 @@ def read_records(path: Path) -> Iterator[tuple[str, object]]:
         yield where, record
 
 
-def check_shown(path: Path, sees: bool) -> None:
-    """ValueError with file and line unless each prompt has a picture (`sees`: the models do) or none has."""
-    for where, record in read_records(path):
-        if isinstance(record, dict) and bool(record.get("image")) != sees:
-            raise ValueError(
-                f"{where}: no field 'image', and these models want a picture"
-                if sees
-                else f"{where}: a field 'image', and these models read text alone"
-            )
-
-
 def _read_utf8(path: Path) -> str:
     content = path.read_bytes()
     try:
@@ -155,8 +163,8 @@ def write_jsonl(path: Path, examples: list[Example]) -> None:
     """One JSON object a line, `prompt`, `references` and `image` if any: what `read_jsonl` reads."""
     lines = []
     for e in examples:
-        shown = {"image": e.prompt.image} if isinstance(e.prompt, Seen) else {}
-        lines.append(json.dumps({"prompt": e.prompt, **shown, "references": e.references}))
+        image = {"image": e.image} if e.image else {}
+        lines.append(json.dumps({"prompt": e.prompt, **image, "references": e.references}))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -178,16 +186,16 @@ def _example(record: object, folder: Path) -> Example:
     if not isinstance(references, list) or not all(isinstance(r, str) for r in references):
         raise ValueError(f"field 'references' must be a list of texts, but is {references!r}")
     prompt = "\n\n".join(filter(None, parts))
-    if image := _text(record, "image"):
-        prompt = Seen(prompt, image if image.startswith(SCENE) else _path(folder, image))
-        check_picture(prompt.image)  # one that cannot be read should be told with its line
-    return Example(prompt, tuple(references))
+    return Example(prompt, tuple(references), _image(record, folder))
 
 
-def _path(folder: Path, image: str) -> str:
-    if "://" in image:
-        raise ValueError(f"{image}: pictures are not fetched; give the path of a file")
-    return str(folder / image)
+def _image(record: dict, folder: Path) -> str | None:
+    """Find the image of a line, which must be one that can be read: what is wrong is told with its line."""
+    if not (image := _text(record, "image")):
+        return None
+    from minidistill.tasks.vision.images import resolve_image
+
+    return resolve_image(image, folder)
 
 
 def _text(record: dict, field: str) -> str:

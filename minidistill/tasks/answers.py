@@ -8,16 +8,6 @@ nothing in them is evaluated here, and none takes long.
 import math
 import re
 from collections import deque
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Graded:
-    """A grade in [0, 1] and its reason: "right", "wrong", `tasks.NO_ANSWER` or a sentence."""
-
-    grade: float
-    reason: str
-
 
 # --- numbers, as in GSM8K -------------------------------------------------------------------------------
 DECIMAL = (

@@ -11,8 +11,8 @@ import operator
 import random
 from dataclasses import dataclass
 
-from minidistill.tasks import NO_ANSWER
-from minidistill.tasks.answers import Graded, extract_answer
+from minidistill.tasks import NO_ANSWER, Example, Grade, as_example
+from minidistill.tasks.answers import extract_answer
 from minidistill.tasks.grammar import compile_pattern, zipf
 
 MOST = 60  # no number in a problem or its solution is larger
@@ -132,12 +132,12 @@ class Arithmetic:
             raise ValueError(f"no problem of this world: {prompt!r}")
         return equations
 
-    def judge(self, prompt: str, response: str) -> Graded:
+    def judge(self, prompt: Example | str, response: str) -> Grade:
         """1 if the final number is right."""
-        said, right = extract_answer(response), self.solve(prompt)[-1][-1]
+        said, right = extract_answer(response), self.solve(as_example(prompt).prompt)[-1][-1]
         if said is None:
-            return Graded(0.0, NO_ANSWER)
-        return Graded(float(said == right), "right" if said == right else "wrong")
+            return Grade(0.0, NO_ANSWER)
+        return Grade(float(said == right), "right" if said == right else "wrong")
 
     def _start(self, sentence: str, prompt: str) -> int:
         for pattern in self._starts:

@@ -16,10 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from minidistill import sandbox
-from minidistill.tasks import NO_ANSWER, Example, Task
+from minidistill.tasks import NO_ANSWER, Example, Grade, Task, as_example
 from minidistill.tasks.answers import (
     ANSWER_IS,
-    Graded,
     extract_answer,
     extract_boxed,
 )
@@ -37,7 +36,7 @@ class Benchmark:
     hub: tuple[str, ...]
     texts: tuple[str, ...]
     example: Callable[[dict], Example]
-    explain: Callable[[dict, str, bool], Graded]
+    explain: Callable[[dict, str, bool], Grade]
 
 
 def load_benchmark(
@@ -55,7 +54,8 @@ def load_benchmark(
     rows = [(_checked(benchmark, where, row), row) for where, row in _rows(benchmark, source)]
     by_prompt = {example.prompt: row for example, row in rows}
 
-    def explain(prompt: str, response: str) -> Graded:
+    def explain(example: Example | str, response: str) -> Grade:
+        prompt = as_example(example).prompt
         if prompt not in by_prompt:
             raise ValueError(f"{name} has no prompt {prompt!r:.80}")
         if not isinstance(response, str):
@@ -63,7 +63,7 @@ def load_benchmark(
         return benchmark.explain(by_prompt[prompt], response, allow_unsandboxed)
 
     examples = [example for example, _ in rows]
-    return Task(name, [], examples, lambda prompt, said: explain(prompt, said).grade, explain)
+    return Task(name, [], examples, lambda example, said: explain(example, said).grade, explain)
 
 
 # --- reading --------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def _gsm8k_example(row: dict) -> Example:
     return Example(row["question"], (row["answer"],))
 
 
-def _explain_gsm8k(row: dict, response: str, _: bool) -> Graded:
+def _explain_gsm8k(row: dict, response: str, _: bool) -> Grade:
     said = extract_answer(response)
     return _compared(said, said == extract_answer(row["answer"]))
 
@@ -152,7 +152,7 @@ def _math_answer(row: dict) -> str | None:
     return extract_boxed(row["solution"]) if answer in (None, "") else str(answer)
 
 
-def _explain_math(row: dict, response: str, _: bool) -> Graded:
+def _explain_math(row: dict, response: str, _: bool) -> Grade:
     said = extract_boxed(response) or _stated(response)
     return _compared(said, said is not None and same_answer(said, _math_answer(row)))
 
@@ -165,14 +165,14 @@ def _stated(response: str) -> str | None:
     return (formula[1] if formula else line.strip("*:. ")) or None
 
 
-def _compared(said: object, same: bool) -> Graded:
+def _compared(said: object, same: bool) -> Grade:
     if said is None:
-        return Graded(0.0, NO_ANSWER)
-    return Graded(float(same), "right" if same else "wrong")
+        return Grade(0.0, NO_ANSWER)
+    return Grade(float(same), "right" if same else "wrong")
 
 
 # --- code -----------------------------------------------------------------------------------------------
-def _explain_humaneval(row: dict, response: str, allow_unsandboxed: bool) -> Graded:
+def _explain_humaneval(row: dict, response: str, allow_unsandboxed: bool) -> Grade:
     program = humaneval_program(row["prompt"], response)
     return _run(program, humaneval_test(row["prompt"], row["test"]), allow_unsandboxed)
 
@@ -182,7 +182,7 @@ def _humaneval_example(row: dict) -> Example:
     return Example(row["prompt"], (row["canonical_solution"],))
 
 
-def _explain_mbpp(row: dict, response: str, allow_unsandboxed: bool) -> Graded:
+def _explain_mbpp(row: dict, response: str, allow_unsandboxed: bool) -> Grade:
     program = mbpp_program(_mbpp_example(row).prompt, response)
     ours, theirs = _mbpp_setup(row)
     return _run(program and f"{program}\n{theirs}", f"{ours}\n{_asserts(row)}", allow_unsandboxed)
@@ -225,11 +225,11 @@ def _mbpp_setup(row: dict) -> tuple[str, str]:
     return "\n".join(ours), "\n".join([setup, *theirs])
 
 
-def _run(program: str | None, test: str, allow_unsandboxed: bool) -> Graded:
+def _run(program: str | None, test: str, allow_unsandboxed: bool) -> Grade:
     if not program:
-        return Graded(0.0, NO_ANSWER)
+        return Grade(0.0, NO_ANSWER)
     result = sandbox.run(program, test, SECONDS, allow_unsandboxed)
-    return Graded(float(result.passed), "right" if result.passed else result.reason)
+    return Grade(float(result.passed), "right" if result.passed else result.reason)
 
 
 BENCHMARKS = {

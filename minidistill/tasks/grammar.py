@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from minidistill.tasks import NO_ANSWER
+from minidistill.tasks import NO_ANSWER, Example, Grade, as_example
 
 LIST_TAIL = r"(?:(?: , | and | )\w+)*"
 
@@ -29,26 +29,6 @@ class Family:
     judge: Callable[[dict, dict], tuple[bool, bool]]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What the judge says of one response; `grade` is the share of the three that hold."""
-
-    form: bool
-    correct: bool
-    complete: bool
-
-    @property
-    def grade(self) -> float:
-        return (self.form + self.correct + self.complete) / 3
-
-    @property
-    def reason(self) -> str:
-        """The first that does not hold; what cannot be read counts as no answer."""
-        if not self.form:
-            return NO_ANSWER
-        return "wrong" if not self.correct else "right" if self.complete else "incomplete"
-
-
 class World:
     """A set of families: writes prompts and references, judges responses."""
 
@@ -65,34 +45,34 @@ class World:
         family = self.families[rng.choice(list(self.families))]
         return zipf(rng, family.prompts).format(**family.ask(rng))
 
-    def write_reference(self, rng: random.Random, prompt: str) -> str:
+    def write_reference(self, rng: random.Random, prompt: Example | str) -> str:
         name, asked = self.read_prompt(prompt)
         family = self.families[name]
         body = zipf(rng, family.responses).format(**family.answer(rng, asked))
         return zipf(rng, self.openings) + body + zipf(rng, self.closings)
 
-    def read_prompt(self, prompt: str) -> tuple[str, dict]:
+    def read_prompt(self, prompt: Example | str) -> tuple[str, dict]:
         """(family, slots); ValueError if no family asks that."""
+        prompt = as_example(prompt).prompt
         for name, patterns in self._prompts.items():
             for pattern in patterns:
                 if match := pattern.fullmatch(prompt):
                     return name, match.groupdict()
         raise ValueError(f"no family of this world asks {prompt!r}")
 
-    def judge(self, prompt: str, response: str) -> Verdict:
-        """Of all ways to read the response, the one that speaks best for it."""
+    def judge(self, prompt: Example | str, response: str) -> Grade:
+        """Grade the response by that reading of it which speaks best for it; none is no answer."""
         if not isinstance(response, str):
             raise TypeError(f"a response must be a text, but is {response!r}")
         name, asked = self.read_prompt(prompt)
         readings = self._read_response(name, response.strip())
         try:
-            verdicts = [
-                Verdict(True, *self.families[name].judge(asked, match.groupdict()))
-                for match in readings
+            grades = [
+                grade_of(*self.families[name].judge(asked, match.groupdict())) for match in readings
             ]
         except KeyError as word:
             raise ValueError(f"{prompt!r} asks about {word}, which this world lacks") from None
-        return max(verdicts, key=lambda v: v.grade, default=Verdict(False, False, False))
+        return max(grades, key=lambda found: found.grade, default=Grade(0.0, NO_ANSWER))
 
     def _read_response(self, name: str, response: str):
         """Each way to take the response apart: with and without an opening and a closing."""
@@ -101,6 +81,12 @@ class World:
                 if response.startswith(opening) and response.endswith(closing):
                     body = response[len(opening) : len(response) - len(closing)]
                     yield from filter(None, (p.fullmatch(body) for p in self._responses[name]))
+
+
+def grade_of(correct: bool, complete: bool) -> Grade:
+    """Grade what could be read: a third each for form, truth and extent; the reason is what fails first."""
+    reason = "wrong" if not correct else "right" if complete else "incomplete"
+    return Grade((1 + correct + complete) / 3, reason)
 
 
 def compile_pattern(pattern: str) -> re.Pattern:

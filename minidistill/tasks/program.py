@@ -16,8 +16,7 @@ from functools import lru_cache
 from itertools import count, product
 
 from minidistill import sandbox
-from minidistill.tasks import NO_ANSWER
-from minidistill.tasks.answers import Graded
+from minidistill.tasks import NO_ANSWER, Example, Grade, as_example
 from minidistill.tasks.grammar import zipf
 from minidistill.utils import derive_seed
 
@@ -159,11 +158,11 @@ class Programs:
             if len(program.split()) <= LONGEST:
                 return program
 
-    def judge(self, prompt: str, response: str) -> Graded:
+    def judge(self, prompt: Example | str, response: str) -> Grade:
         """1 if the program gives the right value in every hidden case."""
         if not isinstance(response, str):
             raise TypeError(f"a response must be a text, but is {response!r}")
-        return _grade(self.read_prompt(prompt), response.strip())
+        return _grade(self.read_prompt(as_example(prompt).prompt), response.strip())
 
 
 def write_program(request: Request, choose=lambda options: options[0]) -> str:
@@ -223,12 +222,12 @@ def hidden_test(request: Request) -> str:
 
 
 @lru_cache(maxsize=100_000)
-def _grade(request: Request, response: str) -> Graded:
+def _grade(request: Request, response: str) -> Grade:
     if not response.startswith("def f"):
-        return Graded(0.0, NO_ANSWER)
+        return Grade(0.0, NO_ANSWER)
     # A vocabulary of a hundred words cannot say anything that limits alone would not hold.
     result = sandbox.run(response, hidden_test(request), allow_unsandboxed=True)
-    return Graded(float(result.passed), "right" if result.passed else result.reason)
+    return Grade(float(result.passed), "right" if result.passed else result.reason)
 
 
 WORLD = Programs()

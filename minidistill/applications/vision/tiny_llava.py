@@ -1,13 +1,13 @@
-"""The tiny pair that sees: a small LLaVA of transformers' own classes, its processor, borrowed eyes."""
+"""Make the tiny vision pair: a small LLaVA of transformers' own classes, its processor, its vision tower."""
 
 import torch
 
-from minidistill.tasks.scenes import CELL, GROUND, SIDE
+from minidistill.tasks.vision.scenes import BACKGROUND, CELL, SIDE
 from minidistill.utils import missing_extra_message, unknown_name_message
 
-EYES = {  # text: layers × width; vision: layers × width
-    name: {"text": (layers, width), "vision": (eye_layers, eye_width)}
-    for name, layers, width, eye_layers, eye_width in (
+TINY_LLAVA = {  # text: layers × width; vision: layers × width
+    name: {"text": (layers, width), "vision": (vision_layers, vision_width)}
+    for name, layers, width, vision_layers, vision_width in (
         ("teacher", 4, 96, 3, 64), ("student", 2, 40, 1, 64),
     )
 }  # fmt: skip
@@ -20,9 +20,9 @@ TEMPLATE = (
 
 
 def tiny_processor(tokenizer):
-    """A LlavaProcessor for scenes: CLIP's, one patch a place, over a word-level tokenizer.
+    """Make a LlavaProcessor for scenes: CLIP's, one patch a place, over a word-level tokenizer.
 
-    The mean is that of an empty place, so that what is near 0 is ground and what is not is a thing.
+    The mean is that of an empty place, so that what is near 0 is background and what is not is a shape.
     """
     try:
         from transformers import CLIPImageProcessorPil, LlavaProcessor
@@ -32,7 +32,7 @@ def tiny_processor(tokenizer):
     size = {"shortest_edge": SIDE}, {"height": SIDE, "width": SIDE}
     return LlavaProcessor(
         CLIPImageProcessorPil(
-            size=size[0], crop_size=size[1], image_mean=[sum(GROUND) / 510] * 3, image_std=[0.3] * 3
+            size=size[0], crop_size=size[1], image_mean=[sum(BACKGROUND) / 510] * 3, image_std=[0.3] * 3
         ),
         tokenizer, patch_size=CELL, vision_feature_select_strategy="default",
         num_additional_image_tokens=1, chat_template=TEMPLATE,
@@ -40,17 +40,17 @@ def tiny_processor(tokenizer):
 
 
 def tiny_llava(preset: str, processor, seed: int):
-    """A fresh LLaVA of the given preset: a CLIP vision tower, a projector and a Llama."""
+    """Make a fresh LLaVA of the given preset: a CLIP vision tower, a projector and a Llama."""
     from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
     from minidistill.models import tiny_config
 
-    if preset not in EYES:
-        raise ValueError(unknown_name_message("preset", preset, EYES))
-    tokenizer, (layers, width) = processor.tokenizer, EYES[preset]["text"]
-    eye_layers, eye_width = EYES[preset]["vision"]
+    if preset not in TINY_LLAVA:
+        raise ValueError(unknown_name_message("preset", preset, TINY_LLAVA))
+    tokenizer, (layers, width) = processor.tokenizer, TINY_LLAVA[preset]["text"]
+    vision_layers, vision_width = TINY_LLAVA[preset]["vision"]
     vision = CLIPVisionConfig(
-        hidden_size=eye_width, intermediate_size=2 * eye_width, num_hidden_layers=eye_layers,
+        hidden_size=vision_width, intermediate_size=2 * vision_width, num_hidden_layers=vision_layers,
         num_attention_heads=4, image_size=SIDE, patch_size=CELL, initializer_range=0.06,
     )  # fmt: skip
     text = tiny_config(tokenizer, width, num_hidden_layers=layers, num_attention_heads=4)
@@ -66,11 +66,11 @@ def tiny_llava(preset: str, processor, seed: int):
     return model
 
 
-def borrow_eyes(student, teacher) -> None:
-    """Start the student's vision tower as the first layers of the teacher's; all of it stays trainable.
+def init_vision_tower_from(student, teacher) -> None:
+    """Initialise the student's vision tower with the first layers of the teacher's; it stays trainable.
 
-    As small vision-language models do in earnest: they begin with a tower that already sees (CLIP's), and
-    learn to speak about it. ValueError for towers of different widths or patches.
+    Small vision-language models do so in earnest: they begin with a tower that is pretrained (CLIP's).
+    ValueError for towers of different widths or patches.
     """
     ours, theirs = student.model.vision_tower, teacher.model.vision_tower
     layers = len(ours.encoder.layers)

@@ -1,9 +1,9 @@
-"""Scenes of the vision world: coloured shapes in the nine places of a small canvas, and their picture.
+"""Sample, write, parse and render scenes: coloured shapes in the nine places of a small canvas.
 
     scene:41: large red circle top left; small blue ring bottom right
 
 The text is all that is shipped; `render` draws it. The number decides what no question asks about:
-where in its place a thing stands, its exact size and tint, how light the ground is. So things of one name
+where in its place a shape stands, its exact size and tint, how light the ground is. So shapes of one name
 look alike to a reader and differ in every pixel.
 """
 
@@ -12,8 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from minidistill.tasks.pictures import SCENE
-
+SCENE = "scene:"  # how an image begins that is drawn, not read from a file
 COLOURS = {
     "red": (214, 39, 40), "blue": (31, 90, 200), "green": (30, 150, 60), "yellow": (240, 205, 40),
     "purple": (140, 60, 180), "pink": (250, 150, 190),
@@ -22,14 +21,14 @@ SHAPES = ("circle", "square", "triangle", "cross", "ring")
 SIZES = {"large": 5.0, "small": 3.2}  # half the width, in pixels
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 CELL = 12
-GROUND = (225, 250)  # how light: from, to
+BACKGROUND = (225, 250)  # how light: from, to
 SIDE = 3 * CELL  # pixels
-MOST = 5  # things in a picture
-FINE = 4  # drawn so many times larger, then reduced: smooth edges
+MAX_SHAPES = 5
+SUPERSAMPLING = 4  # drawn so many times larger, then reduced: smooth edges
 
 
 @dataclass(frozen=True)
-class Thing:
+class Shape:
     """One shape: 'large red circle top left'."""
 
     size: str
@@ -47,61 +46,62 @@ class Thing:
         return self.row, self.column
 
 
-def draw(rng: random.Random) -> str:
-    """A scene: one to five things of at most three shapes, so that some shapes come twice."""
-    places = rng.sample([(row, column) for row in ROWS for column in COLUMNS], rng.randint(1, MOST))
-    shapes = rng.sample(SHAPES, 3)
-    things = [
-        Thing(rng.choice(list(SIZES)), rng.choice(list(COLOURS)), rng.choice(shapes), *place)
+def sample_scene(rng: random.Random) -> str:
+    """Draw a scene at random: one to five shapes of at most three kinds, so that some come twice."""
+    places = rng.sample(
+        [(row, column) for row in ROWS for column in COLUMNS], rng.randint(1, MAX_SHAPES)
+    )
+    kinds = rng.sample(SHAPES, 3)
+    shapes = [
+        Shape(rng.choice(list(SIZES)), rng.choice(list(COLOURS)), rng.choice(kinds), *place)
         for place in sorted(places, key=lambda p: (ROWS.index(p[0]), COLUMNS.index(p[1])))
     ]
-    return write(things, rng.randrange(1000))
+    return format_scene(shapes, rng.randrange(1000))
 
 
-def write(things: list[Thing], number: int = 0) -> str:
-    """The scene as text; the inverse of `read`."""
-    listed = "; ".join(f"{t.size} {t.name} {t.row} {t.column}" for t in things)
+def format_scene(shapes: list[Shape], number: int = 0) -> str:
+    """Write a scene as text; the inverse of `parse_scene`."""
+    listed = "; ".join(f"{s.size} {s.name} {s.row} {s.column}" for s in shapes)
     return f"{SCENE}{number}: {listed}"
 
 
 @lru_cache(maxsize=4096)
-def read(scene: str) -> tuple[Thing, ...]:
-    """The things of a scene; ValueError says what cannot be read."""
+def parse_scene(scene: str) -> tuple[Shape, ...]:
+    """Read the shapes of a scene; ValueError says what cannot be read."""
     found = re.fullmatch(rf"{SCENE}\d+: (.+)", scene)
     if not found:
-        raise ValueError(f"a scene reads 'scene:NUMBER: THING; THING', but this is {scene!r:.80}")
-    things = tuple(_thing(text) for text in found[1].split("; "))
-    if len({t.place for t in things}) < len(things):
-        raise ValueError(f"two things in one place of {scene!r:.120}")
-    return things
+        raise ValueError(f"a scene reads 'scene:NUMBER: SHAPE; SHAPE', but this is {scene!r:.80}")
+    shapes = tuple(_parse_shape(text) for text in found[1].split("; "))
+    if len({s.place for s in shapes}) < len(shapes):
+        raise ValueError(f"two shapes in one place of {scene!r:.120}")
+    return shapes
 
 
-def _thing(text: str) -> Thing:
+def _parse_shape(text: str) -> Shape:
     words, allowed = text.split(" "), (SIZES, COLOURS, SHAPES, ROWS, COLUMNS)
     if len(words) != 5 or not all(w in known for w, known in zip(words, allowed, strict=True)):
-        raise ValueError(f"a thing reads 'large red circle top left', but this is {text!r:.80}")
-    return Thing(*words)
+        raise ValueError(f"a shape reads 'large red circle top left', but this is {text!r:.80}")
+    return Shape(*words)
 
 
 def render(scene: str, scale: int = 1):
-    """The picture, a PIL image of SIDE · `scale` pixels a side; the same for the same text."""
+    """Draw a scene as a PIL image of SIDE · `scale` pixels a side; the same for the same text."""
     from PIL import Image, ImageDraw
 
-    rng, fine = random.Random(scene.partition(": ")[0]), FINE * scale
-    ground = tuple(rng.randint(*GROUND) for _ in range(3))
+    rng, fine = random.Random(scene.partition(": ")[0]), SUPERSAMPLING * scale
+    ground = tuple(rng.randint(*BACKGROUND) for _ in range(3))
     image = Image.new("RGB", (SIDE * fine, SIDE * fine), ground)
     pencil = ImageDraw.Draw(image)
-    for thing in read(scene):
-        x, y = CELL * (COLUMNS.index(thing.column) + 0.5), CELL * (ROWS.index(thing.row) + 0.5)
+    for shape in parse_scene(scene):
+        x, y = CELL * (COLUMNS.index(shape.column) + 0.5), CELL * (ROWS.index(shape.row) + 0.5)
         x, y, r = x + rng.uniform(-1, 1), y + rng.uniform(-1, 1), rng.uniform(-0.4, 0.4)
-        tint = tuple(max(0, min(255, c + rng.randint(-20, 20))) for c in COLOURS[thing.colour])
-        _shape(
-            pencil, thing.shape, x * fine, y * fine, (SIZES[thing.size] + r) * fine, tint, ground
-        )
+        tint = tuple(max(0, min(255, c + rng.randint(-20, 20))) for c in COLOURS[shape.colour])
+        r = (SIZES[shape.size] + r) * fine
+        _draw_shape(pencil, shape.shape, x * fine, y * fine, r, tint, ground)
     return image.resize((SIDE * scale, SIDE * scale), Image.Resampling.BOX)
 
 
-def _shape(pencil, shape: str, x: float, y: float, r: float, tint, ground) -> None:
+def _draw_shape(pencil, shape: str, x: float, y: float, r: float, tint, ground) -> None:
     box = (x - r, y - r, x + r, y + r)
     if shape == "square":
         pencil.rectangle(box, fill=tint)
