@@ -14,7 +14,7 @@ from minidistill.generation import decode, sample
 from minidistill.models import Pair
 from minidistill.scoring import collate, masked_mean, response_log_probs
 from minidistill.tasks import NO_ANSWER, Example, Grade, Task
-from minidistill.utils import derive_seed, missing_extra_message
+from minidistill.utils import derive_seed
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,8 @@ def nll(model, pair: Pair, prompts: Sequence, responses: Sequence, rows: int = 6
 
 def rouge_l(examples: Sequence[Example], responses: Sequence[str]) -> float | None:
     """Mean over prompts of the best ROUGE-L F1 against any reference (rouge-score); None without any."""
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(missing_extra_message("rouge-score", "course")) from None
+    from rouge_score.rouge_scorer import RougeScorer  # brings nltk: seconds that only scoring needs
+
     scorer = RougeScorer(["rougeL"])
     pairs = [(e.references, r) for e, r in zip(examples, responses, strict=True) if e.references]
     return _mean([scorer.score_multi(refs, r)["rougeL"].fmeasure for refs, r in pairs])

@@ -68,7 +68,7 @@ models.load_model({str(ROOT / "README.md")!r})
     [
         ("matplotlib", "import minidistill.plots", "course"),
         ("ipywidgets", "from minidistill import widgets; widgets.explore(print)", "course"),
-        ("rouge_score", "from minidistill import evaluation as e; e.rouge_l([], [])", "course"),
+        ("math_verify", "from minidistill.tasks.forms import *; same_answer('2x', 'x2')", "course"),
         ("gguf", LOAD_GGUF, "scale"),
     ],
 )
@@ -76,6 +76,20 @@ def test_a_missing_package_is_answered_with_the_extra_that_installs_it(package, 
     ran = python(f"import sys; sys.modules[{package!r}] = None\n{code}")
     assert f'pip install "minidistill[{extra}]"' in ran.stderr, ran.stderr[-500:]
     assert extra in EXTRAS
+
+
+def test_the_plain_install_evaluates():
+    """Every package of an extra is hidden that the plain install does not bring by itself."""
+    names = {Requirement(line).name for line in sum(EXTRAS.values(), [])}
+    hidden = [{"pillow": "PIL"}.get(name, name.replace("-", "_")) for name in names]
+    ran = python(
+        f"import sys; sys.modules |= dict.fromkeys({hidden})\n"
+        "from dataclasses import replace; from minidistill import evaluate, load_pair, load_task\n"
+        "task = load_task('instruct'); few = replace(task, test=task.test[:4])\n"
+        "print(evaluate(load_pair('instruct'), few))"
+    )
+    assert ran.returncode == 0, ran.stderr[-500:]
+    assert re.search(r"rouge_l=0\.\d+, accuracy=", ran.stdout)
 
 
 def test_every_requirement_is_pinned_to_a_plain_version():

@@ -20,10 +20,12 @@ def test_the_first_line_says_which_methods_and_seeds_and_how_many_runs():
 
 
 def test_a_line_says_how_many_are_done_how_long_it_takes_and_the_latest_nlls():
-    line = status_line(3, 14, 100, [KD, Status("gkd", 1, 0, 625)])
-    assert line.startswith("3 of 14 runs done, 1:40 gone, about 5:37 left; ")  # 3.2 of 14 done
+    line = status_line(3, 14, 96, [KD, Status("gkd", 1, 0, 625)])
+    assert line.startswith("3 of 14 runs done, 1:36 gone, about 5:24 left; ")  # 3.2 of 14 done
     assert "kd seed 0 step 125/625: NLL 1.23 on teacher, 2.50 on student responses" in line
     assert line.endswith("; gkd seed 1 begins")
+    later = status_line(3, 14, 100, [KD], since=(60, 0.2 / 14))  # 3 of 14 in 40 seconds
+    assert "1:40 gone, about 2:24 left" in later
 
 
 @pytest.mark.parametrize("running", [[], [Status("kd", 0, 0, 625)], [Status("kd", 0, 0, 0)]])
@@ -41,8 +43,10 @@ def test_lines_come_every_ten_seconds_and_at_the_end(monkeypatch, capsys):
         shown.update(finished, news)
     shown.close()
     first, second, last = capsys.readouterr().out.splitlines()
-    assert "kd seed 0 step 125/625" in first
-    assert second == "1 of 2 runs done, 0:11 gone, about 0:11 left"
+    assert first.startswith(
+        "0 of 2 runs done, 0:00 gone, time left not known yet; kd seed 0 step 125"
+    )
+    assert second == "1 of 2 runs done, 0:11 gone, about 0:13 left"  # 0.8 runs in 10.5 s
     assert last == "2 of 2 runs done, 0:12 gone, about 0:00 left"
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from minidistill import checkpoint, distill, load_pair
 from minidistill.applications import healing, packed
 from minidistill.applications import quantization as Q
-from minidistill.applications.libraries import LIBRARIES, break_model, nf4
+from minidistill.applications.libraries import LIBRARIES, break_model
 from minidistill.batching import encode_prompt, encode_references
 from minidistill.checkpoint import fingerprint
 from minidistill.config import DistillConfig
@@ -146,9 +146,10 @@ def test_rows_that_do_not_lie_side_by_side_in_memory_are_read_as_they_look():
 
 
 def test_nf4_is_another_code_book_and_errs_less_on_normal_weights():
-    pytest.importorskip("bitsandbytes", reason="pip install 'minidistill[test]'")
+    bnb = pytest.importorskip("bitsandbytes.functional", reason="pip install 'minidistill[adapt]'")
     weight = torch.randn(256, 256, generator=torch.Generator().manual_seed(0))
-    grid, book = Q.dequantize(*Q.quantize(weight, 4, 64)), nf4(weight, 64)
+    grid = Q.dequantize(*Q.quantize(weight, 4, 64))
+    book = bnb.dequantize_4bit(*bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4"))
     assert not torch.equal(grid, book)
     assert (weight - book).square().mean() < 0.9 * (weight - grid).square().mean()
     values = (
@@ -518,7 +519,7 @@ def test_what_was_healed_and_saved_is_loaded_again(tokenizer, task, tmp_path):
     [
         ("peft", healing.adapted, "adapt"),
         ("torchao", lambda model: break_model(model, 4, 32, "torchao"), "adapt"),
-        ("bitsandbytes", lambda model: break_model(model, 4, 32, "bitsandbytes"), "test"),
+        ("bitsandbytes", lambda model: break_model(model, 4, 32, "bitsandbytes"), "adapt"),
     ],
 )
 def test_a_missing_package_is_answered_with_the_extra_that_installs_it(

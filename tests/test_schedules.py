@@ -134,7 +134,7 @@ def test_lesson_08_shows_the_claims_that_it_names_and_what_they_cost():
     text = tables.claims_table(names=["C8", "C16"])
     rows = [line for line in text.splitlines() if line.startswith("| C")]
     assert [row.split(" | ")[0] for row in rows] == ["| C8", "| C16"]
-    arms = {arm for name in ("C8", "C16") for arm in claims.get_claim(name).arms}
+    arms = {arm for name in ("C8", "C16") for arm in claims.get_claim(name).runs}
     runs = shipped_runs(sorted(arms))
     minutes = sum(log["seconds"] for log in runs) / 60
     assert f"those of these claims are {len(runs)} runs and {minutes:.0f} minutes." in text

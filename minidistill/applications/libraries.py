@@ -7,7 +7,7 @@ any size. bitsandbytes' nf4 has no grid at all: 16 values placed where normally 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from minidistill.applications.quantization import check_layers, linears, quantize_model
 from minidistill.utils import missing_extra_message, quiet, unknown_name_message
@@ -46,7 +46,7 @@ def _bitsandbytes(model: nn.Module, bits: int, group: int) -> nn.Module:
         with quiet():
             import bitsandbytes as bnb
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(missing_extra_message("bitsandbytes", "test")) from None
+        raise ModuleNotFoundError(missing_extra_message("bitsandbytes", "adapt")) from None
     if group not in (32, 64, 128, 256, 512, 1024, 2048, 4096):
         raise ValueError(f"bitsandbytes wants a group of 32, 64 … 4096, but got {group}")
     for name, layer in _checked(model, bits, group).items():
@@ -61,14 +61,6 @@ def _bitsandbytes(model: nn.Module, bits: int, group: int) -> nn.Module:
         model.set_submodule(name, new.to(layer.weight.device))
     model.is_loaded_in_4bit = True  # what peft looks for
     return model.requires_grad_(False)
-
-
-def nf4(weight: Tensor, group: int = 64) -> Tensor:
-    """What bitsandbytes' nf4 makes of a weight, for comparison: (rows, columns) twice."""
-    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-
-    packed, state = quantize_4bit(weight, blocksize=group, quant_type="nf4")
-    return dequantize_4bit(packed, state)
 
 
 def _checked(model: nn.Module, bits: int, group: int) -> dict[str, nn.Linear]:

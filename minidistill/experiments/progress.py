@@ -40,15 +40,25 @@ def first_line(names: Sequence[str], seeds: int, where: str) -> str:
     return f"{runs}: {labels}; {numbers}; logs in {where}. Loading torch and transformers."
 
 
-def status_line(done: int, total: int, seconds: float, running: Sequence[Status]) -> str:
-    """Compose '3 of 14 runs done, 1:02 gone, about 4:10 left; kd seed 0 step 125/625: NLL …'."""
+def share_done(done: int, total: int, running: Sequence[Status]) -> float:
+    """Compute the share of all runs' steps that are done: in [0, 1]."""
     under_way = sum(min(status.step / max(status.steps, 1), 1) for status in running)
-    share = (done + under_way) / max(total, 1)
-    left = (
-        f"about {_clock(seconds * (1 - share) / share)} left"
-        if share
-        else "time left not known yet"
-    )
+    return (done + under_way) / max(total, 1)
+
+
+def status_line(
+    done: int, total: int, seconds: float, running: Sequence[Status],
+    since: tuple[float, float] = (0.0, 0.0),
+) -> str:  # fmt: skip
+    """Compose '3 of 14 runs done, 1:02 gone, about 4:10 left; kd seed 0 step 125/625: NLL …'.
+
+    `since`: from which second and share on the speed is taken. Before the first step there are only
+    imports and sampling, which say little of the rest.
+    """
+    share, left = share_done(done, total, running), "time left not known yet"
+    if share > since[1]:
+        rate = (share - since[1]) / (seconds - since[0])
+        left = f"about {_clock((1 - share) / rate)} left"
     parts = [f"{done} of {total} runs done, {_clock(seconds)} gone, {left}", *map(str, running)]
     return "; ".join(parts)
 
@@ -60,6 +70,7 @@ class Progress:
         self.total, self.every, self.started = total, every, time.monotonic()
         self.finished: set[tuple[str, int]] = set()
         self.latest: dict[tuple[str, int], Status] = {}
+        self.since: tuple[float, float] | None = None
         self.shown = float("-inf")
         self.bar = tqdm(total=total, unit="run") if _on_terminal() else None
 
@@ -75,8 +86,11 @@ class Progress:
             return
         now, done = time.monotonic(), len(self.finished)
         if now - self.shown >= self.every or done == self.total:
-            self.shown, running = now, list(self.latest.values())
-            print(status_line(done, self.total, now - self.started, running), flush=True)
+            self.shown, running, seconds = now, list(self.latest.values()), now - self.started
+            share = share_done(done, self.total, running)
+            since = self.since or (seconds, share)
+            print(status_line(done, self.total, seconds, running, since), flush=True)
+            self.since = since if share else None
 
     def close(self) -> None:
         """Leave the bar as it stands."""
@@ -89,4 +103,4 @@ def _on_terminal() -> bool:
 
 
 def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
