@@ -12,17 +12,34 @@ import io
 import json
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from minidistill.config import DistillConfig
 from minidistill.evaluation import HeldOutResponses
 from minidistill.models import Pair
 from minidistill.runlog import atomic_write
-from minidistill.storage import plain_tensors
 from minidistill.tasks import Task
+
+
+def plain_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Every tensor that belongs to the model's state, a library's quantized ones in their parts."""
+    for tensor in model.state_dict(keep_vars=True).values():
+        if isinstance(tensor, Tensor):
+            yield from parts(tensor)
+
+
+def parts(tensor: Tensor) -> list[Tensor]:
+    """The plain tensors that a library's quantized one consists of; a plain one is its own only part."""
+    if hasattr(tensor, "__tensor_flatten__"):  # torchao
+        return [part for n in tensor.__tensor_flatten__()[0] for part in parts(getattr(tensor, n))]
+    state = getattr(tensor, "quant_state", None)  # bitsandbytes
+    return [tensor.detach(), *([] if state is None else [state.absmax, state.code])]
+
 
 KEEP = 2
 SAVE_EVERY_SECONDS = 300

@@ -2,7 +2,7 @@
 
 Every function takes log-probabilities over the vocabulary, `log_p` of the teacher and `log_q` of
 the student, both (..., vocab), and returns nats, (...). Nothing here knows about responses, masks
-or batches: `scoring.py` does. All mixing happens in log space, so that a probability of 1e-50 or of
+or batches: `logprobs.py` does. All mixing happens in log space, so that a probability of 1e-50 or of
 exactly 0 (a logit of -inf) gives the value and the gradient that the formula has.
 
 Sources: DistiLLM-2 (arXiv 2503.07067, section 2) for the skewed forms, GKD (arXiv 2306.13649) for

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from minidistill.batching import encode_references, max_batch_size
 from minidistill.generation import decode, sample
+from minidistill.logprobs import collate, masked_mean, response_log_probs
 from minidistill.models import Pair
-from minidistill.scoring import collate, masked_mean, response_log_probs
 from minidistill.tasks import NO_ANSWER, Example, Grade, Task
+from minidistill.tokenization import encode_references, max_batch_size
 from minidistill.utils import derive_seed
 
 
@@ -216,3 +217,21 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
 def _mean(values: Sequence) -> float | None:
     values = [v for v in values if v is not None]
     return sum(values) / len(values) if values else None
+
+
+Z = 1.96  # half the width of a 95 % interval in standard errors
+
+
+def bootstrap_interval(values: Tensor, draws: int = 4000) -> tuple[float, float]:
+    """Return the bootstrap 95 % interval of the mean of `values` (n,), one a seed."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(values), (draws, len(values)), generator=generator)
+    low, high = values[chosen].mean(1).quantile(values.new_tensor([0.025, 0.975])).tolist()
+    return low, high
+
+
+def normal_interval(scores: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean and the ends of its 95 % interval, mean ± 1.96 · s / √n (s with n − 1)."""
+    values = torch.as_tensor(scores, dtype=torch.float64)
+    half = Z * float(values.std()) / len(values) ** 0.5
+    return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half

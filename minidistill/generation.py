@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from minidistill.batching import max_batch_size
 from minidistill.divergences import check_unit_interval
+from minidistill.logprobs import collate, response_log_probs
 from minidistill.models import Pair
-from minidistill.scoring import collate, response_log_probs
+from minidistill.tokenization import max_batch_size
 from minidistill.utils import derive_seed
 
 CACHE_BYTES = 512 * 2**20

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from minidistill.divergences import check_unit_interval
+from minidistill.evaluation import bootstrap_interval
+from minidistill.logprobs import collate, response_log_probs
 from minidistill.models import single_model
-from minidistill.scoring import collate, response_log_probs
-from minidistill.stats import bootstrap_interval
 from minidistill.tasks import Task
 
 Judge = Callable[[str, str, str], float]  # (prompt, ours, theirs) → 1 ours is better, ½ tie, 0

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from safetensors import SafetensorError
 
-from minidistill.batching import EncodedPrompt, encode_prompt
 from minidistill.tasks import WORLDS, Example, as_example
+from minidistill.tokenization import EncodedPrompt, encode_prompt
 from minidistill.utils import (
     data_dir,
     missing_extra_message,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from minidistill import curriculum as C
 from minidistill import divergences as D
-from minidistill.scoring import Scored
+from minidistill.logprobs import Scored
 from minidistill.sources import SOURCES
 from minidistill.utils import unknown_name_message
 

@@ -5,18 +5,36 @@ answers stay, and so do the teacher's log-probs on them, made in big batches. Wh
 stays for the whole run.
 """
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from minidistill.batching import buckets, max_batch_size
+from minidistill.logprobs import Batch, Scored, collate, response_log_probs
 from minidistill.models import Pair
-from minidistill.scoring import Batch, Scored, collate, response_log_probs
 from minidistill.sources import SOURCES, Replay, Request
 from minidistill.tasks import Task
+from minidistill.tokenization import max_batch_size
 from minidistill.utils import derive_seed
+
+
+def buckets(lengths: Sequence[int], batch_size: int, seed: int, pool: int = 8) -> list[list[int]]:
+    """Indices in random batches whose members have similar lengths, so that little is padding.
+
+    Shuffle, sort by length within pools of `pool` batches, cut, shuffle the batches.
+    """
+    rng = random.Random(seed)
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    batches = []
+    for start in range(0, len(order), batch_size * pool):
+        part = sorted(order[start : start + batch_size * pool], key=lengths.__getitem__)
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    rng.shuffle(batches)
+    return batches
+
 
 TEACHER_CACHE_BYTES = 512 * 2**20
 

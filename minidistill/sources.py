@@ -17,11 +17,11 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from minidistill.batching import encode_references, encode_response
 from minidistill.evaluation import nll
 from minidistill.generation import decode, in_top_k, sample, speculative_drafts, typical
 from minidistill.models import Pair
 from minidistill.tasks import Preference, Task
+from minidistill.tokenization import encode_references, encode_response
 from minidistill.utils import derive_seed, unknown_name_message
 
 BEST_OF = 8

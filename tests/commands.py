@@ -8,7 +8,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from unittest.mock import patch
 
-from minidistill.__main__ import main
+from minidistill.cli import main
 
 
 def call(*arguments, cwd: Path | None = None) -> CompletedProcess:

@@ -119,6 +119,6 @@ def shared_pair(tokenizer):
 @pytest.fixture(scope="session")
 def prompts(task, tokenizer):
     """Token ids of held-out prompts, of different lengths."""
-    from minidistill.batching import encode_prompt
+    from minidistill.tokenization import encode_prompt
 
     return [encode_prompt(tokenizer, e.prompt) for e in task.test]

@@ -121,7 +121,7 @@ def test_every_extra_that_the_texts_name_exists():
 def test_every_command_that_the_texts_name_exists():
     from typer.main import get_command
 
-    from minidistill.__main__ import app
+    from minidistill.cli import app
 
     lines = re.findall(r"python -m minidistill ([a-z]+)([^\n`#]*)", pages())
     assert {"run", "distill", "apply"} <= {name for name, _ in lines}

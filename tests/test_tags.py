@@ -48,9 +48,10 @@ def cells(chapter: str, kind: str) -> list[str]:
 
 
 def title_tags(chapter: str) -> set[str]:
-    """Tags in strings of the notebook's code, or of the functions that draw for it."""
-    drawing = ["plots.py", "widgets.py"]
-    library = [(ROOT / "minidistill" / name).read_text(encoding="utf-8") for name in drawing]
+    """Tags in strings of the notebook's code, or of the functions that draw for it; hints do not count."""
+    shelf = ROOT / "minidistill" / "lessons"
+    drawing = [*shelf.glob(f"lesson_{chapter}_*.py"), shelf / "plots.py", shelf / "run_plots.py"]
+    library = [path.read_text(encoding="utf-8").partition("\nEXERCISES = ")[0] for path in drawing]
     return find(TAG, strings([*cells(chapter, "code"), *library]))
 
 
@@ -70,7 +71,7 @@ def missing_places() -> Iterator[str]:
         tags = [tag for tag in by_number(in_docstrings) if tag.startswith(f"{chapter}.")]
         places = {
             f"the text of notebooks/{chapter:02d}_*.ipynb": find(TAG, text) | find(LATEX_TAG, text),
-            "a figure's title (notebook code, plots.py or widgets.py)": title_tags(
+            "a figure's title (notebook code, or its module in lessons/)": title_tags(
                 f"{chapter:02d}"
             ),
             "the name of a test, as in test_2_1_…": in_tests,

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from minidistill import divergences as D
-from minidistill.batching import encode_response
 from minidistill.generation import decode, sample
 from minidistill.judging import Judge, judge_pairs, win_rate
+from minidistill.logprobs import Scored, collate, response_log_probs
 from minidistill.models import Pair
 from minidistill.runlog import atomic_write
-from minidistill.scoring import Scored, collate, response_log_probs
 from minidistill.tasks import Example, Preference, read_records
+from minidistill.tokenization import encode_response
 from minidistill.utils import derive_seed
 
 ROWS = 64  # responses scored at once

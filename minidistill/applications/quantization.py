@@ -1,20 +1,14 @@
-"""Weights in a few bits: a grid for every group of weights, packed bytes, and a model broken by both.
-
-    ints, scales = quantize(weight, bits=4, group=32)        # (12.1)
-    weight ≈ dequantize(ints, scales)                        # at most half a step away: (12.2)
-
-The rounding is torchao's default for weights alone (symmetric, `IntxWeightOnlyConfig`), bit for bit;
-the bytes are really packed, so what a model weighs is read off its storage. Healing a broken model
-is `healing.py`. Sources: DistiLLM-2 (arXiv 2503.07067, Table 9); QLoRA (2305.14314) for the recipe.
-"""
+"""Group-wise integer quantization: the grid, packed bytes, layers, files, stored sizes."""
 
 from collections.abc import Iterator
 from math import gcd
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from minidistill.storage import parts
+from minidistill.checkpoint import parts, plain_tensors
+from minidistill.runlog import atomic_write
 
 BITS = (8, 4, 3, 2)
 
@@ -178,3 +172,85 @@ def _check(weight: Tensor, bits: int, group: int) -> None:
 def _check_bits(bits: int) -> None:
     if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
         raise ValueError(f"bits must be a whole number from 2 to 8, but got {bits}")
+
+
+def save_packed(model: nn.Module, path: Path) -> int:
+    """Write a model broken by `quantize_model` or torchao; returns the file's bytes.
+
+    A tied head is left out, it is the embedding; so are adapters, which peft saves. Raises
+    ValueError for a model that is not quantized, or by a library whose weights are not on the grid (12.1).
+    """
+    from safetensors.torch import save
+
+    layers = {n: layer for n, m in model.named_modules() if (layer := _ours(m))}
+    if not layers:
+        raise ValueError(
+            "there is nothing packed to save: no layer is quantized to the grid (12.1)"
+        )
+    state = {
+        _plain(n): w
+        for n, w in model.named_parameters()
+        if n.rpartition(".")[0] not in layers and ".lora_" not in n
+    }
+    for name, layer in layers.items():
+        state |= {f"{_plain(name)}.{part}": tensor for part, tensor in layer.state_dict().items()}
+    bits = {str(layer.bits) for layer in layers.values()}
+    if len(bits) > 1:
+        raise ValueError(f"all layers must have one width, but there are {', '.join(sorted(bits))}")
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    atomic_write(path, save(plain, {"bits": bits.pop()}))
+    return path.stat().st_size
+
+
+def load_packed(model: nn.Module, path: Path) -> nn.Module:
+    """Put what `save_packed` wrote into an unbroken model of the same shape, in place."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        bits = int(file.metadata()["bits"])
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, layer in list(linears(model)):
+        if f"{name}.packed" in state:
+            packed, steps = (state.pop(f"{name}.{part}") for part in ("packed", "steps"))
+            ints = unpack(packed, bits, (layer.out_features, layer.in_features))
+            model.set_submodule(name, QuantizedLinear(ints, steps, bits, layer.bias))
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if unexpected or set(missing) - _tied_and_packed(model):
+        raise ValueError(f"{path} holds another model: {(unexpected or missing)[0]} does not fit")
+    return model.requires_grad_(False)
+
+
+def _tied_and_packed(model: nn.Module) -> set[str]:
+    """Names that the rest of the file need not hold: a tied head, and what stands in its layers."""
+    once = {name for name, _ in model.named_parameters()}
+    packed = {
+        f"{n}.{part}"
+        for n, m in model.named_modules()
+        if isinstance(m, QuantizedLinear)
+        for part in ("packed", "steps")
+    }
+    return packed | (model.state_dict().keys() - once)
+
+
+def _plain(name: str) -> str:
+    """The name that a tensor had before peft put adapters beside its layer."""
+    return name.removeprefix("base_model.model.").replace(".base_layer", "")
+
+
+def _ours(module: nn.Module) -> QuantizedLinear | None:
+    """A quantized layer as ours, whoever made it; None for any other."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, QuantizedLinear):
+        return module
+    if not isinstance(module, nn.Linear) or not hasattr(weight, "qdata"):
+        return None
+    bits = int(str(weight.target_dtype).removeprefix("torch.int"))
+    return QuantizedLinear(weight.qdata, weight.scale, bits, module.bias)
+
+
+def stored_bytes(tensors: nn.Module | Iterator[Tensor]) -> int:
+    """Bytes of the storage behind a model or some tensors; what is shared (a tied head) counts once."""
+    if isinstance(tensors, nn.Module):
+        tensors = plain_tensors(tensors)
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return sum({s.data_ptr(): s.nbytes() for s in storages}.values())

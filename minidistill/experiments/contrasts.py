@@ -14,9 +14,9 @@ from statistics import mean
 
 import torch
 
+from minidistill.evaluation import bootstrap_interval
 from minidistill.experiments.labels import METRIC_LABELS
 from minidistill.experiments.logs import runs_by_seed, runs_dir
-from minidistill.stats import bootstrap_interval
 
 
 @dataclass(frozen=True)

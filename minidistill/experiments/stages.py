@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from minidistill.applications import acceptance, preference
-from minidistill.applications.healing import broken_pair
-from minidistill.applications.preference_runs import Contest
+from minidistill.applications import preference, speculative_metrics
+from minidistill.applications.lora import broken_pair
+from minidistill.applications.preference_tuning import Contest
 from minidistill.applications.speculative import speculate
 from minidistill.evaluation import HeldOutResponses, accuracy, rouge_l
 from minidistill.judging import RuleJudge
@@ -111,7 +111,7 @@ def measure_draft(trained: TrainedRun, sampled: int = 32) -> dict:
     "acceptance" is the share of drafted tokens that stay when DRAFT_LENGTH are drafted.
     """
     pair, probe = trained.pair, trained.probe
-    seen = acceptance.see(pair, probe.prompts, probe.tgo)
+    seen = speculative_metrics.see(pair, probe.prompts, probe.tgo)
     found = {length: seen.counts(length) for length in DRAFT_LENGTHS}
     sampling = {"temperature": trained.run.experiment.temperature, "draft_length": DRAFT_LENGTH}
     written = [
@@ -122,7 +122,7 @@ def measure_draft(trained: TrainedRun, sampled: int = 32) -> dict:
         "draft": {
             "overlap": seen.overlap,
             "by_length": {str(length): asdict(counts) for length, counts in found.items()},
-            "sampled": asdict(acceptance.counted(written, DRAFT_LENGTH)),
+            "sampled": asdict(speculative_metrics.counted(written, DRAFT_LENGTH)),
         },
         "scores": {"acceptance": found[DRAFT_LENGTH].acceptance},
     }

@@ -1,21 +1,28 @@
-"""Lesson 09: what models answer in three worlds, how far methods close the gap, data sizes and teachers.
+"""Lesson 09 (benchmarks): accuracies by method, data and teacher; win rates, pass@k, the exercises."""
 
-Numbers come from logs (`folder`, by default the shipped ones).
-"""
-
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import combinations
+from math import comb
 from pathlib import Path
 from statistics import mean
 
+import torch
+from torch import Tensor
+
+from minidistill.evaluation import Z, bootstrap_interval, normal_interval, pass_at_k
+from minidistill.experiments import tables
 from minidistill.experiments.claims import get_claim
 from minidistill.experiments.contrasts import Result, judge
 from minidistill.experiments.labels import run_label
 from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.run_configs import (
+    BASELINES,
     COMPARED,
+    DOMAINS,
     FEWER_PROMPTS,
+    STRONG_BASELINES,
     TEACHERS,
     ExperimentConfig,
     in_world,
@@ -24,6 +31,10 @@ from minidistill.experiments.run_configs import (
 from minidistill.experiments.run_logger import NUM_SAMPLES
 from minidistill.experiments.tables import accuracies
 from minidistill.generation import decode, sample
+from minidistill.judging import LLMJudge, WinRate, averaged_verdicts, noisy_win_rate
+from minidistill.lessons import plots
+from minidistill.lessons.checks import Exercise, checker
+from minidistill.lessons.run_plots import differences
 from minidistill.models import Pair, load_pair
 from minidistill.tasks import Task, load_task
 from minidistill.utils import data_dir
@@ -140,3 +151,345 @@ def _found(world: str, labels: Mapping, folder: Path | None) -> dict:
     """x → accuracies, for the runs that have logs."""
     found = {x: accuracies(f"{world}/{label}", folder) for x, label in labels.items()}
     return {x: values for x, values in found.items() if values}
+
+
+SIZES = (25, 50, 100, 150, 200, 250, 300, 350, 400)
+
+
+# --- duels --------------------------------------------------------------------------------------------
+def points(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """The verdict on each prompt by two rows of grades: 1 ours is higher, ½ they are equal, 0 lower."""
+    return [(a > b) + 0.5 * (a == b) for a, b in zip(ours, theirs, strict=True)]
+
+
+def duel(ours: str, theirs: str, folder: Path, draw: int = 0) -> dict[int, list[float]]:
+    """Seed → `points` of two arms' students on the held-out prompts, for the seeds that both have.
+
+    ValueError where a log is older than its grades.
+    """
+    rows = {name: runs_by_seed(name, folder) for name in (ours, theirs)}
+    for name, logs in rows.items():
+        if not logs or not all(log.get("grades") for log in logs.values()):
+            raise ValueError(f"the logs of {name} in {folder} keep no grades: run the arm again")
+    seeds = sorted(set(rows[ours]) & set(rows[theirs]))
+    return {
+        seed: points(*(rows[name][seed]["grades"][draw] for name in (ours, theirs)))
+        for seed in seeds
+    }
+
+
+def with_interval(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Win rate (9.2) of two rows of grades (prompts,), and the ends of its `normal_interval`: (3,)."""
+    return torch.tensor(normal_interval(points(ours.tolist(), theirs.tolist())))
+
+
+def growth(scored: Sequence[float], sizes: Sequence[int] = SIZES) -> dict[str, list[float]]:
+    """Win rate and interval on the first 25, 50, … prompts: 'rate', 'low', 'high'."""
+    rows = [normal_interval(scored[:size]) for size in sizes]
+    return dict(zip(("rate", "low", "high"), map(list, zip(*rows, strict=True)), strict=True))
+
+
+def decided_by_luck(
+    rivals: int = len(BASELINES), worlds: int = len(DOMAINS), seeds: int = 5, tables: int = 100
+) -> list[int]:
+    """How many contrasts of a table get a verdict where none should: no method differs from another.
+
+    Every run is a normal draw; in each world one method's seeds are compared with each rival's, and
+    `bootstrap_interval` decides as in the ledger. One number a table.
+    """
+    generator = torch.Generator().manual_seed(0)
+    runs = torch.randn(tables, worlds, rivals + 1, seeds, generator=generator, dtype=torch.float64)
+    found = []
+    for table in (runs[:, :, :1] - runs[:, :, 1:]).flatten(1, 2):
+        ends = [bootstrap_interval(contrast) for contrast in table]
+        found.append(sum(low > 0 or high < 0 for low, high in ends))
+    return found
+
+
+# --- judges that err ----------------------------------------------------------------------------------
+def flipped(scored: Sequence[float], error: float, seed: int = 0) -> list[float]:
+    """The same verdicts from a judge that turns each one round with probability `error`."""
+    rng = random.Random(seed)
+    return [1 - point if rng.random() < error else point for point in scored]
+
+
+class PlacedJudge(LLMJudge):
+    """A pretended model: takes response A unread with probability `bias`, else what the grader prefers."""
+
+    def __init__(self, task: Task, bias: float, seed: int = 0):
+        self.task, self.bias, self.rng = task, bias, random.Random(seed)
+
+    def choice_probs(self, rows: Sequence[tuple[str, str, str]]) -> Tensor:
+        """All of the probability on the verdict, as a model has it that is sure: (rows, 3)."""
+        columns = {1.0: 0, 0.0: 1, 0.5: 2}  # A, B, tie
+        found = [columns[self._points(*row)] for row in rows]
+        return torch.eye(3, dtype=torch.float64)[found]
+
+    def _points(self, prompt: str, a: str, b: str) -> float:
+        if self.rng.random() < self.bias:
+            return 1.0
+        return points([self.task.grade(prompt, a)], [self.task.grade(prompt, b)])[0]
+
+
+def asked_once(
+    judge: LLMJudge, prompts: Sequence[str], ours: Sequence[str], theirs: Sequence[str]
+) -> WinRate:
+    """The win rate of `ours` if the judge is asked in one order alone, with ours as response A."""
+    probs = judge.choice_probs(list(zip(prompts, ours, theirs, strict=True)))
+    return WinRate.of(averaged_verdicts(probs, probs))
+
+
+# --- pass@k -------------------------------------------------------------------------------------------
+def estimates(p: float, samples: int, ks: Sequence[int]) -> dict[str, list[float]]:
+    """What pass@k is, and what two estimates of it are on average over `samples` draws right with chance p.
+
+    'true' 1 − (1 − p)^k; 'unbiased' the mean of (9.1); 'plug-in' that of 1 − (1 − c/n)^k. Exact.
+    """
+    counts = range(samples + 1)
+    chance = [comb(samples, c) * p**c * (1 - p) ** (samples - c) for c in counts]
+    rules = {
+        "unbiased": lambda c, k: pass_at_k(samples, c, k),
+        "plug-in": lambda c, k: 1 - (1 - c / samples) ** k,
+    }
+    found = {"true": [1 - (1 - p) ** k for k in ks]}
+    for name, rule in rules.items():
+        found[name] = [sum(w * rule(c, k) for c, w in zip(counts, chance, strict=True)) for k in ks]
+    return found
+
+
+def right_counts(task: Task, draws: Sequence[Sequence[str]]) -> list[int]:
+    """How many draws of each prompt get the full grade; a draw is a response to each of the first prompts."""
+    rows = zip(*draws, strict=True)
+    return [
+        sum(task.grade(e, text) >= 1 for text in texts)
+        for e, texts in zip(task.test, rows, strict=False)
+    ]
+
+
+def pass_curve(right: Sequence[int], samples: int) -> list[float]:
+    """pass@1 … pass@n, each a mean over prompts of (9.1)."""
+    return [
+        sum(pass_at_k(samples, c, k) for c in right) / len(right) for k in range(1, samples + 1)
+    ]
+
+
+Lines = Mapping[str, Mapping[float, Sequence[float]]]  # name → x → one number a seed
+SIDE_BY_SIDE = 1.04  # factor between the lines of two names, else one hides the other's bars
+
+
+def draw_ranges(
+    lines: Lines, ax=None, xlabel: str = "", ylabel: str = "accuracy", title: str = "", form="g"
+):
+    """A line a name through its means over x (log scale), with a bar from lowest to highest seed.
+
+    `form` is how the values of x are written.
+    """
+    ax, looks = plots.axes() if ax is None else ax, plots.styles(list(lines))
+    middle = (len(lines) - 1) / 2
+    moved = {
+        name: {x * SIDE_BY_SIDE ** (i - middle): values for x, values in points.items()}
+        for i, (name, points) in enumerate(lines.items())
+    }
+    paths = {n: (list(points), [mean(v) for v in points.values()]) for n, points in moved.items()}
+    plots.paths(paths, ax, xlabel, ylabel, title)
+    for name, points in moved.items():
+        ends = [(min(values), max(values)) for values in points.values()]
+        ax.vlines(list(points), *zip(*ends, strict=True), color=looks[name].color, linewidth=1)
+    places = sorted({x for points in lines.values() for x in points})
+    ax.set_xscale("log")
+    ax.set_xticks(places, [f"{x:{form}}" for x in places])
+    ax.set_xticks([], minor=True)
+    return ax
+
+
+def size_explorer(folder: Path | None = None) -> Callable:
+    """A callback `(size,) → Figure`: every world at 250, 500 or 1,000 prompts (places 0, 1, 2).
+
+    Left the accuracies, whiskers from lowest to highest seed; right DistiLLM-2's differences.
+    """
+    sizes = {world: by_size(world, folder) for world in DOMAINS}
+    starts = [mean(tables.accuracies(f"{world}/sft", folder)) for world in DOMAINS]
+    results = claim_results("C10", folder)
+    highest = max(v for w in sizes.values() for m in w.values() for s in m.values() for v in s)
+    widest = max(abs(v) for rows in results.values() for r in rows.values() for v in r.values)
+
+    def picture(size: int = 1):
+        left, right = plots.axes(2, height=3.0, width=9.5, fast=True)
+        prompts = PROMPT_COUNTS[size]
+        bars = {n: [mean(sizes[w][n][prompts]) for w in DOMAINS] for n in COMPARED}
+        plots.token_bars(bars, DOMAINS, left, title=f"{prompts} prompts")
+        for place, (world, start) in enumerate(zip(DOMAINS, starts, strict=True)):
+            left.hlines(start, place - 0.45, place + 0.45, color=plots.BLACK, linewidth=1.5)
+            _whiskers(left, place, [sizes[world][n][prompts] for n in COMPARED])
+        left.set(xlabel="world (black: SFT, the start)", ylabel="accuracy", ylim=(0, 1.3 * highest))
+        rows = {
+            f"{w}: {r}": results[w][run_name_at_size(r, prompts)]
+            for w in DOMAINS
+            for r in STRONG_BASELINES
+        }
+        differences(rows, right, "distillm2 minus …", "difference in accuracy")
+        right.set_xlim(-1.1 * widest, 1.1 * widest)
+        right.tick_params(axis="y", labelsize=7.5, pad=1)
+        right.set_position([0.67, 0.2, 0.31, 0.7])  # room for its names
+        return left.figure
+
+    return picture
+
+
+def _whiskers(ax, place: int, groups: Sequence[Sequence[float]]) -> None:
+    """From the lowest to the highest seed, on the bars that `token_bars` puts around `place`."""
+    width = 0.8 / len(groups)
+    for i, values in enumerate(groups):
+        x = place + (i - (len(groups) - 1) / 2) * width
+        ax.vlines(x, min(values), max(values), color=plots.BLACK, linewidth=1.2)
+
+
+def draw_growth(ax, scored: Sequence[float], title: str = "", sizes: Sequence[int] = SIZES):
+    """The win rate with its interval as more prompts are judged; the line at ½ is no difference."""
+    found = growth(scored, sizes)
+    ax.fill_between(sizes, found["low"], found["high"], color=plots.PAPER_GREY, linewidth=0)
+    ax.plot(sizes, found["rate"], **plots.ROLES["student"].line)
+    ax.axhline(0.5, color=plots.BLACK, linewidth=0.8)
+    ax.set(xlabel="prompts judged", ylabel="win rate", ylim=(0.25, 0.75))
+    ax.set_title(title, loc="left", fontsize=10.5)
+    return ax
+
+
+def draw_intervals(ax, rows: Mapping[str, tuple[float, float, float]], title: str = ""):
+    """A row a name: a win rate with its interval (rate, low, high); the line at ½ is no difference."""
+    for i, (rate, low, high) in enumerate(rows.values()):
+        ax.plot([low, high], [i, i], color=plots.BLACK, linewidth=1.5)
+        ax.plot(rate, i, plots.ROLES["student"].marker, color=plots.ROLES["student"].color)
+    ax.axvline(0.5, color=plots.BLACK, linewidth=0.8)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.grid(axis="y", visible=False)
+    ax.set(xlabel="win rate", ylim=(len(rows) - 0.4, -0.6))
+    ax.set_title(title, loc="left", fontsize=10.5)
+    return ax
+
+
+def judge_explorer(scored: Sequence[float]) -> Callable:
+    """A callback `(prompts, error) → Figure`: the first of real verdicts, as a judge gives them that errs."""
+    line, true = [i / 20 for i in range(21)], mean(scored)
+
+    def picture(prompts: int = 400, error: float = 0.0):
+        left, right = plots.axes(2, height=2.6, width=8.4, fast=True)
+        seen = flipped(scored, error)[:prompts]
+        rate, low, high = normal_interval(seen)
+        title = f"(9.2) W = {rate:.3f}, from {low:.3f} to {high:.3f}"
+        draw_growth(left, seen, title, [*(n for n in SIZES if n < prompts), prompts])
+        left.set(xlim=(0, SIZES[-1]), ylim=(0.4, 1))
+        lines = {"no error": line, "judged": [noisy_win_rate(w, error) for w in line]}
+        title = f"(9.3) error {error:.2f}"
+        plots.curves(line, lines, right, "true win rate", "judged win rate", title)
+        plots.point(true, rate, "this duel", right)
+        return left.figure
+
+    return picture
+
+
+def _each(rule: Callable[[int, int, int], float]) -> Callable:
+    """A rule for one prompt (right, samples, k) as a function of all prompts' counts."""
+    return lambda right, samples, k: torch.tensor([rule(int(c), samples, k) for c in right])
+
+
+def _summed(scored, half=None) -> Tensor:
+    """Rate, low, high from points; `half` (std, n) → half the interval's width, if not the usual one."""
+    scored = torch.as_tensor(scored, dtype=torch.float64)
+    half = half or (lambda std, n: Z * std / n**0.5)
+    width = half(scored.std(), len(scored))
+    return torch.stack([scored.mean(), scored.mean() - width, scored.mean() + width])
+
+
+def _scored(ours, theirs) -> Tensor:
+    return torch.tensor(points(ours.tolist(), theirs.tolist()), dtype=torch.float64)
+
+
+_GRADES = (
+    (
+        torch.tensor([1, 0.67, 0.33, 1, 1, 0.33, 1, 1, 0.67, 0.0]),
+        torch.tensor([1, 0.33, 0.33, 0.0, 0.67, 0.67, 1, 0.33, 0.0, 1.0]),
+    ),
+    (
+        torch.tensor([0.33, 0.33, 1, 0.67, 1, 0.0, 0.33, 1]),
+        torch.tensor([0.67, 0.33, 1, 0.33, 0.33, 0.67, 1.0, 1]),
+    ),
+)
+
+EXERCISES = {
+    "pass_at_k": Exercise(
+        answer=_each(lambda c, n, k: pass_at_k(n, c, k)),
+        first_step="math.comb(n, k) counts the ways to choose k draws; how many of them hold no right one?",
+        cases=((torch.tensor([0, 1, 2, 5]), 8, 3), (torch.tensor([0, 1, 3]), 6, 2)),
+        mistakes={
+            "this is 1 − (1 − c/n)^k, which puts each draw back before the next and is biased down": (
+                _each(lambda c, n, k: 1 - (1 - c / n) ** k)
+            ),
+            "the leading 1 − is missing: you have the chance that none of k is right": (
+                _each(lambda c, n, k: comb(n - c, k) / comb(n, k))
+            ),
+            "k is not used: c/n is pass@1": _each(lambda c, n, k: c / n),
+            "c stands where n − c belongs: count the choices among the *wrong* draws": (
+                _each(lambda c, n, k: 1 - comb(c, k) / comb(n, k))
+            ),
+            "you have the chance that *all* k are right": (
+                _each(lambda c, n, k: comb(c, k) / comb(n, k))
+            ),
+            "k · c/n counts a choice with two right draws twice": (
+                _each(lambda c, n, k: min(1, k * c / n))
+            ),
+        },
+        edges={
+            "fewer wrong draws than k (then some draw among any k is right)": (
+                torch.tensor([6, 8]),
+                8,
+                3,
+            )
+        },
+        gradient=False,
+    ),
+    "win_rate": Exercise(
+        answer=with_interval,
+        first_step="one point a prompt: (ours > theirs) + 0.5 · (ours == theirs); then its mean and .std().",
+        cases=_GRADES,
+        mistakes={
+            "a tie counts nothing: it is worth ½": lambda a, b: _summed((a > b).double()),
+            "a tie counts as a win: it is worth ½": lambda a, b: _summed((a >= b).double()),
+            "ties are left out, and n with them: they count ½, among all prompts": (
+                lambda a, b: _summed((a > b)[a != b].double())
+            ),
+            "ours and theirs are swapped: this is 1 − W": lambda a, b: with_interval(b, a),
+            "grades are subtracted: a duel asks only which is higher": (
+                lambda a, b: _summed((a - b).double())
+            ),
+            "s is not divided by √n: that is the spread of single prompts, not of their mean": (
+                lambda a, b: _summed(_scored(a, b), lambda s, n: Z * s)
+            ),
+            "s is divided by n, not by its root": (
+                lambda a, b: _summed(_scored(a, b), lambda s, n: Z * s / n)
+            ),
+            "the interval is one standard error to each side: 1.96 of them make 95 %": (
+                lambda a, b: _summed(_scored(a, b), lambda s, n: s / n**0.5)
+            ),
+            "s is √(W (1 − W)), as if there were no ties: take the points' own .std()": (
+                lambda a, b: _summed(
+                    _scored(a, b), lambda s, n: Z * _coin(float(_scored(a, b).mean())) / n**0.5
+                )
+            ),
+            "the variance is divided by n: .std() divides by n − 1 unless told otherwise": (
+                lambda a, b: _summed(
+                    _scored(a, b), lambda s, n: Z * s * ((n - 1) / n) ** 0.5 / n**0.5
+                )
+            ),
+        },
+        gradient=False,
+    ),
+}
+
+
+def _coin(rate: float) -> float:
+    """The standard deviation of a coin that shows 1 with this chance, else 0."""
+    return (rate * (1 - rate)) ** 0.5
+
+
+check = checker(EXERCISES)

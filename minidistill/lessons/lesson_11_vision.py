@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 
 # First of all imports, because it says what to install where matplotlib is missing.
-from minidistill import plots
+from minidistill.lessons import plots
 
 # isort: split
 import torch
@@ -21,15 +21,15 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill.applications.vision.image_ablation import patches
-from minidistill.batching import encode_response
-from minidistill.checks import Exercise, checker, mask
 from minidistill.experiments.logs import runs_by_seed
+from minidistill.lessons.checks import Exercise, checker, mask
+from minidistill.logprobs import collate, masked_mean, response_log_probs
 from minidistill.models import Pair
-from minidistill.scoring import collate, masked_mean, response_log_probs
 from minidistill.tasks import Example, Task
 from minidistill.tasks.vision import NUMBERS, WORLD, accuracy_by_family, family_of, scenes
 from minidistill.tasks.vision.images import load_image
 from minidistill.tasks.vision.scenes import SCENE
+from minidistill.tokenization import encode_response
 from minidistill.utils import data_dir
 
 RUNS = ("sft", "gkd", "distillm", "cald", "distillm2")

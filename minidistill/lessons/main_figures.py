@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from minidistill import plots
 from minidistill.experiments.labels import run_label
 from minidistill.experiments.logs import by_method
+from minidistill.lessons import plots
 from minidistill.runlog import atomic_write
 
 

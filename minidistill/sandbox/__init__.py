@@ -1,12 +1,12 @@
 """Runs a generated program against a test, where it can do no harm and cannot forge the result.
 
-    caller ── judge ── test (child)   ─ calls ─►   program (child) ── host
+    caller ── checker ── test (child)   ─ calls ─►   program (child) ── runner
               the test's side          ◄─ data ─   in the sandbox
 
 The test runs in a process that the program never enters, so nothing that the program prints, patches
 or pretends can make it pass: only right answers can. The program runs under bubblewrap: no network, no
 file that can be written, no other process in sight, an empty environment; beneath it are limits of
-time, memory, processes, files and output. Judge and host serve one program after another; each
+time, memory, processes, files and output. Checker and runner serve one program after another; each
 program and each test have a process of their own, and no child outlives its program.
 """
 
@@ -72,10 +72,10 @@ def run_many(
 
 
 class Worker:
-    """A judge in a process of its own, asked by lines of JSON."""
+    """A checker in a process of its own, asked by lines of JSON."""
 
     def __init__(self):
-        command = [PYTHON, *ISOLATED, str(HERE / "judge.py")]
+        command = [PYTHON, *ISOLATED, str(HERE / "checker.py")]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         # A session of its own: what interrupts the caller is the caller's to answer.
         how = {"text": True, "encoding": "utf-8", "start_new_session": True}
@@ -86,7 +86,7 @@ class Worker:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"the judge of programs ended with {self.process.wait()}")
+            raise RuntimeError(f"the checker of programs ended with {self.process.wait()}")
         verdict = json.loads(answer)
         if "broken" in verdict:
             raise RuntimeError(verdict["broken"])
@@ -126,10 +126,10 @@ def close() -> None:
 
 
 def _command(allow_unsandboxed: bool) -> list[str]:
-    """How the host is started: under bubblewrap, or with limits alone if that is allowed."""
+    """How the runner is started: under bubblewrap, or with limits alone if that is allowed."""
     inside = bubblewrap()
     if inside:
-        return [*inside, PYTHON, *ISOLATED, "/sandbox/host.py"]
+        return [*inside, PYTHON, *ISOLATED, "/sandbox/runner.py"]
     if not allow_unsandboxed:
         raise PermissionError(
             "generated programs run under bubblewrap, which is missing or not allowed here (Debian: "
@@ -137,7 +137,7 @@ def _command(allow_unsandboxed: bool) -> list[str]:
             "--allow-unsandboxed, runs them with limits of time and memory alone"
         )
     _warn_once()
-    return [PYTHON, *ISOLATED, str(HERE / "host.py")]
+    return [PYTHON, *ISOLATED, str(HERE / "runner.py")]
 
 
 @cache
@@ -157,7 +157,7 @@ def bubblewrap() -> tuple[str, ...] | None:
     own = ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
     ways = (own, []) if os.getuid() else ([], own)
     for way in ways if program else ():
-        command = (program, *way, *_walls())
+        command = (program, *way, *_bubblewrap_args())
         tried = subprocess.run(
             [*command, PYTHON, *ISOLATED, "-c", "import ctypes"], capture_output=True, check=False
         )
@@ -166,7 +166,7 @@ def bubblewrap() -> tuple[str, ...] | None:
     return None
 
 
-def _walls() -> list[str]:
+def _bubblewrap_args() -> list[str]:
     """bubblewrap's options: new namespaces, Python and the system's libraries to read, no more."""
     walls = [
         "--unshare-ipc",

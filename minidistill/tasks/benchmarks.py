@@ -17,12 +17,13 @@ from tempfile import TemporaryDirectory
 
 from minidistill import sandbox
 from minidistill.tasks import NO_ANSWER, Example, Grade, Task, as_example
-from minidistill.tasks.answers import (
-    ANSWER_IS,
-    extract_answer,
-    extract_boxed,
+from minidistill.tasks.answers import ANSWER_IS, extract_answer, extract_boxed
+from minidistill.tasks.code_extraction import (
+    entry_of,
+    humaneval_program,
+    humaneval_test,
+    mbpp_program,
 )
-from minidistill.tasks.code import entry_of, humaneval_program, humaneval_test, mbpp_program
 from minidistill.tasks.forms import check_installed, same_answer
 from minidistill.utils import missing_extra_message, unknown_name_message
 

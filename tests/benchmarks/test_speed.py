@@ -9,25 +9,20 @@ import sys
 import pytest
 import torch
 
-from minidistill import (
-    collapse,
-    curation,
-    load_pair,
-    load_task,
-    pairing,
-    plots,
-    replay,
-    sampler,
-    sandbox,
-    schedules,
-    widgets,
-)
 from minidistill import divergences as D
-from minidistill.batching import encode_prompt
+from minidistill import load_pair, load_task, sandbox
 from minidistill.evaluation import make_probe
 from minidistill.experiments import run_configs
 from minidistill.experiments.logs import shipped_runs
 from minidistill.generation import sample
+from minidistill.lessons import lesson_01_divergences as lesson_01
+from minidistill.lessons import lesson_02_skew as lesson_02
+from minidistill.lessons import lesson_03_responses as lesson_03
+from minidistill.lessons import lesson_04_dpkd_collapse as lesson_04
+from minidistill.lessons import lesson_06_data_curation as lesson_06
+from minidistill.lessons import lesson_07_curriculum as lesson_07
+from minidistill.lessons import plots, run_plots, widgets
+from minidistill.tokenization import encode_prompt
 from minidistill.training import distill
 
 PROMPTS = 2000
@@ -92,18 +87,18 @@ def test_1000_programs_in_the_sandbox(benchmark):
 
 
 LESSONS = {  # a slider's callback, made as its lesson makes it
-    "hill": lambda: widgets.hill_explorer,
-    "beta in JSD": lambda: widgets.beta_explorer,
-    "skew": lambda: widgets.skew_explorer,
-    "replay": lambda: replay.step_explorer(shipped_runs()),
-    "sampler": lambda: sampler.sampler_explorer,
-    "flow": collapse.flow_explorer,
-    "DPKD's map": lambda: collapse.map_explorer(shipped_runs(list(run_configs.DPKD_SWEEP))),
-    "grid": lambda: pairing.grid_explorer(shipped_runs(list(run_configs.CALD_SWEEP))),
-    "epsilon": curation.epsilon_explorer,
-    "alpha": lambda: schedules.alpha_explorer({"tgo": torch.rand(240), "sgo": torch.rand(240)}),
-    "beta": lambda: schedules.beta_explorer,
-    "path": lambda: schedules.path_explorer(
+    "hill": lambda: lesson_01.hill_explorer,
+    "beta in JSD": lambda: lesson_01.beta_explorer,
+    "skew": lambda: lesson_02.skew_explorer,
+    "replay": lambda: run_plots.step_explorer(shipped_runs()),
+    "sampler": lambda: lesson_03.sampler_explorer,
+    "flow": lesson_04.flow_explorer,
+    "DPKD's map": lambda: lesson_04.map_explorer(shipped_runs(list(run_configs.DPKD_SWEEP))),
+    "grid": lambda: run_plots.grid_explorer(shipped_runs(list(run_configs.CALD_SWEEP))),
+    "epsilon": lesson_06.epsilon_explorer,
+    "alpha": lambda: lesson_07.alpha_explorer({"tgo": torch.rand(240), "sgo": torch.rand(240)}),
+    "beta": lambda: lesson_07.beta_explorer,
+    "path": lambda: lesson_07.path_explorer(
         shipped_runs(list(run_configs.CALD_SWEEP)), shipped_runs(["cald", "distillm2"])
     ),
 }

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from minidistill.applications.vision.inputs import ImagePrompt
-from minidistill.batching import max_batch_size
 from minidistill.generation import decode, sample
+from minidistill.logprobs import collate, masked_mean, response_log_probs
 from minidistill.models import Pair
-from minidistill.scoring import collate, masked_mean, response_log_probs
 from minidistill.tasks import Example
+from minidistill.tokenization import max_batch_size
 from minidistill.utils import unknown_name_message
 
 IMAGE_ABLATIONS = ("grey", "shuffled")

@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import is_vision_available
 
-from minidistill.batching import EncodedPrompt
 from minidistill.models import Pair, load_complete
 from minidistill.tasks import Example, as_example
 from minidistill.tasks.vision.images import load_image
+from minidistill.tokenization import EncodedPrompt
 from minidistill.utils import missing_extra_message
 
 MAX_CACHED_VALUES = (

@@ -1,0 +1,104 @@
+"""Healing a broken model: it stays as it is, and small matrices beside each layer learn the difference.
+
+    pair.student = adapted(quantize_model(pair.student, bits=2), rank=16)
+    distill(pair, task, "distillm2")                         # the teacher is the model before breaking
+
+Only the adapters are trained (LoRA, arXiv 2106.09685, through `peft`). Source of the experiment:
+DistiLLM-2 (arXiv 2503.07067, Table 9): INT4 and LoRA, by GKD, DistiLLM and DistiLLM-2.
+"""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from minidistill.applications.quantization import load_packed, stored_bytes
+from minidistill.applications.quantization_backends import break_model
+from minidistill.models import Pair
+from minidistill.utils import missing_extra_message, quiet
+
+
+def adapted(model: nn.Module, rank: int = 16, seed: int = 0):
+    r"""(12.3) ŷ = Ŵ x + B A x: adapters A (rank, in) and B (out, rank) beside every quantized layer.
+
+    B starts at 0, so nothing changes before training; A is drawn from `seed`. Everything but A and B
+    is frozen. Returns peft's model, which generates and is saved like any other. Raises ValueError
+    for a rank below 1, ModuleNotFoundError without peft.
+    """
+    if not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"rank must be a whole number from 1, but got {rank}")
+    peft, output = _peft(), model.get_output_embeddings()
+    layers = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not output]
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=layers, task_type="CAUSAL_LM"
+    )
+    with torch.random.fork_rng(), quiet():
+        torch.manual_seed(seed)
+        return _guarded(peft.get_peft_model(model, config))
+
+
+def load_healed(whole: nn.Module, folder: Path):
+    """What `apply quantize` left in a folder: broken.safetensors in place of `whole`, adapters beside it."""
+    broken = load_packed(whole, Path(folder) / "broken.safetensors")
+    with quiet():
+        return _guarded(_peft().PeftModel.from_pretrained(broken, Path(folder) / "student"))
+
+
+def merged(student) -> nn.Module:
+    """A copy in full precision with W = Ŵ + B A, on purpose: the few bits are gone, the healing stays.
+
+    What a linear layer makes of the unit vectors is its weight, whoever's layer it is.
+    """
+    plain = copy.deepcopy(student.get_base_model())
+    same = {"device": plain.device, "dtype": plain.dtype}
+    healed = [(n, m) for n, m in plain.named_modules() if hasattr(m, "lora_A")]
+    for name, layer in healed:
+        base = layer.get_base_layer()
+        size = base.in_features
+        linear = nn.Linear(size, base.out_features, base.bias is not None, **same)
+        with torch.no_grad():
+            zero, units = layer(torch.zeros(1, size, **same)), layer(torch.eye(size, **same))
+            linear.weight.copy_((units - zero).T)
+            if base.bias is not None:
+                linear.bias.copy_(zero[0])
+        plain.set_submodule(name, linear)
+    return plain.requires_grad_(False)
+
+
+def adapter_bytes(student) -> int:
+    """Bytes of what is trained, read off the storage."""
+    return stored_bytes(weight for weight in student.parameters() if weight.requires_grad)
+
+
+def broken_pair(
+    pair: Pair, bits: int, group: int = 32, rank: int = 16, library: str = "minidistill"
+) -> Pair:
+    """Teacher: the pair's. Student: a copy of it in `bits` bits with adapters that say nothing yet."""
+    broken = break_model(copy.deepcopy(pair.teacher), bits, group, library)
+    return replace(pair, student=adapted(broken, rank))
+
+
+def _peft():
+    try:
+        with quiet():
+            import peft
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(missing_extra_message("peft", "adapt")) from None
+    return peft
+
+
+def _guarded(student):
+    """Merging, refused: left to itself peft loses the adapters, or rounds them away."""
+    for layer in student.modules():
+        if hasattr(layer, "lora_A"):
+            layer.merge = _refuse
+    return student
+
+
+def _refuse(*_, **__):
+    raise ValueError(
+        "adapters cannot be merged into quantized weights without being rounded away; "
+        "healing.merged makes a copy in full precision"
+    )

@@ -1,0 +1,160 @@
+"""Lesson 06 (data curation): speculative mixing on four words and on real responses, the exercises."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import mean
+
+import torch
+from torch import Tensor
+
+from minidistill import generation
+from minidistill.config import DistillConfig
+from minidistill.divergences import total_variation
+from minidistill.evaluation import nll
+from minidistill.generation import corrected, decode, typical
+from minidistill.lessons import plots
+from minidistill.lessons.checks import Exercise, checker
+from minidistill.logprobs import collate, response_log_probs
+from minidistill.rollouts import Rollouts
+from minidistill.tasks import Task
+
+WORDS = ("barn", "shed", "moon", "zebra")
+TEACHER, STUDENT = (0.62, 0.30, 0.07, 0.01), (0.15, 0.25, 0.35, 0.25)
+
+
+def distances(p: Tensor, q: Tensor, epsilons: Sequence[float]) -> dict[str, list[float]]:
+    """TV of (6.2) to the teacher and to the student at each epsilon; `p`, `q` (vocab,)."""
+    spoken = [corrected(p, q, typical(epsilon)).log() for epsilon in epsilons]
+    return {
+        "teacher": [float(total_variation(p.log(), log)) for log in spoken],
+        "student": [float(total_variation(q.log(), log)) for log in spoken],
+    }
+
+
+def epsilon_explorer(p: Sequence[float] = TEACHER, q: Sequence[float] = STUDENT) -> Callable:
+    """A callback `(epsilon,) → Figure`: four words, who may stay, and what is said next (6.2)."""
+    p, q = torch.tensor(p), torch.tensor(q)
+    grid = torch.linspace(0, 1, 101).tolist()
+    lines = distances(p, q, grid)
+
+    def picture(epsilon: float = 0.5):
+        left, right = plots.axes(2, height=2.9, width=9.0, fast=True)
+        said = corrected(p, q, typical(epsilon))
+        shown = {"teacher": p, "student": q, "mixture": said}
+        stays = typical(epsilon)(p).tolist()
+        names = [
+            f"{word}\nstays" if kept else word for word, kept in zip(WORDS, stays, strict=True)
+        ]
+        plots.token_bars(shown, names, left, title=f"(6.2) epsilon = {epsilon:.2f}")
+        left.set_ylim(0, 0.8)
+        plots.curves(grid, lines, right, "epsilon", "TV of what is said", "(6.2) distance to each")
+        right.axvline(epsilon, color=plots.BLACK, linewidth=0.8)
+        right.set_ylim(-0.02, 0.75)
+        return left.figure
+
+    return picture
+
+
+class Written:
+    """Training responses of one source, decoded, with what each model thinks of them."""
+
+    def __init__(self, pair, task: Task, source: str, config: DistillConfig):
+        rollouts = Rollouts(pair, task, {"tgo": source}, config)
+        rollouts.collect(0)
+        self.prompts, self.ids = rollouts.prompts, rollouts.responses[source]
+        self.texts = decode(pair, self.ids)
+        grades = [task.grade(e, y) for e, y in zip(task.train, self.texts, strict=True)]
+        self.right = mean(float(grade >= 1) for grade in grades)
+        self.nll_teacher_model = nll(pair.teacher, pair, rollouts.prompts, self.ids)
+        self.nll_student_model = nll(pair.student, pair, rollouts.prompts, self.ids)
+
+
+@torch.no_grad()
+def kept_share(pair, drafts: Written, epsilons: Sequence[float]) -> list[float]:
+    """Of the student's words in `drafts`, the share that (6.1) lets stay at each epsilon (T = 1)."""
+    batch = collate(drafts.prompts, drafts.ids, pair.pad_id, pair.device)
+    p = response_log_probs(pair.teacher, batch, pair.vocab).exp()
+    word = batch.labels.unsqueeze(-1)
+    stays = [typical(epsilon)(p).gather(-1, word).squeeze(-1) for epsilon in epsilons]
+    return [float(kept[batch.mask].float().mean()) for kept in stays]
+
+
+def write_all(pair, task: Task, epsilons: Sequence[float], seed: int = 0) -> dict[str, Written]:
+    """One response a prompt from each source: both models, both together, references, best of eight."""
+    config = DistillConfig(seed=seed)
+    found = {name: Written(pair, task, name, config) for name in ("tgo", "best_tgo", "reference")}
+    for epsilon in epsilons:
+        mixed = Written(pair, task, "mixed", replace(config, epsilon=epsilon))
+        found[f"epsilon {epsilon:g}"] = mixed
+    return {"sgo": Written(pair, task, "sgo", config), **found}
+
+
+# Teachers sure and unsure, at bars that tell ε² from ε·exp(−H) and the rule from each slip.
+_ROWS = (
+    ([[0.09, 0.24, 0.52, 0.15], [0.28, 0.09, 0.44, 0.19], [0.09, 0.76, 0.10, 0.05]], 0.3),
+    ([[0.62, 0.30, 0.07, 0.01], [0.30, 0.27, 0.23, 0.20]], 0.5),
+)
+
+
+def _words(probabilities) -> torch.Tensor:
+    return torch.tensor(probabilities)
+
+
+def _typical_bar(p: torch.Tensor, epsilon: float) -> torch.Tensor:
+    return epsilon * (-torch.special.entr(p).sum(-1, keepdim=True)).exp()
+
+
+EXERCISES = {
+    "typical": Exercise(
+        answer=lambda p, epsilon: generation.typical(epsilon)(p),
+        first_step="the bar is min(ε², ε·exp(−H)), one for each row; torch.special.entr gives −p log p.",
+        cases=tuple((_words(row), epsilon) for row, epsilon in _ROWS),
+        mistakes={
+            "the larger of the two bars is taken: the smaller one decides": lambda p, e: (
+                p > torch.clamp(_typical_bar(p, e), min=e**2)
+            ),
+            "the first bar is ε², not ε": lambda p, e: p > torch.clamp(_typical_bar(p, e), max=e),
+            "the bar ε² alone decides: the entropy is missing, or its sign is flipped": lambda p, e: (
+                p > e**2
+            ),
+            "the test is turned round: what is *likelier* than the bar stays": lambda p, e: (
+                ~(generation.typical(e)(p))
+            ),
+        },
+        gradient=False,
+    ),
+    "corrected": Exercise(
+        answer=lambda p, q, stays: generation.corrected(p, q, lambda _: stays),
+        first_step="kept drafts are q where a word stays; the rest of the mass, 1 − q(A), is the teacher's.",
+        cases=tuple(
+            (
+                _words((0.62, 0.30, 0.07, 0.01)),
+                _words((0.15, 0.25, 0.35, 0.25)),
+                torch.tensor(stays),
+            )
+            for stays in ([True, True, False, False], [True, False, True, False])
+        ),
+        mistakes={
+            "teacher and student are swapped: the student drafts, the teacher redoes": (
+                lambda p, q, stays: generation.corrected(q, p, lambda _: stays)
+            ),
+            "the teacher redoes with all its mass: weigh it with the chance of a rejection": (
+                lambda p, q, stays: torch.where(stays, q, 0.0) + p
+            ),
+            "what is rejected goes only to words that may not stay: the teacher may say any word": (
+                lambda p, q, stays: torch.where(stays, q, p)
+            ),
+            "kept drafts are renormalised: a rejected draft is redone by the teacher, not forgotten": (
+                lambda p, q, stays: torch.where(stays, q, 0.0) / torch.where(stays, q, 0.0).sum()
+            ),
+            "the weight of the teacher is q(A): it should be what is left, 1 − q(A)": (
+                lambda p, q, stays: (
+                    torch.where(stays, q, 0.0) + torch.where(stays, q, 0.0).sum() * p
+                )
+            ),
+        },
+        gradient=False,
+    ),
+}
+
+check = checker(EXERCISES)

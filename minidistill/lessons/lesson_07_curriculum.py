@@ -1,0 +1,206 @@
+"""Lesson 07 (curriculum): explorers of alpha, of beta and of a run's path, the exercises."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minidistill import curriculum as C
+from minidistill.experiments.run_configs import ALPHAS, BETAS
+from minidistill.lessons import plots, run_plots
+from minidistill.lessons.checks import Exercise, checker
+from minidistill.lessons.response_scores import shares
+from minidistill.lessons.run_plots import logged
+
+SLOTS = {"tgo": "teacher's responses", "sgo": "student's responses"}
+SMALL = {"height": 2.4, "width": 7.6, "fast": True}
+
+
+def draw_confidences(ax, found: Mapping[str, tuple[Tensor, Tensor]], title: str = ""):
+    """A point a response: how sure the one who wrote it is, and how sure the other."""
+    for slot, (writer, reader) in found.items():
+        style = plots.styles([SLOTS[slot]])[SLOTS[slot]]
+        ax.plot(reader, writer, style.marker, color=style.color, markersize=3, 
+                label=SLOTS[slot])  # fmt: skip
+    ax.plot([0, 1], [0, 1], color=plots.METHODS["tv"].color, linewidth=1)
+    ax.set(xlabel="confidence of the other model", ylabel="confidence of the writer", xlim=(0, 1),
+           ylim=(0, 1))  # fmt: skip
+    ax.set_title(title, loc="left", fontsize=10.5)
+    ax.legend(loc="lower right", fontsize=8.5)
+    return ax
+
+
+def alpha_explorer(gaps: Mapping[str, Tensor]) -> Callable:
+    """A callback `(alpha0, low, high, m) → Figure` over real gaps; m in units of their own mean."""
+    means, line = (
+        {slot: float(gap.mean()) for slot, gap in gaps.items()},
+        torch.linspace(0.4, 3, 200),
+    )
+
+    def picture(alpha0: float = 0.1, low: float = 0.01, high: float = 0.1, m: float = 1.0):
+        left, right = plots.axes(2, **SMALL)
+        found = {"alpha": C.adaptive_alpha(line, m, alpha0, low, high)}
+        title = f"(7.1) alpha0 = {alpha0:.2f}, m = {m:.2f} × mean"
+        plots.curves(line, found, left, "gap / mean gap", "alpha", title)
+        left.set_ylim(-0.02, 0.52)
+        bars = {}
+        for slot, gap in gaps.items():
+            alpha = C.adaptive_alpha(gap, m * means[slot], alpha0, low, high)
+            bars[SLOTS[slot]] = list(shares(alpha, low, high).values())
+        plots.token_bars(bars, [f"at {low:.2f}", "between", f"at {high:.2f}"], right)
+        right.set(ylim=(0, 1), xlabel="alpha", ylabel="share of responses")
+        return left.figure
+
+    return picture
+
+
+def schedules(epochs: int, start: float, end: float, ramp: float, points: int = 60) -> dict:
+    """β by progress, the ramp (7.3) and the paper's formula (7.4): progress in [0, 1] → two lists."""
+    steps = [(epoch, i / points) for epoch in range(epochs) for i in range(points)]
+    progress = [(epoch + within) / epochs for epoch, within in steps]
+    return {
+        "progress": progress,
+        "ramp (7.3)": [C.linear_beta(t, start, end, ramp) for t in progress],
+        "paper's formula (7.4)": [
+            C.paper_beta(e + 1, epochs, w + 1 / points, 1, start) for e, w in steps
+        ],
+    }
+
+
+def beta_explorer(start: float = 0.5, end: float = 0.75, ramp: float = 0.5, epochs: int = 3):
+    """(7.3), (7.4) β by progress; the title says what weight 1 − β the pull-up gets on average."""
+    lines = schedules(epochs, start, end, ramp)
+    ax, progress = plots.axes(height=2.4, width=5.5, fast=True), lines.pop("progress")
+    plots.curves(progress, lines, ax, "share of training", "beta")
+    left_over = [1 - sum(beta) / len(beta) for beta in lines.values()]
+    title = "(7.3), (7.4): the pull-up keeps {:.2f} and {:.2f} on average".format(*left_over)
+    ax.set_title(title, loc="left", fontsize=10.5)
+    ax.set_ylim(-0.05, 1.05)
+    for epoch in range(1, epochs):
+        ax.axvline(epoch / epochs, color=plots.BLACK, linewidth=0.5)
+    return ax.figure
+
+
+def path_explorer(grid: Sequence[dict], logs: Sequence[dict]) -> Callable:
+    """A callback `(moment) → Figure`: DistiLLM-2's way through the grid of constants, measurement by
+    measurement, and its NLL beside CALD's (means over seeds)."""
+    means = run_plots.grid_means(grid)
+    steps, beta = logged(logs, "distillm2", "beta")
+    alpha = np.mean([logged(logs, "distillm2", f"alpha_{slot}")[1] for slot in SLOTS], 0).mean(0)
+    x = np.interp(beta.mean(0), BETAS, range(len(BETAS)))
+    y = np.interp(alpha, ALPHAS, range(len(ALPHAS)))
+    nlls = {n: logged(logs, n, "nll_teacher")[1].mean(0) for n in ("cald", "distillm2")}
+
+    def picture(moment: int = 21):
+        left, right = plots.axes(2, **SMALL)
+        _draw_constants(left, means)
+        here = min(moment, len(steps))
+        plots.paths({"distillm2": (x[:here], y[:here])}, left, "beta", "alpha")
+        left.lines[-1].set_markersize(12)
+        left.get_legend().remove()
+        left.set_title("(7.1), (7.3) a path through constants", loc="left", fontsize=10.5)
+        title = f"step {steps[here - 1]}: alpha {alpha[here - 1]:.3f}, beta {beta.mean(0)[here - 1]:.2f}"
+        plots.curves(steps, nlls, right, "step", "NLL (teacher's)", title)
+        right.axvline(steps[here - 1], color=plots.BLACK, linewidth=0.8)
+        return left.figure
+
+    return picture
+
+
+def _draw_constants(ax, means: Mapping[tuple[float, float], float]) -> None:
+    """ROUGE-L of the runs with constant α and β, numbers above their places; what is missing is left out."""
+    for (a, b), value in means.items():
+        place = BETAS.index(b), ALPHAS.index(a) + 0.25
+        ax.text(*place, f"{value:.3f}", ha="right", va="center", fontsize=8)
+    ax.set_xticks(range(len(BETAS)), [f"{b:g}" for b in BETAS])
+    ax.set_yticks(range(len(ALPHAS)), [f"{a:g}" for a in ALPHAS])
+    ax.set(xlim=(-0.7, len(BETAS) - 0.5), ylim=(-0.4, len(ALPHAS) - 0.5))
+
+
+def _betas(progress: torch.Tensor, *ends: float) -> torch.Tensor:
+    return torch.tensor([C.linear_beta(float(t), *ends) for t in progress])
+
+
+_GAPS = (  # easy, in the narrow window below m, hard
+    (torch.tensor([0.02, 0.187, 0.195, 0.60]), 0.2, 0.1, 0.01, 0.1),
+    (torch.tensor([0.30, 0.05, 0.41]), 0.3, 0.05, 0.02, 0.4),
+)
+
+EXERCISES = {
+    "adaptive_alpha": Exercise(
+        answer=C.adaptive_alpha,
+        first_step="1 − (1−alpha0)·m / gap.detach(), then clip to [low, high]; then gaps ≤ 0.",
+        cases=tuple((gap, m, a, low, high) for gap, m, a, low, high in _GAPS),
+        mistakes={
+            "the leading 1 − is missing, or a plus: a *larger* gap must give a larger alpha": (
+                lambda gap, m, a, low, high: ((1 - a) * m / gap.detach()).clip(low, high)
+            ),
+            "the factor is 1 − alpha0, not alpha0": lambda gap, m, a, low, high: (
+                1 - a * m / gap.detach()
+            ).clip(low, high),
+            "gap and m are exchanged: the sample's gap stands below the bar": (
+                lambda gap, m, a, low, high: (1 - (1 - a) * gap.detach() / m).clip(low, high)
+            ),
+            "it is not clipped to [low, high]": lambda gap, m, a, low, high: (
+                1 - (1 - a) * m / gap.detach()
+            ),
+            "0.01 and 0.1 are typed in: the bounds are the arguments low and high": (
+                lambda gap, m, a, low, high: (1 - (1 - a) * m / gap.detach()).clip(0.01, 0.1)
+            ),
+            "the two clip bounds are swapped, and torch then answers the smaller one everywhere": (
+                lambda gap, m, a, low, high: (1 - (1 - a) * m / gap.detach()).clip(high, low)
+            ),
+            "the gap is not detached: alpha is a weight, no gradient may flow through it": (
+                lambda gap, m, a, low, high: (1 - (1 - a) * m / gap).clip(low, high)
+            ),
+        },
+        edges={
+            "a negative gap (nothing left to close, so easy)": (
+                torch.tensor([-0.5]),
+                0.2,
+                0.1,
+                0.01,
+                0.1,
+            ),
+            "a mean gap m that is not positive (no scale yet: alpha0)": (
+                torch.tensor([0.3]),
+                0.0,
+                0.05,
+                0.01,
+                0.1,
+            ),
+        },
+    ),
+    "linear_beta": Exercise(
+        answer=_betas,
+        first_step="progress / ramp is the share of the climb done, never more than 1 (torch.clamp).",
+        cases=(
+            (torch.tensor([0.0, 0.1, 0.25, 0.5, 0.8, 1.0]), 0.5, 0.75, 0.5),
+            (torch.tensor([0.0, 0.3, 0.6, 0.9]), 0.2, 1.0, 0.8),
+        ),
+        mistakes={
+            "beta goes on climbing after the ramp: progress / ramp stops at 1": (
+                lambda t, start, end, ramp: start + (end - start) * t / ramp
+            ),
+            "the climb takes all of training: divide progress by ramp": (
+                lambda t, start, end, ramp: start + (end - start) * t
+            ),
+            "the climb stops before end: divide by ramp first, then hold at 1": (
+                lambda t, start, end, ramp: start + (end - start) * t.clamp(max=ramp)
+            ),
+            "the numbers of (7.3) are typed in: they are start, end − start and 1 / ramp": (
+                lambda t, start, end, ramp: 0.5 + 0.25 * (2 * t).clamp(max=1)
+            ),
+            "end is where beta arrives, not how far it climbs: the climb is end − start": (
+                lambda t, start, end, ramp: start + end * (t / ramp).clamp(max=1)
+            ),
+            "start and end are swapped: beta must grow": lambda t, start, end, ramp: (
+                end + (start - end) * (t / ramp).clamp(max=1)
+            ),
+            "start is missing": lambda t, start, end, ramp: (end - start) * (t / ramp).clamp(max=1),
+        },
+        gradient=False,
+    ),
+}
+check = checker(EXERCISES)

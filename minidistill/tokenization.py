@@ -1,0 +1,63 @@
+"""Text to token ids, and batches of similar length."""
+
+import copy
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from minidistill.tasks import Example
+
+MAX_BATCH_VALUES = 2**24  # numbers in the extra inputs that a model reads together
+
+
+class EncodedPrompt(list):
+    """Hold a prompt's token ids, and in `extra_inputs` what else its model reads: argument → (1, …).
+
+    A text has no extra inputs, and a plain list of ids will do for it. `prompt + tokens` carries the prompt
+    on and keeps its extra inputs.
+    """
+
+    def __init__(self, ids: Sequence[int], extra_inputs: dict[str, Tensor] | None = None):
+        super().__init__(ids)
+        self._extra_inputs = extra_inputs or {}
+
+    @property
+    def extra_inputs(self) -> dict[str, Tensor]:
+        return self._extra_inputs
+
+    def __add__(self, tokens: Sequence[int]) -> "EncodedPrompt":
+        carried_on = copy.copy(self)
+        carried_on.extend(tokens)
+        return carried_on
+
+
+def max_batch_size(prompts: Sequence[Sequence[int]], limit: int) -> int:
+    """Count the prompts that go through a model together: `limit`, fewer where extra inputs are large."""
+    extra = next((x.extra_inputs for x in prompts if isinstance(x, EncodedPrompt)), {})
+    size = sum(value.numel() for value in extra.values())
+    return max(1, min(limit, MAX_BATCH_VALUES // size)) if size else limit
+
+
+def encode_prompt(tokenizer, prompt: str) -> list[int]:
+    """Encode a text prompt through the chat template, up to where its answer starts (see `Pair.encode`)."""
+    if tokenizer.chat_template is None:
+        text = prompt + "\n"
+    else:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+        )
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def encode_response(tokenizer, response: str) -> list[int]:
+    """The response and the token that ends it. No template: nothing else is trained on."""
+    return [*tokenizer(response, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+
+
+def encode_references(tokenizer, examples: Sequence[Example], epoch: int) -> list[list[int]]:
+    """One reference a prompt, another each epoch where there are several."""
+    for number, example in enumerate(examples, start=1):
+        if not example.references:
+            raise ValueError(f"prompt {number} has no reference response: {example.prompt!r}")
+    chosen = [e.references[epoch % len(e.references)] for e in examples]
+    return [encode_response(tokenizer, text) for text in chosen]

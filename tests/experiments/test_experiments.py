@@ -1,0 +1,207 @@
+"""The main job and what becomes of its logs."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import stdev
+from unittest.mock import Mock
+
+import pytest
+import torch
+
+from minidistill import load_pair
+from minidistill.cli import app
+from minidistill.config import DistillConfig
+from minidistill.experiments import pretrain, tables
+from minidistill.experiments.logs import by_method, shipped_runs
+from minidistill.experiments.run_configs import ExperimentConfig
+from minidistill.experiments.runner import distill_and_evaluate, run_baselines
+from minidistill.runlog import read_log
+from minidistill.tasks import WORLDS, Task, load_task, write_examples
+
+README = Path(__file__).parents[2] / "README.md"
+SMALL = ExperimentConfig(prompts=16, epochs=1, draws=1)
+
+
+def run_small(out: Path, *more: str) -> None:
+    """`python -m minidistill run` on a few prompts."""
+    few = ("--prompts", "16", "--epochs", "1", "--seeds", "1")
+    app(["run", "--out", str(out), *few, *more], standalone_mode=False)
+
+
+def test_the_main_job_leaves_logs_table_and_figures_and_resumes(tmp_path, capsys):
+    run_small(tmp_path, "--methods", "kd")
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"2 runs: SFT (start), KD; seed 0; logs in {tmp_path / 'runs'}.")
+    assert "2 of 2 runs done" in printed
+    assert "| KD |" in printed
+    assert str(tmp_path / "table.md") in printed
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        "nll_by_step.png",
+        "nll_at_the_end.png",
+    }
+    kd, start = (tmp_path / "runs" / f"instruct-{m}-0.json" for m in ("kd", "sft"))
+    log = read_log(kd)
+    assert len(log["samples"]) == len(log["evals"]) - 1
+    assert {"torch", "device", "seconds", "train_seconds", "curve"} <= set(log)
+    kept, content = start.stat().st_mtime_ns, json.loads(kd.read_text())
+    kd.write_text(kd.read_text().replace('"rouge_l": 0.', '"rouge_l": 0.9'))  # damaged by hand
+    with pytest.warns(UserWarning, match="damaged"):
+        run_small(tmp_path, "--methods", "kd")
+    assert json.loads(kd.read_text())["scores"] == content["scores"]  # made again, the same
+    assert start.stat().st_mtime_ns == kept  # and the good one was not
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from minidistill.experiments.run_configs import ExperimentConfig
+from minidistill.experiments.runner import run_baselines
+if __name__ == "__main__":
+    run_baselines(["sft", "kd"], 2, ExperimentConfig(prompts=200, epochs=20), Path(sys.argv[1]) / "runs")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_a_killed_grid_leaves_no_worker_behind(tmp_path):
+    (tmp_path / "job.py").write_text(KILLED)
+    command = [sys.executable, str(tmp_path / "job.py"), str(tmp_path)]
+    where = {**os.environ, "GRID": str(tmp_path)}
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=where) as parent:
+        try:
+            wait_for(lambda: list(tmp_path.glob("runs/*responses*")))  # a worker is at work
+        finally:  # or else a busy machine would wait here for the whole grid
+            parent.kill()
+    wait_for(lambda: not workers_of(tmp_path))
+
+
+def workers_of(folder: Path) -> list[str]:
+    """Processes that inherited an environment naming the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in (process / "environ").read_bytes():
+                found.append(process.name)
+    return found
+
+
+def wait_for(what, seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def fresh():
+    """The shipped pair on a handful of prompts."""
+    task = load_task("instruct")
+    return load_pair("instruct"), Task(task.name, task.train[:12], task.test[:6], task.grade)
+
+
+def test_stopped_before_the_first_checkpoint_the_comparison_is_that_of_an_unbroken_run(
+    tmp_path, monkeypatch
+):
+    settings = DistillConfig("kd", epochs=1, batch_size=6, max_new_tokens=12)
+    unbroken = distill_and_evaluate(*fresh(), settings, {}, tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr("minidistill.experiments.runner.distill", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            distill_and_evaluate(*fresh(), settings, {}, tmp_path / "b")
+    assert not (tmp_path / "b" / "checkpoints").exists()
+    assert distill_and_evaluate(*fresh(), settings, {}, tmp_path / "b") == unbroken
+    first, second = (read_log(tmp_path / x / "result.json") for x in "ab")
+    assert first["probes"] == second["probes"]
+
+
+def test_a_folder_of_another_run_is_refused_and_kept(tmp_path):
+    settings = DistillConfig("kd", epochs=1, batch_size=6, max_new_tokens=12)
+    distill_and_evaluate(*fresh(), settings, {}, tmp_path)
+    kept = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    pair, task = fresh()
+    with torch.no_grad():
+        next(pair.student.parameters()).mul_(1.01)
+    for changed in ((pair, task, settings, {}), (*fresh(), replace(settings, lr=1e-4), {})):
+        with pytest.raises(ValueError, match="holds a run of another student"):
+            distill_and_evaluate(*changed, tmp_path)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
+
+
+def test_an_unknown_method_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'cald'"):
+        run_baselines(["kd", "calt"], 1, SMALL, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def log(method: str, seed: int, rouge: float) -> dict:
+    scores = {"nll_teacher": 1.0, "nll_student": 2.0, "rouge_l": rouge, "accuracy": None}
+    experiment = {"prompts": 10, "epochs": 1, "draws": 2, "temperature": 1.0}
+    return {"run": {"experiment": experiment, "name": method, "seed": seed}, "scores": scores}
+
+
+def test_a_table_cell_is_mean_and_standard_deviation_over_seeds():
+    text = tables.main_table([log("sft", 0, 0.5), log("sft", 1, 0.7), log("cald", 0, 0.25)])
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert rows[1] == ["| SFT (start)", "1.000 ± 0.000", "2.000 ± 0.000", "0.600 ± 0.141", "– |"]
+    assert rows[2][3] == "0.250"
+    assert "over 2 seeds" in text
+
+
+def test_the_readme_holds_the_tables_that_the_logs_make():
+    text = README.read_text(encoding="utf-8")
+    assert tables.update_readme(text) == text
+
+
+def test_the_shipped_table_says_what_the_course_says():
+    """DPKD leaves by 2 nats and says nothing right; the contrastive students pass the start."""
+    rows = by_method(shipped_runs())
+
+    def values(method: str, name: str) -> list[float]:
+        return [run["scores"][name] for run in rows[method]]
+
+    def mean(method: str, name: str) -> float:
+        return sum(values(method, name)) / len(values(method, name))
+
+    assert len(rows["cald"]) >= 5
+    assert mean("dpkd", "nll_teacher") > mean("cald", "nll_teacher") + 2
+    assert mean("dpkd", "accuracy") < mean("cald", "accuracy") / 10
+    for method in ("cald", "distillm2"):
+        gain = mean(method, "rouge_l") - mean("sft", "rouge_l")
+        assert gain > max(stdev(values(m, "rouge_l")) for m in (method, "sft"))
+
+
+def test_teach_remakes_a_pair(tmp_path, monkeypatch):
+    models = {"student": "student", "teacher": "teacher", "teacher_small": "thin"}
+    few = {"teacher_examples": 32, "teacher_epochs": 1, "student_epochs": 1}
+    small = pretrain.Recipe(models, train=12, test=6, **few, fewer_examples={"teacher_small": 16})
+    monkeypatch.setitem(pretrain.RECIPES, "instruct", small)
+    pretrain.pretrain("instruct", tmp_path)
+    folder = tmp_path / "instruct"
+    kept = (folder / "student" / "model.safetensors").stat().st_mtime_ns
+    pretrain.pretrain("instruct", tmp_path)  # what is there stays
+    assert (folder / "student" / "model.safetensors").stat().st_mtime_ns == kept
+    assert {p.name for p in folder.iterdir()} >= {
+        "train.jsonl",
+        "test.jsonl",
+        "teacher",
+        "teacher_small",
+        "student",
+        "README.md",
+    }
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "| teacher | 87" in card
+    assert "`teacher/` (32), `teacher_small/` (16)" in card
+    assert "## How a response is graded" in card
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_shipped_prompts_are_those_that_the_recipe_writes(world):
+    task, recipe = load_task(world), pretrain.RECIPES[world]
+    assert len(task.train) == recipe.train
+    assert task.test == write_examples(
+        world, recipe.test, seed=2, held_out=True, references=recipe.references
+    )

@@ -1,0 +1,138 @@
+"""DPKD's pair weight and gradient, the three-token student that collapses, the map and its explorers."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from minidistill import distill, load_pair, load_task
+from minidistill.config import DistillConfig
+from minidistill.experiments.run_configs import DPKD_SWEEP
+from minidistill.generation import sample
+from minidistill.lessons import lesson_04_dpkd_collapse as lesson_04
+from minidistill.tokenization import encode_prompt
+from minidistill.training import Trainer
+
+
+def fake_runs() -> list[dict]:
+    """Logs of every arm of the map; the NLL grows with lambda and the learning rate."""
+    logs = []
+    for name, arm in DPKD_SWEEP.items():
+        rise = 2000 * arm.settings["lr"] * arm.method_kwargs["lam"] ** 0.5
+        probes = [{"step": s, "nll_teacher": 0.5 + rise * s / 600} for s in (0, 300, 600)]
+        logs.append({"run": {"name": name, "seed": 0}, "evals": probes})
+    return logs
+
+
+@pytest.mark.parametrize("lam", [0.1, 1.0, 5.0])
+def test_4_2_the_weight_is_the_slope_of_the_loss(lam):
+    margin = torch.tensor([-6.0, -0.2, 0.0, 3.0], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(-F.logsigmoid(lam * margin).sum(), margin)
+    torch.testing.assert_close(lesson_04.pair_weight(margin.detach(), lam), -slope)
+
+
+def test_4_2_4_3_the_gradient_by_hand_on_three_tokens():
+    logits, lam = torch.tensor([0.3, 1.1, -0.4], requires_grad=True), 0.7
+    log_q = logits.log_softmax(-1)
+    delta = lesson_04.margin(log_q, lesson_04.TEACHER)
+    (found,) = torch.autograd.grad(-F.logsigmoid(lam * delta), logits)
+    weight = lesson_04.pair_weight(delta.detach(), lam)
+    torch.testing.assert_close(found, -weight * torch.tensor([1.0, -1.0, 0.0]))
+
+
+def test_4_3_a_perfect_student_has_margin_zero_and_loss_log_2():
+    delta = lesson_04.margin(lesson_04.TEACHER, lesson_04.TEACHER)
+    assert delta == 0
+    assert -F.logsigmoid(delta) == pytest.approx(math.log(2))
+
+
+def test_the_words_share_what_the_overlap_says():
+    words = lesson_04.words_with(torch.tensor([0.0, 1.0]))
+    assert words.shape == (2, 3, 2)
+    assert words[0].tolist() == [[1, 0], [1, 1], [0, 0]]
+    assert words[1, 2].tolist() == [0, -2]
+
+
+@pytest.mark.parametrize(("lam", "overlap"), [(0, 0.0), (3, 0.5), (3, 1.0)])
+def test_4_1_the_flow_explorer_sinks_the_teachers_word_with_the_overlap_and_cald_keeps_it(
+    lam, overlap
+):
+    left, right = lesson_04.flow_explorer()(lam, overlap).axes
+    assert "(4.1)" in left.get_title(loc="left")
+    dpkd, cald = (
+        {line.get_label()[:3]: line.get_ydata() for line in ax.lines} for ax in (left, right)
+    )
+    assert dpkd["y_s"][-1] < dpkd["y_s"][0]
+    sinks = dpkd["y_t"][-1] < dpkd["y_t"][0] - 1
+    assert sinks == (overlap >= 0.5)
+    assert abs(cald["y_t"][-1] - math.log(0.7)) < 0.1
+    assert cald["y_s"].min() > -2
+    assert left.get_ylim() == right.get_ylim() == (-9, 0.6)
+
+
+def test_collapse_step_is_the_first_probe_a_nat_above_the_start():
+    probes = [{"step": s, "nll_teacher": v} for s, v in ((0, 0.5), (10, 1.4), (20, 1.6), (30, 0.9))]
+    assert lesson_04.collapse_step(probes) == 20
+    assert lesson_04.collapse_step(probes[:2]) is None
+
+
+def test_every_place_of_the_map_is_an_arm():
+    names = {
+        lesson_04.arm(form, lam, lr)
+        for form in ("sequence", "token")
+        for lam in lesson_04.LAMBDAS
+        for lr in lesson_04.RATES
+    }
+    assert names == set(DPKD_SWEEP)
+    with pytest.raises(KeyError):
+        lesson_04.arm("sequence", 0.2, 1.5e-3)
+
+
+@pytest.mark.parametrize(("lam", "rate"), [(0, 0), (1, 2), (3, 2)])
+def test_the_map_explorer_shows_the_final_nll_of_every_run_and_the_curves_of_one(lam, rate):
+    logs = fake_runs()
+    runs = {log["run"]["name"]: log["evals"] for log in logs}
+    left, right = lesson_04.map_explorer(logs)(lam, rate).axes
+    shown = [text.get_text() for text in left.texts]
+    wanted = []
+    for lr in lesson_04.RATES:
+        for place in lesson_04.LAMBDAS:
+            probes = runs[lesson_04.arm("sequence", place, lr)]
+            when = lesson_04.collapse_step(probes)
+            note = f"step {when}" if when else "under a nat"
+            wanted.append(f"{probes[-1]['nll_teacher']:.2f}\n{note}")
+    assert shown == wanted
+    place = lesson_04.LAMBDAS[lam], lesson_04.RATES[rate]
+    drawn = {line.get_label(): list(line.get_ydata()) for line in right.lines}
+    for form in ("sequence", "token"):
+        probes = runs[lesson_04.arm(form, *place)]
+        assert drawn[f"{form} form"] == [p["nll_teacher"] for p in probes]
+    assert f"lambda = {place[0]:g}" in right.get_title(loc="left")
+
+
+def test_first_losers_are_what_a_run_of_that_seed_trains_on():
+    pair, task = load_pair("instruct"), load_task("instruct")
+    task = replace(task, train=task.train[:8], test=task.test[:8])
+    losers = lesson_04.first_losers(pair, task, seed=3)
+    run = Trainer(pair, task, DistillConfig("dpkd", epochs=1, seed=3))
+    run.train(progress=False)
+    assert run.rollouts.responses["first_sgo"] == losers
+
+
+def test_4_3_the_diary_keeps_margins_likelihoods_and_answers_of_a_run():
+    pair, task = load_pair("instruct"), load_task("instruct")
+    task = replace(task, train=task.train[:16], test=task.test[:16])
+    prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.train]
+    tgo, sgo = (sample(model, prompts, pair, seed=1) for model in (pair.teacher, pair.student))
+    diary = lesson_04.Diary(pair, task, tgo, sgo, ["name three tools"], size=8)
+    distill(pair, task, "kd", epochs=1, batch_size=8, probe_every=1, tgo=tgo, callback=diary,
+            progress=False)  # fmt: skip
+    assert [row["step"] for row in diary.rows] == [0, 1, 2]
+    margins = lesson_04.pair_margins(pair, prompts[:8], tgo[:8], sgo[:8])
+    last = diary.rows[-1]
+    assert last["margin"] == pytest.approx(float(margins.mean()), abs=1e-3)
+    assert margins.mean() < 0
+    assert 0 < last["nll_teacher"] < 2
+    assert len(last["answers"]) == 1

@@ -1,0 +1,126 @@
+"""Lesson 05: forces on written tokens, the grid of real runs, convergence."""
+
+import pytest
+import torch
+
+from minidistill import divergences as D
+from minidistill import objectives
+from minidistill.config import DistillConfig
+from minidistill.experiments import run_configs
+from minidistill.experiments.logs import shipped_runs
+from minidistill.experiments.run_configs import ALPHAS, BETAS
+from minidistill.lessons import lesson_05_cald as lesson_05
+from minidistill.lessons import plots, response_scores, run_plots
+from minidistill.logprobs import Scored
+from minidistill.tasks import Task
+
+
+@pytest.fixture(scope="module")
+def responses():
+    draw = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    labels = torch.tensor([[0, 3, 5, 1], [2, 2, 0, 0], [4, 1, 1, 5]])
+    mask = torch.arange(4) < torch.tensor([[4], [1], [3]])
+    return Scored(labels, mask, draw[0], lambda: draw[1])
+
+
+def test_kl_pulls_a_written_token_by_the_probability_that_is_missing(responses):
+    missing = responses.token_log_p.exp() - responses.token_log_q.exp()
+    torch.testing.assert_close(response_scores.force(responses, D.kl), missing[responses.mask])
+
+
+@pytest.mark.parametrize(
+    ("of", "divergence"),
+    [(response_scores.skl_force, D.skew_kl), (response_scores.srkl_force, D.skew_reverse_kl)],
+)
+def test_a_force_is_the_finite_difference_in_the_written_logit(responses, of, divergence):
+    step, found = 1e-3, of(responses, 0.3)
+    spots = responses.mask.nonzero().tolist()
+    for force, (row, token) in zip(found.tolist(), spots, strict=True):
+        ends = []
+        for sign in (1, -1):
+            z = responses.log_q[row, token].double().clone()
+            z[responses.labels[row, token]] += sign * step
+            ends.append(divergence(responses.log_p[row, token].double(), z.log_softmax(-1), 0.3))
+        assert force == pytest.approx(-float(ends[0] - ends[1]) / (2 * step), abs=1e-4)
+
+
+def test_gaps_are_those_of_written_tokens_in_order(responses):
+    gaps = lesson_05.written_gaps(responses)
+    assert len(gaps) == 8
+    assert gaps.tolist() == sorted(gaps.tolist())
+    first = responses.log_p[1, 0, 2] - responses.log_q[1, 0, 2]
+    assert (gaps - first).abs().min() < 1e-6
+
+
+def test_both_models_read_both_kinds_of_responses(shared_pair, task):
+    few = Task("few", task.train[:3], task.test[:2], task.grade)
+    both = response_scores.read_both(shared_pair, few, DistillConfig(max_new_tokens=4))
+    assert set(both) == {"tgo", "sgo"}
+    assert not torch.equal(both["tgo"].log_p[:, :1], both["tgo"].log_q[:, :1])
+
+
+def word(label, log_p, log_q):
+    """A response of one token, `label`, as teacher and student see it."""
+    labels, mask = torch.tensor([[label]]), torch.ones(1, 1, dtype=torch.bool)
+    return Scored(labels, mask, log_q.view(1, 1, -1), lambda: log_p.view(1, 1, -1))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.7])
+def test_5_2_the_margin_of_written_words_is_minus_two_cald_on_average(alpha):
+    draw = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).double().log_softmax(-1)
+    (p_t, q_t), (p_s, q_s) = draw[:2], draw[2:]
+    expected = sum(
+        p_t[a].exp()
+        * q_s[b].exp()
+        * objectives.written_margin(word(a, p_t, q_t), word(b, p_s, q_s), alpha)
+        for a in range(5)
+        for b in range(5)
+    )
+    cald = objectives.cald(word(0, p_t, q_t), word(0, p_s, q_s), alpha=alpha)
+    torch.testing.assert_close(expected, -2 * cald)
+
+
+def test_5_2_without_skew_is_the_margin_of_dpkd_per_token(responses):
+    margin = objectives.written_margin(responses, responses, 0.0)
+    torch.testing.assert_close(margin, torch.zeros(3))
+    other = Scored(responses.labels, responses.mask, responses.log_p, lambda: responses.log_q)
+    dpkd = objectives.dpkd(other, responses, lam=0.5, per_token=True)
+    margin = objectives.written_margin(other, responses, 0.0)
+    torch.testing.assert_close(dpkd, -torch.nn.functional.logsigmoid(0.5 * margin))
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return shipped_runs(list(run_configs.CALD_SWEEP))
+
+
+def test_the_grid_is_the_mean_over_the_seeds_of_each_place(grid):
+    means = run_plots.grid_means(grid)
+    assert set(means) == {(a, b) for a in ALPHAS for b in BETAS}
+    logs = [log for log in grid if log["run"]["name"] == "cald_a0.3_b0.7"]
+    assert means[0.3, 0.7] == pytest.approx(sum(g["scores"]["rouge_l"] for g in logs) / len(logs))
+
+
+@pytest.mark.parametrize("alpha", [0, 2, 3])
+@pytest.mark.parametrize("beta", [0, 2, 4])
+def test_every_place_of_both_sliders_draws_its_own_run(grid, alpha, beta):
+    figure = run_plots.grid_explorer(grid)(alpha, beta)
+    left, right = figure.axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in right.lines}
+    name = f"cald_a{ALPHAS[alpha]:g}_b{BETAS[beta]:g}"
+    first = next(log for log in grid if log["run"]["name"] == name)
+    assert drawn["this place"] == [p["nll_teacher"] for p in first["evals"]]
+    frame = left.lines[0].get_xydata().mean(0)
+    assert len(plots.png(figure)) > 1000
+    assert abs(frame[0] - beta) < 0.5
+    assert abs(frame[1] - alpha) < 0.5
+
+
+def test_5_1_convergence_draws_the_median_over_seeds():
+    logs = shipped_runs(["kd", "cald"])
+    ax = run_plots.draw_convergence(plots.axes(), logs, {"kd": "KD", "cald": "CALD"})
+    steps, curves = run_plots.by_seed(logs, "cald")
+    line = next(line for line in ax.lines if line.get_label() == "CALD")
+    assert list(line.get_xdata()) == steps
+    median = torch.tensor(curves).double().quantile(0.5, dim=0)
+    assert list(line.get_ydata()) == pytest.approx(median.tolist())

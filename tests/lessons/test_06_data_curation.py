@@ -1,0 +1,69 @@
+"""Lesson 06: what two writers say, over epsilon, and how differences from CALD are drawn."""
+
+import pytest
+import torch
+
+from minidistill.config import DistillConfig
+from minidistill.experiments import contrasts
+from minidistill.generation import corrected, typical
+from minidistill.lessons import lesson_06_data_curation as lesson_06
+from minidistill.lessons import plots, run_plots
+from minidistill.tasks import Task
+
+P, Q = torch.tensor(lesson_06.TEACHER), torch.tensor(lesson_06.STUDENT)
+
+
+def test_6_2_distances_at_the_ends():
+    found = lesson_06.distances(P, Q, [0.0, 1.0])
+    assert found["student"][0] == pytest.approx(0.0, abs=1e-6)
+    at_one = torch.tensor([0.15, 0, 0, 0]) + 0.85 * P  # only the likeliest may stay
+    assert found["teacher"][1] == pytest.approx(float((at_one - P).abs().sum() / 2), abs=1e-6)
+    assert found["teacher"][1] > 0.05
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.5, 1.0])
+def test_6_1_the_slider_draws_who_may_stay_and_what_is_said(epsilon):
+    left, right = lesson_06.epsilon_explorer()(epsilon).axes
+    stays = typical(epsilon)(P).tolist()
+    names = [label.get_text() for label in left.get_xticklabels()]
+    assert [name.endswith("stays") for name in names] == stays
+    heights = [bar.get_height() for bar in left.containers[2]]
+    assert heights == pytest.approx(corrected(P, Q, typical(epsilon)).tolist())
+    assert right.lines[-1].get_xdata()[0] == epsilon
+
+
+def test_every_source_is_written_and_read_by_both_models(shared_pair, task):
+    few = Task("few", task.train[:4], task.test[:2], lambda prompt, text: float(len(text) > 3))
+    found = lesson_06.write_all(shared_pair, few, (0.3,))
+    assert list(found) == ["sgo", "tgo", "best_tgo", "reference", "epsilon 0.3"]
+    for source in found.values():
+        assert len(source.texts) == 4
+        assert 0 <= source.right <= 1
+    assert found["tgo"].nll_teacher_model < found["sgo"].nll_teacher_model
+    assert found["sgo"].nll_student_model < found["tgo"].nll_student_model
+
+
+def test_6_1_the_share_that_stays_is_counted_on_written_words_alone(shared_pair, task):
+    few = Task("few", task.train[:4], task.test[:2], lambda prompt, text: 0.0)
+    how = DistillConfig(max_new_tokens=6)
+    drafts, taught = (lesson_06.Written(shared_pair, few, name, how) for name in ("sgo", "tgo"))
+    mixed = [taught.ids[0][:5], drafts.ids[1][:1], taught.ids[2][:2], drafts.ids[3][:3]]
+    drafts.ids = mixed  # unequal lengths, so that there is padding, and words of either kind
+    shares = lesson_06.kept_share(shared_pair, drafts, (0.0, 0.3, 1.0))
+    kept = []
+    for x, y in zip(drafts.prompts, drafts.ids, strict=True):
+        logits = shared_pair.teacher(torch.tensor([[*x, *y]])).logits[0, len(x) - 1 : -1]
+        kept += typical(0.3)(logits.softmax(-1)).gather(-1, torch.tensor(y)[:, None]).tolist()
+    assert len(kept) == 11
+    assert 0 < shares[1] < 1
+    assert shares[1] == pytest.approx(sum(k[0] for k in kept) / len(kept))
+    assert shares[0] == 1.0
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_differences_draw_every_seed_and_the_interval():
+    result = contrasts.Result(contrasts.Contrast("", {}), (0.1, -0.2, 0.3), -0.15, 0.25)
+    ax = run_plots.differences({"one": result}, plots.axes())
+    drawn = [list(line.get_xdata()) for line in ax.lines]
+    assert [0.1, -0.2, 0.3] in drawn
+    assert [-0.15, 0.25] in drawn
