@@ -41,7 +41,7 @@ def parts(tensor: Tensor) -> list[Tensor]:
     return [tensor.detach(), *([] if state is None else [state.absmax, state.code])]
 
 
-KEEP = 2
+KEEP_LAST = 2
 SAVE_EVERY_SECONDS = 300
 
 
@@ -53,7 +53,7 @@ def save(folder: Path, step: int, state: dict) -> None:
     path = folder / f"step-{step:08d}-{digest}.pt"
     atomic_write(path, buffer.getvalue())
     # Only older steps: damaged files of later ones must not push out what a resumed run writes.
-    for old in [p for p in _all(folder) if p.name < path.name][: 1 - KEEP]:
+    for old in [p for p in _all(folder) if p.name < path.name][: 1 - KEEP_LAST]:
         old.unlink()
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from minidistill.divergences import check_unit_interval
 from minidistill.objectives import get_method
-from minidistill.sources import feeds
+from minidistill.sources import resolve_sources
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class DistillConfig:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], but got {self.top_p}")
         check_unit_interval("epsilon", self.epsilon)
-        feeds(get_method(self.method).reads, self.source_overrides)
+        resolve_sources(get_method(self.method).reads, self.source_overrides)
 
     @property
     def sampling(self) -> dict:

@@ -140,7 +140,7 @@ def evaluate(
         for i in range(draws)
     ]
     overlap = [rouge_l(task.test, responses) for responses in drawn]
-    found = [verdicts(task, responses) for responses in drawn] if task.grade else []
+    found = [grade_responses(task, responses) for responses in drawn] if task.grade else []
     every = [verdict for row in found for verdict in row]
     return Scores(
         nll_teacher=nll(pair.student, pair, probe.prompts, probe.tgo),
@@ -164,9 +164,9 @@ def nll(model, pair: Pair, prompts: Sequence, responses: Sequence, rows: int = 6
     for start in range(0, len(kept), rows):
         part = kept[start : start + rows]
         batch = collate(
-            [prompts[i] for i in part], [responses[i] for i in part], pair.pad_id, pair.device
+            [prompts[i] for i in part], [responses[i] for i in part], pair.pad_token_id, pair.device
         )
-        log_probs = response_log_probs(model, batch, pair.vocab)
+        log_probs = response_log_probs(model, batch, pair.vocab_size)
         chosen = log_probs.gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)
         total -= float(masked_mean(chosen, batch.mask).sum())
     model.train(was_training)
@@ -182,7 +182,7 @@ def rouge_l(examples: Sequence[Example], responses: Sequence[str]) -> float | No
     return _mean([scorer.score_multi(refs, r)["rougeL"].fmeasure for refs, r in pairs])
 
 
-def verdicts(task: Task, responses: Sequence[str]) -> list[Grade]:
+def grade_responses(task: Task, responses: Sequence[str]) -> list[Grade]:
     """What the task's grader says of each held-out prompt's response; programs run on all cores."""
     if task.grade is None:
         raise ValueError(f"task {task.name!r} has no grader")
@@ -196,7 +196,11 @@ def verdicts(task: Task, responses: Sequence[str]) -> list[Grade]:
 
 def accuracy(task: Task, responses: Sequence[str]) -> float | None:
     """Share of held-out prompts whose response gets the full grade; None without a grader."""
-    return None if task.grade is None else _mean([v.grade >= 1 for v in verdicts(task, responses)])
+    return (
+        None
+        if task.grade is None
+        else _mean([v.grade >= 1 for v in grade_responses(task, responses)])
+    )
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:

@@ -32,45 +32,49 @@ def sample(
     if temperature > 0:
         how |= {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     width = model.config.get_text_config().vocab_size
-    forbidden = [*pair.forbidden_ids, *range(pair.vocab, width)] or None
+    forbidden = [*pair.forbidden_ids, *range(pair.vocab_size, width)] or None
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     responses: list[list[int]] = [[]] * len(prompts)
     longest = max(map(len, prompts), default=0) + max_new_tokens
-    rows = max_batch_size(prompts, _rows(model, longest))
+    rows = max_batch_size(prompts, _max_batch_size(model, longest))
     was_training = model.training
     model.eval()
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, len(order), rows):
             part = order[start : start + rows]
-            batch = collate([prompts[i] for i in part], [[]] * len(part), pair.pad_id, pair.device)
+            batch = collate(
+                [prompts[i] for i in part], [[]] * len(part), pair.pad_token_id, pair.device
+            )
             output = model.generate(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
                 **batch.extra_inputs,
                 max_new_tokens=max_new_tokens,
-                eos_token_id=sorted(pair.stop_ids),
-                pad_token_id=pair.pad_id,
+                eos_token_id=sorted(pair.eos_token_ids),
+                pad_token_id=pair.pad_token_id,
                 suppress_tokens=forbidden,
                 logits_processor=[lambda _, logits, part=part: check_logits(logits, part)],
                 **how,
             )
             for i, row in zip(part, output[:, batch.input_ids.shape[1] :].tolist(), strict=True):
-                responses[i] = cut_at_stop(row, pair.stop_ids)
+                responses[i] = truncate_at_eos(row, pair.eos_token_ids)
     model.train(was_training)
     return responses
 
 
-def cut_at_stop(ids: list[int], stop_ids: set[int]) -> list[int]:
+def truncate_at_eos(ids: list[int], eos_token_ids: set[int]) -> list[int]:
     """Up to and with the first stop token. By position: the pad id may be a stop token itself."""
-    end = next((i for i, token in enumerate(ids) if token in stop_ids), len(ids) - 1)
+    end = next((i for i, token in enumerate(ids) if token in eos_token_ids), len(ids) - 1)
     return ids[: end + 1]
 
 
-Accept = Callable[[torch.Tensor], torch.Tensor]  # teacher's probabilities → which tokens may stay
+AcceptanceRule = Callable[
+    [torch.Tensor], torch.Tensor
+]  # teacher's probabilities → which tokens may stay
 
 
-def in_top_k(k: int) -> Accept:
+def top_k_acceptance(k: int) -> AcceptanceRule:
     """Speculative KD's rule: a drafted token stays if it is among the teacher's k likeliest.
 
     25 of some 32,000 tokens in the paper (arXiv 2410.11325); a tiny vocabulary wants less.
@@ -83,7 +87,7 @@ def in_top_k(k: int) -> Accept:
     return accept
 
 
-def typical(epsilon: float) -> Accept:
+def typical_acceptance(epsilon: float) -> AcceptanceRule:
     r"""(6.1) Typical acceptance: a drafted token v stays if p(v) > min(ε², ε·exp(−H(p))).
 
     p is the teacher and H its entropy, as in Medusa (arXiv 2401.10774), which DistiLLM-2 follows for
@@ -100,7 +104,7 @@ def typical(epsilon: float) -> Accept:
     return accept
 
 
-def corrected(p: torch.Tensor, q: torch.Tensor, accept: Accept) -> torch.Tensor:
+def speculative_mixture(p: torch.Tensor, q: torch.Tensor, accept: AcceptanceRule) -> torch.Tensor:
     r"""(6.2) What a corrected draft says next: π(v) = q(v)·1[v ∈ A] + (1 − q(A))·p(v), A what is accepted.
 
     (..., vocab) probabilities twice → (..., vocab). q where everything is accepted, p where nothing is.
@@ -111,7 +115,7 @@ def corrected(p: torch.Tensor, q: torch.Tensor, accept: Accept) -> torch.Tensor:
 
 @torch.no_grad()
 def speculative_drafts(
-    prompts: Sequence[Sequence[int]], pair: Pair, accept: Accept, *, draft: int = 4,
+    prompts: Sequence[Sequence[int]], pair: Pair, accept: AcceptanceRule, *, draft: int = 4,
     max_new_tokens: int = 48, temperature: float = 1.0, top_p: float = 1.0, seed: int = 0,
 ) -> list[list[int]]:  # fmt: skip
     """Student and teacher write together; each token has the distribution (6.2), whatever `draft` is.
@@ -129,35 +133,44 @@ def speculative_drafts(
         seen = [prompts[i] + responses[i] for i in unfinished]
         drafts = sample(pair.student, seen, pair, max_new_tokens=draft, **how,
                         seed=derive_seed(seed, "student", rounds))  # fmt: skip
-        rows = min(_rows(pair.teacher, max(map(len, seen)) + draft), 2**27 // (draft * pair.vocab))
+        rows = min(
+            _max_batch_size(pair.teacher, max(map(len, seen)) + draft),
+            2**27 // (draft * pair.vocab_size),
+        )
         rows = max_batch_size(seen, rows)
         for start in range(0, len(unfinished), max(1, rows)):
             part = slice(start, start + max(1, rows))
-            checked = _check(seen[part], drafts[part], unfinished[part], pair, accept, how, rng)
+            checked = _verify_drafts(
+                seen[part], drafts[part], unfinished[part], pair, accept, how, rng
+            )
             for i, tokens in zip(unfinished[part], checked, strict=True):
                 responses[i] = [*responses[i], *tokens][:max_new_tokens]
-        open_ended = lambda y: len(y) < max_new_tokens and y[-1] not in pair.stop_ids  # noqa: E731
+        open_ended = lambda y: len(y) < max_new_tokens and y[-1] not in pair.eos_token_ids  # noqa: E731
         unfinished, rounds = [i for i in unfinished if open_ended(responses[i])], rounds + 1
     return responses
 
 
-def _check(seen, drafts, names, pair: Pair, accept: Accept, how: dict, rng) -> list[list[int]]:
+def _verify_drafts(
+    seen, drafts, names, pair: Pair, accept: AcceptanceRule, how: dict, rng
+) -> list[list[int]]:
     """Each draft up to its first rejected token, which the teacher replaces by one of its own."""
-    batch = collate(seen, drafts, pair.pad_id, pair.device)
-    log_p = response_log_probs(pair.teacher, batch, pair.vocab)
+    batch = collate(seen, drafts, pair.pad_token_id, pair.device)
+    log_p = response_log_probs(pair.teacher, batch, pair.vocab_size)
     check_logits(log_p.flatten(1), names)
     log_p[..., pair.forbidden_ids] = float("-inf")
     logits = log_p / (how["temperature"] or 1e-4)
     kept = accept(logits.softmax(-1)).gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)
     lengths = (kept & batch.mask).int().cumprod(-1).sum(-1)
     first_rejected = lengths.clamp(max=batch.labels.shape[1] - 1)
-    own = nucleus(logits[torch.arange(len(seen), device=pair.device), first_rejected], how["top_p"])
+    own = top_p_filter(
+        logits[torch.arange(len(seen), device=pair.device), first_rejected], how["top_p"]
+    )
     redone = torch.multinomial(own, 1, generator=rng).squeeze(-1)
     rows = zip(drafts, lengths.tolist(), redone.tolist(), strict=True)
     return [y if n == len(y) else [*y[:n], token] for y, n, token in rows]
 
 
-def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
+def top_p_filter(logits: torch.Tensor, top_p: float) -> torch.Tensor:
     """Probabilities of the smallest set of tokens that holds `top_p` of the mass, renormalised."""
     probs = logits.softmax(-1)
     if top_p >= 1:
@@ -190,7 +203,7 @@ def check_logits(logits: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
     return logits
 
 
-def _rows(model, width: int) -> int:
+def _max_batch_size(model, width: int) -> int:
     """How many sequences of `width` tokens fit a key–value cache of CACHE_BYTES."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads

@@ -192,8 +192,8 @@ class LLMJudge:
         probs = []
         for start in range(0, len(ids), ROWS):
             part = ids[start : start + ROWS]
-            batch = collate(part, [self.choices[:1]] * len(part), pair.pad_id, pair.device)
-            log_probs = response_log_probs(model, batch, pair.vocab)[:, 0, self.choices]
+            batch = collate(part, [self.choices[:1]] * len(part), pair.pad_token_id, pair.device)
+            log_probs = response_log_probs(model, batch, pair.vocab_size)[:, 0, self.choices]
             probs.append(log_probs.softmax(-1).double().cpu())
         return torch.cat(probs)
 

@@ -49,7 +49,7 @@ def collate(
     return Batch(ids, seen, ids[:, width:], seen[:, width:].bool(), extra)
 
 
-def response_log_probs(model, batch: Batch, vocab: int) -> Tensor:
+def response_log_probs(model, batch: Batch, vocab_size: int) -> Tensor:
     """log π(· | x, y_<t) for each response token y_t, float32: (batch, tokens, vocab).
 
     The shift by one is here and nowhere else: the logits in column t − 1 speak about column t.
@@ -66,7 +66,7 @@ def response_log_probs(model, batch: Batch, vocab: int) -> Tensor:
         use_cache=False,
         **batch.extra_inputs,
     )
-    return output.logits[:, -tokens - 1 : -1, :vocab].float().log_softmax(-1)
+    return output.logits[:, -tokens - 1 : -1, :vocab_size].float().log_softmax(-1)
 
 
 def masked_mean(per_token: Tensor, mask: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def masked_sum(per_token: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, per_token, 0.0).sum(-1)
 
 
-class Scored:
+class ResponseLogProbs:
     """A batch of responses from one source as teacher and student see it; what a method reads.
 
     `log_p`, `log_q` (batch, tokens, vocab): teacher and student. The teacher runs only when a method

@@ -31,7 +31,15 @@ with quiet():  # transformers imports torchao where that is installed
     from transformers.utils import logging
 
 
-DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, struct.error)
+LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    SafetensorError,
+    struct.error,
+)
 TINY = {  # layers × width
     name: {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 4}
     for name, layers, width in (
@@ -54,7 +62,7 @@ class Pair:
     teacher: torch.nn.Module | None
     student: torch.nn.Module
     tokenizer: object
-    vocab: int
+    vocab_size: int
 
     def __post_init__(self):
         device = pick_device()
@@ -70,7 +78,7 @@ class Pair:
         return next(self.student.parameters()).device
 
     @property
-    def stop_ids(self) -> set[int]:
+    def eos_token_ids(self) -> set[int]:
         """Every token id that ends a response."""
         ids = {self.tokenizer.eos_token_id}
         for model in filter(None, (self.teacher, self.student)):
@@ -79,7 +87,7 @@ class Pair:
         return ids - {None}
 
     @property
-    def pad_id(self) -> int:
+    def pad_token_id(self) -> int:
         """Any id will do: padding is masked by position."""
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
@@ -95,7 +103,7 @@ class Pair:
             raise ModuleNotFoundError(
                 missing_extra_message("gguf and accelerate", "scale")
             ) from error
-        return (_plain(model) if options else model), tokenizer
+        return (_dequantized(model) if options else model), tokenizer
 
     @classmethod
     def single(cls, model, tokenizer) -> "Pair":
@@ -170,7 +178,7 @@ def load_model(source: str | Path):
     kind = Pair if options else pair_class(_config(source))
     try:
         return kind.load(source, **options)
-    except DAMAGED as error:  # no tokenizer; weights cut short, or of another shape
+    except LOAD_ERRORS as error:  # no tokenizer; weights cut short, or of another shape
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(
             f"cannot load a model from {source}: {first} (a hub name needs the network; a folder "
@@ -192,11 +200,11 @@ def _config(source):
     """The config in a folder or of a hub name; None where it cannot be read: loading says why."""
     try:
         return AutoConfig.from_pretrained(source)
-    except DAMAGED:
+    except LOAD_ERRORS:
         return None
 
 
-def _plain(model):
+def _dequantized(model):
     """The same weights without the mark of the quantized file, which forbids training and saving."""
     config = copy.deepcopy(model.config)
     del config.quantization_config
@@ -220,13 +228,13 @@ def make_pair(teacher, teacher_tokenizer, student, student_tokenizer) -> Pair:
     pair = single_model(student, student_tokenizer)
     pair.check_same_inputs(single_model(teacher, teacher_tokenizer))
     widths = [m.get_output_embeddings().weight.shape[0] for m in (teacher, student)]
-    vocab = min(max(pair.tokenizer.get_vocab().values()) + 1, *widths)
+    vocab_size = min(max(pair.tokenizer.get_vocab().values()) + 1, *widths)
     if widths[0] != widths[1]:
         warnings.warn(
-            f"output widths {widths[0]} and {widths[1]} are cut to the {vocab} shared tokens",
+            f"output widths {widths[0]} and {widths[1]} are cut to the {vocab_size} shared tokens",
             stacklevel=2,
         )
-    return replace(pair, teacher=teacher, vocab=vocab)
+    return replace(pair, teacher=teacher, vocab_size=vocab_size)
 
 
 def check_same_tokens(teacher_tokenizer, student_tokenizer) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from minidistill import curriculum as C
 from minidistill import divergences as D
-from minidistill.logprobs import Scored
+from minidistill.logprobs import ResponseLogProbs
 from minidistill.sources import SOURCES
 from minidistill.utils import unknown_name_message
 
@@ -67,7 +67,9 @@ class Method:
     reads: tuple[str, ...]
     settings: dict[str, object]
 
-    def __call__(self, sources: dict[str, Scored], state: TrainState, **settings) -> Tensor:
+    def __call__(
+        self, sources: dict[str, ResponseLogProbs], state: TrainState, **settings
+    ) -> Tensor:
         extra = {"state": state} if "state" in inspect.signature(self.loss).parameters else {}
         return self.loss(**{name: sources[name] for name in self.reads}, **extra, **settings)
 
@@ -84,7 +86,7 @@ class Method:
         """The function knows its own ranges: let it speak on one token, before anything is sampled."""
         even = torch.full((1, 1, 2), 0.5).log()
         label, mask = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
-        token = Scored(label, mask, even, even.clone)
+        token = ResponseLogProbs(label, mask, even, even.clone)
         with torch.random.fork_rng():
             self(dict.fromkeys(self.reads, token), TrainState(), **settings)
 
@@ -106,67 +108,73 @@ def get_method(name: str) -> Method:
 
 
 @method
-def sft(reference: Scored) -> Tensor:
+def sft(reference: ResponseLogProbs) -> Tensor:
     """(3.2) SFT: −log q on the reference responses."""
     return reference.mean(-reference.token_log_q)
 
 
 @method
-def seqkd(tgo: Scored) -> Tensor:
+def seqkd(tgo: ResponseLogProbs) -> Tensor:
     """(3.3) SeqKD: −log q on the teacher's responses (hard labels)."""
     return tgo.mean(-tgo.token_log_q)
 
 
 @method
-def kd(tgo: Scored) -> Tensor:
+def kd(tgo: ResponseLogProbs) -> Tensor:
     """(3.4) KD: KL(p‖q) on the teacher's responses (soft labels)."""
     return tgo.mean(D.kl(tgo.log_p, tgo.log_q))
 
 
 @method
-def rkl(tgo: Scored) -> Tensor:
+def rkl(tgo: ResponseLogProbs) -> Tensor:
     """KL(q‖p) on the teacher's responses: KD with its direction turned round."""
     return tgo.mean(D.reverse_kl(tgo.log_p, tgo.log_q))
 
 
 @method
-def imitkd(sgo: Scored) -> Tensor:
+def imitkd(sgo: ResponseLogProbs) -> Tensor:
     """(3.5) ImitKD: KL(p‖q) on the student's own responses."""
     return sgo.mean(D.kl(sgo.log_p, sgo.log_q))
 
 
 @method
-def gkd(tgo: Scored, sgo: Scored, *, beta: float = 0.9) -> Tensor:
+def gkd(tgo: ResponseLogProbs, sgo: ResponseLogProbs, *, beta: float = 0.9) -> Tensor:
     """(3.6) GKD: JSD_β on both kinds of responses; the released code fixes β = 0.9."""
     return sum(y.mean(D.jsd(y.log_p, y.log_q, beta)) for y in (tgo, sgo)) / 2
 
 
 @method
-def skl(tgo: Scored, *, alpha: float = 0.1) -> Tensor:
+def skl(tgo: ResponseLogProbs, *, alpha: float = 0.1) -> Tensor:
     """SKL_α on the teacher's responses: the pull-up half of CALD alone."""
     return tgo.mean(D.skew_kl(tgo.log_p, tgo.log_q, alpha))
 
 
 @method
-def srkl(tgo: Scored, *, alpha: float = 0.1) -> Tensor:
+def srkl(tgo: ResponseLogProbs, *, alpha: float = 0.1) -> Tensor:
     """SRKL_α on the teacher's responses: the same data as `skl`, the other direction."""
     return tgo.mean(D.skew_reverse_kl(tgo.log_p, tgo.log_q, alpha))
 
 
 @method
-def distillm(tgo: Scored, replay: Scored, *, alpha: float = 0.1) -> Tensor:
+def distillm(tgo: ResponseLogProbs, replay: ResponseLogProbs, *, alpha: float = 0.1) -> Tensor:
     """(3.7) DistiLLM: SRKL_α on the teacher's responses and on what its adaptive sampler (3.9) serves."""
     return sum(y.mean(D.skew_reverse_kl(y.log_p, y.log_q, alpha)) for y in (tgo, replay)) / 2
 
 
 @method
-def speculative_kd(speculative: Scored) -> Tensor:
+def speculative_kd(speculative: ResponseLogProbs) -> Tensor:
     """(3.8) Speculative KD: KL(p‖q) on drafts of the student that the teacher has corrected."""
     return speculative.mean(D.kl(speculative.log_p, speculative.log_q))
 
 
 @method
-def dpkd(tgo: Scored, first_sgo: Scored, *, lam: float = 0.1, per_token: bool = False) -> Tensor:
+def dpkd(
+    tgo: ResponseLogProbs,
+    initial_sgo: ResponseLogProbs,
+    *,
+    lam: float = 0.1,
+    per_token: bool = False,
+) -> Tensor:
     r"""(4.1) DPKD: −log σ(λ log[q(y_t)/p(y_t)] − λ log[q(y_s)/p(y_s)]): DPO with the teacher as judge.
 
     The pairs are made once, before training, as preference data is. Nothing bounds log q(y_s) from
@@ -174,11 +182,13 @@ def dpkd(tgo: Scored, first_sgo: Scored, *, lam: float = 0.1, per_token: bool = 
     Sequence log-probs as in the paper; `per_token=True` takes means as its released code does.
     """
     _check_positive(lam=lam)
-    return _prefer(tgo, first_sgo, lam, Scored.mean if per_token else Scored.sum)
+    return preference_loss(
+        tgo, initial_sgo, lam, ResponseLogProbs.mean if per_token else ResponseLogProbs.sum
+    )
 
 
 @method
-def dpo(chosen: Scored, rejected: Scored, *, beta: float = 0.1) -> Tensor:
+def dpo(chosen: ResponseLogProbs, rejected: ResponseLogProbs, *, beta: float = 0.1) -> Tensor:
     r"""(10.1) DPO: −log σ(β log[π(y_w)/π_ref(y_w)] − β log[π(y_l)/π_ref(y_l)]), y_w preferred to y_l.
 
     The student is the policy π; its reference π_ref, a frozen copy of the student before training,
@@ -186,17 +196,21 @@ def dpo(chosen: Scored, rejected: Scored, *, beta: float = 0.1) -> Tensor:
     Source: DPO (arXiv 2305.18290).
     """
     _check_positive(beta=beta)
-    return _prefer(chosen, rejected, beta, Scored.sum)
+    return preference_loss(chosen, rejected, beta, ResponseLogProbs.sum)
 
 
-def _prefer(winner: Scored, loser: Scored, weight: float, reduce: Callable) -> Tensor:
+def preference_loss(
+    winner: ResponseLogProbs, loser: ResponseLogProbs, weight: float, reduce: Callable
+) -> Tensor:
     """−log σ(weight · (winner's log[q/p] − loser's)): all of DPO, and all of DPKD."""
     ratios = [reduce(y, y.token_log_q - y.token_log_p) for y in (winner, loser)]
     return -F.logsigmoid(weight * (ratios[0] - ratios[1]))
 
 
 @method
-def cald(tgo: Scored, sgo: Scored, *, alpha: float = 0.1, beta: float = 0.5) -> Tensor:
+def cald(
+    tgo: ResponseLogProbs, sgo: ResponseLogProbs, *, alpha: float = 0.1, beta: float = 0.5
+) -> Tensor:
     r"""(5.1) CALD: ½ [SKL_α(x, y_t) + SRKL_α(x, y_s)]: pull up the teacher's, push down the student's.
 
     `beta` other than ½ weighs the two: (1−β) SKL + β SRKL.
@@ -207,14 +221,16 @@ def cald(tgo: Scored, sgo: Scored, *, alpha: float = 0.1, beta: float = 0.5) -> 
     return (1 - beta) * pull_up + beta * push_down
 
 
-def written_margin(tgo: Scored, sgo: Scored, alpha: float = 0.1) -> Tensor:
+def implicit_reward_margin(
+    tgo: ResponseLogProbs, sgo: ResponseLogProbs, alpha: float = 0.1
+) -> Tensor:
     r"""(5.2) Remark 1: log[q̃(y_t)/p(y_t)] − log[q(y_s)/p̃(y_s)], a mean over the written tokens: (batch,).
 
     q̃ = αp + (1−α)q and p̃ = (1−α)p + αq. Its expectation over y_t ~ p and y_s ~ q is −2 · CALD: a
     preference margin without DPKD's sigmoid. Source: DistiLLM-2 (arXiv 2503.07067), Remark 1.
     """
 
-    def ratio(y: Scored, above: Tensor, below: Tensor) -> Tensor:
+    def ratio(y: ResponseLogProbs, above: Tensor, below: Tensor) -> Tensor:
         return y.mean((above - below).gather(-1, y.labels.unsqueeze(-1)).squeeze(-1))
 
     winner = ratio(tgo, D.log_mixture(tgo.log_p, tgo.log_q, alpha), tgo.log_p)
@@ -223,13 +239,15 @@ def written_margin(tgo: Scored, sgo: Scored, alpha: float = 0.1) -> Tensor:
 
 
 @method
-def cald_kl(tgo: Scored, sgo: Scored) -> Tensor:
+def cald_kl(tgo: ResponseLogProbs, sgo: ResponseLogProbs) -> Tensor:
     """CALD without the skew: ½ [KL on the teacher's responses + RKL on the student's]."""
     return cald(tgo, sgo, alpha=0.0)
 
 
 @method
-def cald_by_epoch(tgo: Scored, sgo: Scored, state: TrainState, *, alphas=(0.1, 0.1, 0.01)):
+def cald_by_epoch(
+    tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, *, alphas=(0.1, 0.1, 0.01)
+):
     """CALD with an α for each epoch, the last one from then on: how the paper's Table 1 is made."""
     if not isinstance(alphas, list | tuple) or not alphas:
         raise ValueError(f"alphas must be a list with an α for each epoch, but got {alphas!r}")
@@ -239,7 +257,9 @@ def cald_by_epoch(tgo: Scored, sgo: Scored, state: TrainState, *, alphas=(0.1, 0
 
 
 @method
-def distillm2(tgo: Scored, sgo: Scored, state: TrainState, *, alpha0=0.1, beta0=0.5):
+def distillm2(
+    tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, *, alpha0=0.1, beta0=0.5
+):
     r"""(8.1) DistiLLM-2: ½ [(1−β) SKL_{α_t}(x, y_t) + β SRKL_{α_s}(x, y_s)].
 
     α_t, α_s: one a sample, (7.1), from the gap p − q on y_t and q − p on y_s. β: (7.3).
@@ -247,32 +267,42 @@ def distillm2(tgo: Scored, sgo: Scored, state: TrainState, *, alpha0=0.1, beta0=
     _check_weights(alpha0=alpha0, beta0=beta0)
     alpha_t = state.alpha("tgo", tgo.confidence_gap(), alpha0)
     alpha_s = state.alpha("sgo", -sgo.confidence_gap(), alpha0)
-    return _contrast(tgo, sgo, state, alpha_t, alpha_s, C.linear_beta(state.progress, start=beta0))
+    return weighted_cald(
+        tgo, sgo, state, alpha_t, alpha_s, C.linear_beta(state.progress, start=beta0)
+    )
 
 
 @method
-def distillm2_no_alpha(tgo: Scored, sgo: Scored, state: TrainState, *, alpha0=0.1, beta0=0.5):
+def distillm2_no_alpha(
+    tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, *, alpha0=0.1, beta0=0.5
+):
     """Ablation: DistiLLM-2 with α fixed at α₀; only β moves."""
     _check_weights(alpha0=alpha0, beta0=beta0)
-    return _contrast(tgo, sgo, state, alpha0, alpha0, C.linear_beta(state.progress, start=beta0))
+    return weighted_cald(
+        tgo, sgo, state, alpha0, alpha0, C.linear_beta(state.progress, start=beta0)
+    )
 
 
 @method
-def distillm2_paper_beta(tgo: Scored, sgo: Scored, state: TrainState, *, alpha0=0.1, beta0=0.5):
+def distillm2_paper_beta(
+    tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, *, alpha0=0.1, beta0=0.5
+):
     """DistiLLM-2 with α fixed and β by the paper's formula (7.4) read literally."""
     _check_weights(alpha0=alpha0, beta0=beta0)
     within = min(1.0, state.progress * state.epochs - state.epoch)
     beta = C.paper_beta(state.epoch + 1, state.epochs, within, 1, start=beta0)
-    return _contrast(tgo, sgo, state, alpha0, alpha0, beta)
+    return weighted_cald(tgo, sgo, state, alpha0, alpha0, beta)
 
 
 @method
-def distillm2_no_beta(tgo: Scored, sgo: Scored, state: TrainState, *, alpha0=0.1, beta0=0.5):
+def distillm2_no_beta(
+    tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, *, alpha0=0.1, beta0=0.5
+):
     """Ablation: DistiLLM-2 with β fixed at β₀; only α adapts."""
     _check_weights(alpha0=alpha0, beta0=beta0)
     alpha_t = state.alpha("tgo", tgo.confidence_gap(), alpha0)
     alpha_s = state.alpha("sgo", -sgo.confidence_gap(), alpha0)
-    return _contrast(tgo, sgo, state, alpha_t, alpha_s, beta0)
+    return weighted_cald(tgo, sgo, state, alpha_t, alpha_s, beta0)
 
 
 def _check_weights(**weights: float) -> None:
@@ -286,7 +316,9 @@ def _check_positive(**values: float) -> None:
             raise ValueError(f"{name} must be positive, but got {value}")
 
 
-def _contrast(tgo: Scored, sgo: Scored, state: TrainState, alpha_t, alpha_s, beta: float) -> Tensor:
+def weighted_cald(
+    tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, alpha_t, alpha_s, beta: float
+) -> Tensor:
     state.log["beta"] = beta
     pull_up = tgo.mean(D.skew_kl(tgo.log_p, tgo.log_q, alpha_t))
     push_down = sgo.mean(D.skew_reverse_kl(sgo.log_p, sgo.log_q, alpha_s))

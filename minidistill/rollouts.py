@@ -12,15 +12,17 @@ from dataclasses import asdict
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from minidistill.logprobs import Batch, Scored, collate, response_log_probs
+from minidistill.logprobs import Batch, ResponseLogProbs, collate, response_log_probs
 from minidistill.models import Pair
-from minidistill.sources import SOURCES, Replay, Request
+from minidistill.sources import SOURCES, AdaptiveSampler, SamplingContext
 from minidistill.tasks import Task
 from minidistill.tokenization import max_batch_size
 from minidistill.utils import derive_seed
 
 
-def buckets(lengths: Sequence[int], batch_size: int, seed: int, pool: int = 8) -> list[list[int]]:
+def length_buckets(
+    lengths: Sequence[int], batch_size: int, seed: int, pool: int = 8
+) -> list[list[int]]:
     """Indices in random batches whose members have similar lengths, so that little is padding.
 
     Shuffle, sort by length within pools of `pool` batches, cut, shuffle the batches.
@@ -42,7 +44,7 @@ TEACHER_CACHE_BYTES = 512 * 2**20
 class Rollouts:
     """The responses to a task's training prompts as token ids, source by source; and their scores.
 
-    `slots` says which source each slot of the method reads, e.g. {"tgo": "tgo", "sgo": "first_sgo"}.
+    `slots` says which source each slot of the method reads, e.g. {"tgo": "tgo", "sgo": "initial_sgo"}.
     """
 
     def __init__(self, pair: Pair, task: Task, slots: dict[str, str], config, tgo=None):
@@ -50,61 +52,61 @@ class Rollouts:
         self.names = sorted({*slots.values()} | ({"tgo"} if "replay" in slots.values() else set()))
         self.prompts = [pair.encode(example) for example in task.train]
         self.responses: dict[str, list[list[int]]] = {} if tgo is None else {"tgo": tgo}
-        self.replay = Replay()
-        self._now: dict[str, dict[int, tuple[int, list[int]]]] = {}
+        self.replay = AdaptiveSampler()
+        self._step_responses: dict[str, dict[int, tuple[int, list[int]]]] = {}
         self._teacher_cache: dict[str, list[torch.Tensor]] = {}
 
     def collect(self, epoch: int) -> None:
         """Before an epoch: what is written once, if it is not there; what is written every epoch, anew."""
         everyone = list(range(len(self.prompts)))
         for name in self.names:
-            when = SOURCES[name].when
-            if when == "epoch" or (when == "once" and name not in self.responses):
+            refresh = SOURCES[name].refresh
+            if refresh == "epoch" or (refresh == "once" and name not in self.responses):
                 self._teacher_cache.pop(name, None)
-                self.responses[name] = SOURCES[name].write(
-                    self._request(everyone, epoch, "sample", epoch)
+                self.responses[name] = SOURCES[name].generate(
+                    self._context(everyone, epoch, "sample", epoch)
                 )
 
-    def prepare(self, epoch: int, step: int, indices: list[int], progress: float) -> None:
+    def collect_step(self, epoch: int, step: int, indices: list[int], progress: float) -> None:
         """Before a step: what is written for one mini-batch."""
         for name in self.names:
-            if SOURCES[name].when != "step":
+            if SOURCES[name].refresh != "step":
                 continue
-            ask = self._request(indices, epoch, "step", step)
+            ctx = self._context(indices, epoch, "step", step)
             if name == "replay":
-                rows = self.replay.serve(ask, self.responses["tgo"], progress)
+                rows = self.replay.sample_batch(ctx, self.responses["tgo"], progress)
             else:
-                rows = list(zip(indices, SOURCES[name].write(ask), strict=True))
-            self._now[name] = dict(zip(indices, rows, strict=True))
+                rows = list(zip(indices, SOURCES[name].generate(ctx), strict=True))
+            self._step_responses[name] = dict(zip(indices, rows, strict=True))
 
-    def _request(self, indices: list[int], epoch: int, *moment) -> Request:
+    def _context(self, indices: list[int], epoch: int, *moment) -> SamplingContext:
         prompts = [self.prompts[i] for i in indices]
         seed = derive_seed(self.config.seed, *moment)
-        return Request(self.pair, self.task, prompts, indices, self.config, epoch, seed)
+        return SamplingContext(self.pair, self.task, prompts, indices, self.config, epoch, seed)
 
     def batches(self, epoch: int) -> list[list[int]]:
         """This epoch's mini-batches of prompt indices, similar lengths together."""
         known = [self.responses[n] for n in self.slots.values() if n in self.responses]
         lengths = [len(x) + sum(len(ys[i]) for ys in known) for i, x in enumerate(self.prompts)]
-        return buckets(
+        return length_buckets(
             lengths, self.config.batch_size, derive_seed(self.config.seed, "order", epoch)
         )
 
-    def score(self, indices: list[int]) -> dict[str, Scored]:
+    def score(self, indices: list[int]) -> dict[str, ResponseLogProbs]:
         """Each slot as the student (with gradient) and, once a method asks, the teacher see it.
 
         The student reads all sources in one pass. Two slots fed from one source share a `Scored`.
         """
         names, size = list(dict.fromkeys(self.slots.values())), len(indices)
-        batch = self._collate([self._row(name, i) for name in names for i in indices])
-        log_q = response_log_probs(self.pair.student, batch, self.pair.vocab)
+        batch = self._collate([self._response(name, i) for name in names for i in indices])
+        log_q = response_log_probs(self.pair.student, batch, self.pair.vocab_size)
         scored = {}
         for start, name in zip(range(0, size * len(names), size), names, strict=True):
             part = slice(start, start + size)
             tokens = int(batch.mask[part].sum(-1).max())
             labels, mask = batch.labels[part, :tokens], batch.mask[part, :tokens]
-            scored[name] = Scored(
-                labels, mask, log_q[part, :tokens], self._teacher_on(name, indices)
+            scored[name] = ResponseLogProbs(
+                labels, mask, log_q[part, :tokens], self._teacher_log_probs(name, indices)
             )
         return {slot: scored[name] for slot, name in self.slots.items()}
 
@@ -113,34 +115,37 @@ class Rollouts:
         return {"responses": self.responses, "replay": asdict(self.replay)}
 
     def restore(self, state: dict) -> None:
-        self.responses, self.replay = state["responses"], Replay(**state["replay"])
+        self.responses, self.replay = state["responses"], AdaptiveSampler(**state["replay"])
 
-    def _row(self, name: str, index: int) -> tuple[int, list[int]]:
+    def _response(self, name: str, index: int) -> tuple[int, list[int]]:
         """What source `name` has for a place in the mini-batch: whose prompt, which response."""
-        if SOURCES[name].when == "step":
-            return self._now[name][index]
+        if SOURCES[name].refresh == "step":
+            return self._step_responses[name][index]
         return index, self.responses[name][index]
 
     def _collate(self, rows: list[tuple[int, list[int]]]) -> Batch:
         prompts, responses = [self.prompts[i] for i, _ in rows], [y for _, y in rows]
-        return collate(prompts, responses, self.pair.pad_id, self.pair.device)
+        return collate(prompts, responses, self.pair.pad_token_id, self.pair.device)
 
-    def _teacher_on(self, name: str, indices: list[int]) -> Callable[[], torch.Tensor]:
+    def _teacher_log_probs(self, name: str, indices: list[int]) -> Callable[[], torch.Tensor]:
         """The teacher on all responses of a source at once and remembered, if they fit; else on these."""
-        rows = [self._row(name, i) for i in indices]
+        rows = [self._response(name, i) for i in indices]
 
         def teacher() -> torch.Tensor:
             tokens = sum(map(len, self.responses.get(name, ())))
-            if SOURCES[name].when == "step" or 4 * tokens * self.pair.vocab > TEACHER_CACHE_BYTES:
+            if (
+                SOURCES[name].refresh == "step"
+                or 4 * tokens * self.pair.vocab_size > TEACHER_CACHE_BYTES
+            ):
                 batch = self._collate(rows)
-                return response_log_probs(self.pair.teacher, batch, self.pair.vocab)
+                return response_log_probs(self.pair.teacher, batch, self.pair.vocab_size)
             if name not in self._teacher_cache:
-                self._teacher_cache[name] = self._remember_teacher(name)
+                self._teacher_cache[name] = self._cache_teacher_log_probs(name)
             return pad_sequence([self._teacher_cache[name][i] for i in indices], batch_first=True)
 
         return teacher
 
-    def _remember_teacher(self, name: str) -> list[torch.Tensor]:
+    def _cache_teacher_log_probs(self, name: str) -> list[torch.Tensor]:
         """The teacher's log-probs on each response of `name`, in big batches: [(tokens, vocab)]."""
         responses = self.responses[name]
         order = sorted(range(len(responses)), key=lambda i: len(responses[i]))
@@ -149,7 +154,7 @@ class Rollouts:
         for start in range(0, len(order), rows):
             part = order[start : start + rows]
             batch = self._collate([(i, responses[i]) for i in part])
-            log_p = response_log_probs(self.pair.teacher, batch, self.pair.vocab)
+            log_p = response_log_probs(self.pair.teacher, batch, self.pair.vocab_size)
             for i, row in zip(part, log_p, strict=True):
                 cache[i] = row[: len(responses[i])].clone()
         return cache

@@ -1,11 +1,11 @@
 """Where responses come from: one small function a source, and how often it is asked.
 
-    once    tgo  teacher-generated outputs          first_sgo  the student's, before training
-            best_tgo  the best graded of several of the teacher's
+    once    tgo  teacher-generated outputs          initial_sgo  the student's, before training
+            best_of_n_tgo  the best graded of several of the teacher's
             chosen, rejected  the two sides of preference data
     epoch   sgo  student-generated outputs, anew ("batched on-policy")
             reference  what the data set says       speculative, mixed  student drafts, teacher corrects
-    step    fresh_sgo  the student's for this mini-batch alone (on-policy)
+    step    on_policy_sgo  the student's for this mini-batch alone (on-policy)
             replay  what DistiLLM's adaptive sampler serves
 
 A method reads some of them (the names of its parameters); `feed` hands it others in their place.
@@ -18,7 +18,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from minidistill.evaluation import nll
-from minidistill.generation import decode, in_top_k, sample, speculative_drafts, typical
+from minidistill.generation import (
+    decode,
+    sample,
+    speculative_drafts,
+    top_k_acceptance,
+    typical_acceptance,
+)
 from minidistill.models import Pair
 from minidistill.tasks import Preference, Task
 from minidistill.tokenization import encode_references, encode_response
@@ -29,8 +35,8 @@ SOURCES: dict[str, "Source"] = {}
 
 
 @dataclass
-class Request:
-    """Who asks: the prompts as token ids, which of the task's they are, and the moment's own seed."""
+class SamplingContext:
+    """Hold what a source needs: models, task, prompts as token ids, their places in it, settings, seed."""
 
     pair: Pair
     task: Task
@@ -40,30 +46,39 @@ class Request:
     epoch: int
     seed: int
 
-    def answers(self, model, seed: int | None = None) -> list[list[int]]:
-        how = {**self.config.sampling, "seed": self.seed if seed is None else seed}
-        return sample(model, self.prompts, self.pair, **how)
+    @property
+    def sampling(self) -> dict:
+        """Return the run's sampling settings with this moment's seed: what `generation` is called with."""
+        return {**self.config.sampling, "seed": self.seed}
+
+    def sample_responses(self, model, seed: int | None = None) -> list[list[int]]:
+        """Sample one response of `model` to each prompt."""
+        sampling = self.sampling if seed is None else {**self.sampling, "seed": seed}
+        return sample(model, self.prompts, self.pair, **sampling)
 
 
 @dataclass(frozen=True)
 class Source:
-    """`write` answers a request, one response (token ids) a prompt; `when` is once, epoch or step."""
+    """Hold a function from a context to one response (token ids) a prompt, and when it is called.
 
-    write: Callable[[Request], list[list[int]]]
-    when: str
+    `refresh` is once (before training), epoch or step.
+    """
+
+    generate: Callable[[SamplingContext], list[list[int]]]
+    refresh: str
 
 
-def source(when: str) -> Callable:
-    """Register a function as the source of its own name, asked once, every epoch or every step."""
+def source(refresh: str) -> Callable:
+    """Register a function as the source of its own name, called once, every epoch or every step."""
 
-    def register(write: Callable) -> Callable:
-        SOURCES[write.__name__] = Source(write, when)
-        return write
+    def register(generate: Callable) -> Callable:
+        SOURCES[generate.__name__] = Source(generate, refresh)
+        return generate
 
     return register
 
 
-def feeds(reads: Sequence[str], feed: dict[str, str] | None) -> dict[str, str]:
+def resolve_sources(reads: Sequence[str], feed: dict[str, str] | None) -> dict[str, str]:
     """Slot → source for what a method reads; ValueError for a slot or a source that is not there."""
     for slot, name in (feed or {}).items():
         if slot not in reads:
@@ -74,101 +89,101 @@ def feeds(reads: Sequence[str], feed: dict[str, str] | None) -> dict[str, str]:
 
 
 @source("once")
-def tgo(ask: Request) -> list[list[int]]:
+def tgo(ctx: SamplingContext) -> list[list[int]]:
     """y_t ~ p: teacher-generated outputs."""
-    return ask.answers(ask.pair.teacher)
+    return ctx.sample_responses(ctx.pair.teacher)
 
 
 @source("once")
-def first_sgo(ask: Request) -> list[list[int]]:
+def initial_sgo(ctx: SamplingContext) -> list[list[int]]:
     """y_s ~ q as the student was before training (off-policy)."""
-    return ask.answers(ask.pair.student)
+    return ctx.sample_responses(ctx.pair.student)
 
 
 @source("once")
-def best_tgo(ask: Request) -> list[list[int]]:
+def best_of_n_tgo(ctx: SamplingContext) -> list[list[int]]:
     """Of BEST_OF teacher responses a prompt the best graded, the first of equals."""
-    if ask.task.grade is None:
-        raise ValueError(f"best_tgo needs a grader, and task {ask.task.name!r} has none")
+    if ctx.task.grade is None:
+        raise ValueError(f"best_of_n_tgo needs a grader, and task {ctx.task.name!r} has none")
     draws = [
-        ask.answers(ask.pair.teacher, derive_seed(ask.seed, "best", i)) for i in range(BEST_OF)
+        ctx.sample_responses(ctx.pair.teacher, derive_seed(ctx.seed, "best", i))
+        for i in range(BEST_OF)
     ]
-    texts = [decode(ask.pair, draw) for draw in draws]
+    texts = [decode(ctx.pair, draw) for draw in draws]
     best = []
-    for row, index in enumerate(ask.indices):
-        grades = [ask.task.grade(ask.task.train[index], text[row]) for text in texts]
+    for row, index in enumerate(ctx.indices):
+        grades = [ctx.task.grade(ctx.task.train[index], text[row]) for text in texts]
         best.append(draws[grades.index(max(grades))][row])
     return best
 
 
 @source("once")
-def chosen(ask: Request) -> list[list[int]]:
+def chosen(ctx: SamplingContext) -> list[list[int]]:
     """y_w: of each pair of the task's `Preference` data the response that was preferred."""
-    return _side(ask, "chosen")
+    return _preference_responses(ctx, "chosen")
 
 
 @source("once")
-def rejected(ask: Request) -> list[list[int]]:
+def rejected(ctx: SamplingContext) -> list[list[int]]:
     """y_l: of each pair of the task's `Preference` data the other response."""
-    return _side(ask, "rejected")
+    return _preference_responses(ctx, "rejected")
 
 
-def _side(ask: Request, side: str) -> list[list[int]]:
-    examples = [ask.task.train[i] for i in ask.indices]
+def _preference_responses(ctx: SamplingContext, side: str) -> list[list[int]]:
+    examples = [ctx.task.train[i] for i in ctx.indices]
     for number, example in enumerate(examples, start=1):
         if not isinstance(example, Preference):
             raise ValueError(
                 f"prompt {number} has no {side} response ({example.prompt[:80]!r}): this needs "
                 "preference data, see applications.preference.sample_pairs and read_preferences"
             )
-    return [encode_response(ask.pair.tokenizer, getattr(e, side)) for e in examples]
+    return [encode_response(ctx.pair.tokenizer, getattr(e, side)) for e in examples]
 
 
 @source("epoch")
-def sgo(ask: Request) -> list[list[int]]:
+def sgo(ctx: SamplingContext) -> list[list[int]]:
     """y_s ~ q as the student is when the epoch begins (batched on-policy)."""
-    return ask.answers(ask.pair.student)
+    return ctx.sample_responses(ctx.pair.student)
 
 
 @source("epoch")
-def reference(ask: Request) -> list[list[int]]:
+def reference(ctx: SamplingContext) -> list[list[int]]:
     """What the data set says, another reference each epoch where there are several."""
-    examples = [ask.task.train[i] for i in ask.indices]
-    return encode_references(ask.pair.tokenizer, examples, ask.epoch)
+    examples = [ctx.task.train[i] for i in ctx.indices]
+    return encode_references(ctx.pair.tokenizer, examples, ctx.epoch)
 
 
 @source("epoch")
-def speculative(ask: Request) -> list[list[int]]:
+def speculative(ctx: SamplingContext) -> list[list[int]]:
     """Speculative KD: the student's drafts, redone where the teacher's five likeliest tokens are left."""
-    how = {**ask.config.sampling, "seed": ask.seed}
-    return speculative_drafts(ask.prompts, ask.pair, in_top_k(5), **how)
+    return speculative_drafts(ctx.prompts, ctx.pair, top_k_acceptance(5), **ctx.sampling)
 
 
 @source("epoch")
-def mixed(ask: Request) -> list[list[int]]:
+def speculative_mix(ctx: SamplingContext) -> list[list[int]]:
     """Speculative mixing at the config's epsilon: the student's own at 0, nearly the teacher's at 1."""
-    how = {**ask.config.sampling, "seed": ask.seed}
-    return speculative_drafts(ask.prompts, ask.pair, typical(ask.config.epsilon), **how)
+    rule = typical_acceptance(ctx.config.epsilon)
+    return speculative_drafts(ctx.prompts, ctx.pair, rule, **ctx.sampling)
 
 
 @source("step")
-def fresh_sgo(ask: Request) -> list[list[int]]:
+def on_policy_sgo(ctx: SamplingContext) -> list[list[int]]:
     """y_s ~ q as the student is at this very step (on-policy)."""
-    return ask.answers(ask.pair.student)
+    return ctx.sample_responses(ctx.pair.student)
 
 
 @source("step")
-def replay(ask: Request) -> list[list[int]]:
+def replay(ctx: SamplingContext) -> list[list[int]]:
     """See `Replay`, which holds the memory that this source needs."""
-    raise NotImplementedError("replay is served by sources.Replay")
+    raise NotImplementedError("replay is counts by sources.Replay")
 
 
 @dataclass
-class Replay:
+class AdaptiveSampler:
     r"""(3.9) DistiLLM's adaptive off-policy sampling: fresh with probability φ(1−t), else replayed with φ.
 
     t is the share of training done. A fresh mini-batch is stored; the buffer holds `capacity`
-    responses, and until it is full every draw below φ is a fresh one. Above φ the fixed data serve
+    responses, and until it is full every draw below φ is a fresh one. Above φ the fixed data sample_batch
     (here the teacher's responses). φ starts at 0 and rises by 0.1 whenever the validation loss does:
     the worse the student gets on fixed data, the more of its own it sees. (The released code waits
     for a rise of 0.1 nats.)
@@ -178,28 +193,28 @@ class Replay:
     phi: float = 0.0
     loss: float = float("inf")
     buffer: list[tuple[int, list[int]]] = field(default_factory=list)
-    served: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
-    def validate(self, loss: float) -> None:
+    def update_phi(self, loss: float) -> None:
         """Tell the validation loss; the first call only remembers it."""
         if loss > self.loss:
             self.phi = min(1.0, self.phi + 0.1)
         self.loss = loss
 
-    def serve(self, ask: Request, fixed: list[list[int]], progress: float) -> list:
+    def sample_batch(self, ctx: SamplingContext, fixed: list[list[int]], progress: float) -> list:
         """One (prompt index, response) for each prompt asked, of one kind for the whole mini-batch."""
-        rng = random.Random(derive_seed(ask.seed, "replay"))
+        rng = random.Random(derive_seed(ctx.seed, "replay"))
         draw = rng.random()
         if draw >= self.phi:
-            return self._count("fixed", [(i, fixed[i]) for i in ask.indices])
+            return self._count("fixed", [(i, fixed[i]) for i in ctx.indices])
         if draw < self.phi * (1 - progress) or len(self.buffer) < self.capacity:
-            fresh = list(zip(ask.indices, ask.answers(ask.pair.student), strict=True))
+            fresh = list(zip(ctx.indices, ctx.sample_responses(ctx.pair.student), strict=True))
             self.buffer = (self.buffer + fresh)[-self.capacity :]
             return self._count("fresh", fresh)
-        return self._count("replayed", rng.choices(self.buffer, k=len(ask.indices)))
+        return self._count("replayed", rng.choices(self.buffer, k=len(ctx.indices)))
 
     def _count(self, kind: str, rows: list) -> list:
-        self.served[kind] = self.served.get(kind, 0) + 1
+        self.counts[kind] = self.counts.get(kind, 0) + 1
         return rows
 
 
@@ -213,5 +228,7 @@ class UpdatePhi:
     def on_step_end(self, trainer) -> None:
         if trainer.step % max(1, trainer.total_steps // 20) == 0:
             held_out, replay = trainer.history.probe, trainer.rollouts.replay
-            replay.validate(nll(trainer.pair.student, trainer.pair, held_out.prompts, held_out.tgo))
+            replay.update_phi(
+                nll(trainer.pair.student, trainer.pair, held_out.prompts, held_out.tgo)
+            )
             trainer.state.log["phi"] = replay.phi

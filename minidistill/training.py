@@ -25,7 +25,7 @@ from minidistill.evaluation import HeldOutResponses, NLLProbe
 from minidistill.models import Pair
 from minidistill.objectives import TrainState, get_method
 from minidistill.rollouts import Rollouts
-from minidistill.sources import UpdatePhi, feeds
+from minidistill.sources import UpdatePhi, resolve_sources
 from minidistill.tasks import Task
 from minidistill.utils import derive_seed
 
@@ -74,7 +74,7 @@ def distill(
     """Train `pair.student` in place with a method of `objectives.METHODS`.
 
     `source_overrides`, or `feed` for short, hands a method other responses than its slots are named
-    after, {"tgo": "reference"} or {"sgo": "first_sgo"}: any of `sources.SOURCES`. `epsilon` is for the
+    after, {"tgo": "reference"} or {"sgo": "initial_sgo"}: any of `sources.SOURCES`. `epsilon` is for the
     source `mixed`. `out`: a folder for checkpoints; the same call resumes from there. `tgo`: the
     teacher's responses to task.train as token ids, `probe`: the held-out responses; sampled here if
     None. `callback(history)` runs after every measurement (each `probe_every` steps, by default four
@@ -119,7 +119,7 @@ class Trainer:
         self.pair, self.task, self.config = pair, task, config
         self.method, self.method_kwargs = get_method(config.method), method_kwargs or {}
         self.method.check_settings(self.method_kwargs)
-        slots = feeds(self.method.reads, config.source_overrides)
+        slots = resolve_sources(self.method.reads, config.source_overrides)
         self.rollouts = Rollouts(pair, task, slots, config, tgo)
         self.trained = {n: w for n, w in pair.student.named_parameters() if w.requires_grad}
         if not self.trained:
@@ -166,10 +166,10 @@ class Trainer:
         torch.manual_seed(derive_seed(self.config.seed, "step", self.step))  # for dropout
         self.pair.student.train()
         self.state.epoch, self.state.progress = epoch, self.step / self.total_steps
-        self.rollouts.prepare(epoch, self.step, indices, self.state.progress)
+        self.rollouts.collect_step(epoch, self.step, indices, self.state.progress)
         self.optimizer.zero_grad()
         loss = self._backward(indices)
-        lr = self.config.lr * schedule(self.state.progress)
+        lr = self.config.lr * lr_schedule(self.state.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
@@ -202,6 +202,6 @@ class Trainer:
         return FloatingPointError(f"step {self.step}: {what}; the last checkpoint stays")
 
 
-def schedule(progress: float, warmup: float = 0.05, decay: float = 0.3) -> float:
+def lr_schedule(progress: float, warmup: float = 0.05, decay: float = 0.3) -> float:
     """The learning rate's factor: up over the first 5 %, flat, down to 0 over the last 30 %."""
     return min(1.0, (progress + 1e-3) / warmup, (1 - progress) / decay)

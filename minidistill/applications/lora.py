@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from minidistill.applications.quantization import load_packed, stored_bytes
-from minidistill.applications.quantization_backends import break_model
+from minidistill.applications.quantization_backends import quantize_with
 from minidistill.models import Pair
 from minidistill.utils import missing_extra_message, quiet
 
 
-def adapted(model: nn.Module, rank: int = 16, seed: int = 0):
+def add_lora(model: nn.Module, rank: int = 16, seed: int = 0):
     r"""(12.3) ŷ = Ŵ x + B A x: adapters A (rank, in) and B (out, rank) beside every quantized layer.
 
     B starts at 0, so nothing changes before training; A is drawn from `seed`. Everything but A and B
@@ -36,17 +36,17 @@ def adapted(model: nn.Module, rank: int = 16, seed: int = 0):
     )
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(seed)
-        return _guarded(peft.get_peft_model(model, config))
+        return _forbid_merge(peft.get_peft_model(model, config))
 
 
-def load_healed(whole: nn.Module, folder: Path):
+def load_quantized_with_lora(whole: nn.Module, folder: Path):
     """What `apply quantize` left in a folder: broken.safetensors in place of `whole`, adapters beside it."""
     broken = load_packed(whole, Path(folder) / "broken.safetensors")
     with quiet():
-        return _guarded(_peft().PeftModel.from_pretrained(broken, Path(folder) / "student"))
+        return _forbid_merge(_peft().PeftModel.from_pretrained(broken, Path(folder) / "student"))
 
 
-def merged(student) -> nn.Module:
+def merge_lora(student) -> nn.Module:
     """A copy in full precision with W = Ŵ + B A, on purpose: the few bits are gone, the healing stays.
 
     What a linear layer makes of the unit vectors is its weight, whoever's layer it is.
@@ -72,12 +72,12 @@ def adapter_bytes(student) -> int:
     return stored_bytes(weight for weight in student.parameters() if weight.requires_grad)
 
 
-def broken_pair(
+def quantized_pair(
     pair: Pair, bits: int, group: int = 32, rank: int = 16, library: str = "minidistill"
 ) -> Pair:
     """Teacher: the pair's. Student: a copy of it in `bits` bits with adapters that say nothing yet."""
-    broken = break_model(copy.deepcopy(pair.teacher), bits, group, library)
-    return replace(pair, student=adapted(broken, rank))
+    broken = quantize_with(copy.deepcopy(pair.teacher), bits, group, library)
+    return replace(pair, student=add_lora(broken, rank))
 
 
 def _peft():
@@ -89,15 +89,15 @@ def _peft():
     return peft
 
 
-def _guarded(student):
+def _forbid_merge(student):
     """Merging, refused: left to itself peft loses the adapters, or rounds them away."""
     for layer in student.modules():
         if hasattr(layer, "lora_A"):
-            layer.merge = _refuse
+            layer.merge = _refuse_merge
     return student
 
 
-def _refuse(*_, **__):
+def _refuse_merge(*_, **__):
     raise ValueError(
         "adapters cannot be merged into quantized weights without being rounded away; "
         "healing.merged makes a copy in full precision"

@@ -18,7 +18,7 @@ from torch import Tensor
 from minidistill import divergences as D
 from minidistill.generation import decode, sample
 from minidistill.judging import Judge, judge_pairs, win_rate
-from minidistill.logprobs import Scored, collate, response_log_probs
+from minidistill.logprobs import ResponseLogProbs, collate, response_log_probs
 from minidistill.models import Pair
 from minidistill.runlog import atomic_write
 from minidistill.tasks import Example, Preference, read_records
@@ -42,7 +42,8 @@ def sample_pairs(
     check_samples(samples)
     asked = [e.prompt for e in examples]
     draws = [
-        answers(pair, examples, seed=derive_seed(seed, "pairs", i), **how) for i in range(samples)
+        sample_texts(pair, examples, seed=derive_seed(seed, "pairs", i), **how)
+        for i in range(samples)
     ]
     points = torch.zeros(samples, len(asked))
     for a, b in combinations(range(samples), 2):
@@ -77,7 +78,7 @@ def check_samples(samples: int) -> None:
         raise ValueError(f"samples must be a whole number from 2, but got {samples}")
 
 
-def answers(pair: Pair, prompts: Sequence[Example | str], **how) -> list[str]:
+def sample_texts(pair: Pair, prompts: Sequence[Example | str], **how) -> list[str]:
     """One response of pair.student to each prompt, as text."""
     ids = [pair.encode(prompt) for prompt in prompts]
     return decode(pair, sample(pair.student, ids, pair, **how))
@@ -123,12 +124,14 @@ def policy_and_reference(student, tokenizer) -> Pair:
 
 
 # --- what to watch ------------------------------------------------------------------------------------
-def rewards(responses: Scored, beta: float) -> Tensor:
+def rewards(responses: ResponseLogProbs, beta: float) -> Tensor:
     """Each response's implicit reward β log[π(y)/π_ref(y)], a sum over its tokens: (batch,)."""
     return beta * responses.sum(responses.token_log_q - responses.token_log_p)
 
 
-def reward_margin(chosen: Scored, rejected: Scored, beta: float = 0.1) -> Tensor:
+def reward_margin(
+    chosen: ResponseLogProbs, rejected: ResponseLogProbs, beta: float = 0.1
+) -> Tensor:
     r"""(10.2) m = β log[π(y_w)/π_ref(y_w)] − β log[π(y_l)/π_ref(y_l)]: (batch,); the loss is −log σ(m).
 
     A pair is ranked rightly where m > 0; the share of those is the implicit reward's accuracy.
@@ -137,7 +140,7 @@ def reward_margin(chosen: Scored, rejected: Scored, beta: float = 0.1) -> Tensor
 
 
 @torch.no_grad()
-def measure(pair: Pair, pairs: Sequence[Preference], beta: float) -> dict[str, float]:
+def preference_metrics(pair: Pair, pairs: Sequence[Preference], beta: float) -> dict[str, float]:
     """Means over pairs: margin (10.2), reward accuracy, log π of both sides (nats a response)."""
     found: dict[str, list[Tensor]] = {"margin": [], "chosen": [], "rejected": []}
     sides = [
@@ -172,21 +175,21 @@ def kl_to_reference(
 
 def _scored(
     pair: Pair, prompts: Sequence[Example | str], responses: Sequence[list[int]]
-) -> list[Scored]:
+) -> list[ResponseLogProbs]:
     """Responses as policy and reference see them, ROWS at a time."""
     ids = [pair.encode(prompt) for prompt in prompts]
     found = []
     for start in range(0, len(ids), ROWS):
         rows = slice(start, start + ROWS)
-        batch = collate(ids[rows], responses[rows], pair.pad_id, pair.device)
+        batch = collate(ids[rows], responses[rows], pair.pad_token_id, pair.device)
         log_p, log_q = (
-            response_log_probs(m, batch, pair.vocab) for m in (pair.teacher, pair.student)
+            response_log_probs(m, batch, pair.vocab_size) for m in (pair.teacher, pair.student)
         )
-        found.append(Scored(batch.labels, batch.mask, log_q, lambda log_p=log_p: log_p))
+        found.append(ResponseLogProbs(batch.labels, batch.mask, log_q, lambda log_p=log_p: log_p))
     return found
 
 
-def tilted(log_ref: Tensor, reward: Tensor, beta: float) -> Tensor:
+def optimal_policy(log_ref: Tensor, reward: Tensor, beta: float) -> Tensor:
     r"""(10.4) π*(y) = π_ref(y) exp(r(y)/β) / Z: the policy that maximises E_π[r] − β KL(π‖π_ref).
 
     log-probabilities and rewards over whole responses, (..., responses) → the same, log π*. Inverted,
@@ -197,7 +200,7 @@ def tilted(log_ref: Tensor, reward: Tensor, beta: float) -> Tensor:
     return (log_ref + reward / beta).log_softmax(-1)
 
 
-class Diary:
+class PreferenceTracker:
     """`distill`'s callback: at each probe what DPO optimises, and what it is meant to improve.
 
     `pairs`: name → preferences, each measured as `measure` does. `asked`: held-out prompts, with the
@@ -221,9 +224,11 @@ class Diary:
         """Measure now; a step that is there already is left alone."""
         if step in [row["step"] for row in self.rows]:
             return
-        said = answers(self.pair, self.asked, **self.how)
+        said = sample_texts(self.pair, self.asked, **self.how)
         won = win_rate(self.asked, said, self.rivals, self.judge)
-        measured = {name: measure(self.pair, ps, self.beta) for name, ps in self.pairs.items()}
+        measured = {
+            name: preference_metrics(self.pair, ps, self.beta) for name, ps in self.pairs.items()
+        }
         kl = kl_to_reference(self.pair, self.asked, seed=self.how["seed"])
         row = {"step": step, "pairs": measured, "kl": kl}
         self.rows.append({**row, "win_rate": won.rate, "low": won.low, "high": won.high})

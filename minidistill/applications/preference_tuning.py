@@ -20,7 +20,7 @@ from minidistill.utils import derive_seed
 
 
 @dataclass(frozen=True)
-class Contest:
+class WinRateEvaluator:
     """Responses to beat on held-out prompts, `rivals[draw][prompt]`, and who decides."""
 
     asked: Sequence[str]
@@ -32,7 +32,7 @@ class Contest:
     def against(cls, pair: Pair, asked, judge: Judge, seed: int, draws: int = 1, **sampling):
         """`draws` responses of pair.student as it is now are what is to be beaten."""
         told = [
-            P.answers(pair, asked, seed=derive_seed(seed, "rival", i), **sampling)
+            P.sample_texts(pair, asked, seed=derive_seed(seed, "rival", i), **sampling)
             for i in range(draws)
         ]
         return cls(asked, told, judge, sampling)
@@ -40,7 +40,7 @@ class Contest:
     def enter(self, pair: Pair, seed: int) -> tuple[WinRate, list[list[str]]]:
         """The win rate of pair.student over all draws, and what it said."""
         said = [
-            P.answers(pair, self.asked, seed=derive_seed(seed, "entrant", i), **self.sampling)
+            P.sample_texts(pair, self.asked, seed=derive_seed(seed, "entrant", i), **self.sampling)
             for i in range(len(self.rivals))
         ]
         every = [sum(map(list, texts), []) for texts in (said, self.rivals)]
@@ -48,7 +48,7 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PreferenceConfig:
     """What `prefer` is told: the loss's beta, the pairs, and the settings of training and sampling."""
 
     beta: float = 0.3
@@ -73,8 +73,8 @@ class Recipe:
         P.check_samples(self.samples)
 
 
-def prefer(
-    student, tokenizer, task: Task, judge: Judge | None, recipe: Recipe, out: Path,
+def run_dpo(
+    student, tokenizer, task: Task, judge: Judge | None, recipe: PreferenceConfig, out: Path,
     preferences: Sequence[Preference] | None = None,
 ) -> dict:  # fmt: skip
     """DPO of `student` in place, resumable; leaves pairs, checkpoints, student and result under `out`.
@@ -91,7 +91,7 @@ def prefer(
         [Preference(**{**row, "references": tuple(row["references"])}) for row in start[name]]
         for name in ("trained", "held_out")
     )
-    contest = Contest(asked, start["rivals"], judge, sampling) if judge else None
+    contest = WinRateEvaluator(asked, start["rivals"], judge, sampling) if judge else None
     history = distill(
         pair, replace(task, train=trained), out=out, beta=recipe.beta, **asdict(config)
     )
@@ -105,7 +105,7 @@ def prefer(
     return result
 
 
-def _start(pair: Pair, task: Task, judge, recipe: Recipe, out: Path, preferences) -> dict:
+def _start(pair: Pair, task: Task, judge, recipe: PreferenceConfig, out: Path, preferences) -> dict:
     """Pairs, rival responses and the measures before training: made once, kept for a resumed run."""
     config, about = recipe.config(), {"beta": recipe.beta, "samples": recipe.samples}
     given = [vars(p) for p in preferences or ()]
@@ -118,7 +118,7 @@ def _start(pair: Pair, task: Task, judge, recipe: Recipe, out: Path, preferences
         start |= {"trained": [vars(p) for p in trained], "held_out": [vars(p) for p in held_out]}
         asked, contest = [e.prompt for e in task.test], None
         if judge:
-            contest = Contest.against(pair, asked, judge, recipe.seed, **config.sampling)
+            contest = WinRateEvaluator.against(pair, asked, judge, recipe.seed, **config.sampling)
             start["rivals"] = contest.rivals
         start["before"] = _measured(pair, held_out, contest, recipe, asked)
         write_log(out / "start.json", start)
@@ -127,7 +127,7 @@ def _start(pair: Pair, task: Task, judge, recipe: Recipe, out: Path, preferences
     return start
 
 
-def _sides(pair: Pair, task: Task, judge, recipe: Recipe, preferences):
+def _sides(pair: Pair, task: Task, judge, recipe: PreferenceConfig, preferences):
     """The pairs to train on, and the held-out ones."""
     if preferences is not None:
         kept = {e.prompt for e in task.test}
@@ -148,9 +148,11 @@ def _sides(pair: Pair, task: Task, judge, recipe: Recipe, preferences):
     return [P.sample_pairs(pair, side, judge, **how) for side in (task.train, task.test)]
 
 
-def _measured(pair: Pair, held_out, contest: Contest | None, recipe: Recipe, asked) -> dict:
+def _measured(
+    pair: Pair, held_out, contest: WinRateEvaluator | None, recipe: PreferenceConfig, asked
+) -> dict:
     """What the command prints: win rate with interval, margin and reward accuracy, KL."""
-    row = P.measure(pair, held_out, recipe.beta) if held_out else {}
+    row = P.preference_metrics(pair, held_out, recipe.beta) if held_out else {}
     kl = {"seed": derive_seed(recipe.seed, "kl"), "max_new_tokens": recipe.max_new_tokens}
     row["kl"] = P.kl_to_reference(pair, asked, **kl)
     if contest:

@@ -36,7 +36,7 @@ def dequantize(ints: Tensor, steps: Tensor) -> Tensor:
     return (groups * steps.unsqueeze(-1)).reshape(ints.shape)
 
 
-def worst_in_steps(weight: Tensor, bits: int, group: int) -> Tensor:
+def max_rounding_error(weight: Tensor, bits: int, group: int) -> Tensor:
     r"""(12.2) max |w − ŵ| / s in each group, at most ½: (rows, columns) → (rows, groups).
 
     The grid has 2^b places for the 2^b − 1 steps between −max|w| and max|w|, so the largest weights
@@ -104,7 +104,7 @@ def quantize_model(model: nn.Module, bits: int, group: int = 32, head: bool = Fa
     Raises ValueError for that, a model that is quantized already, a group that does not divide every
     width, weights that are not finite; nothing is changed then.
     """
-    layers = dict(linears(model, head))
+    layers = dict(quantizable_layers(model, head))
     check_layers(layers, bits, group)
     for name, layer in layers.items():
         ints, steps = quantize(layer.weight, bits, group)
@@ -112,7 +112,7 @@ def quantize_model(model: nn.Module, bits: int, group: int = 32, head: bool = Fa
     return model.requires_grad_(False)
 
 
-def linears(model: nn.Module, head: bool = False) -> Iterator[tuple[str, nn.Linear]]:
+def quantizable_layers(model: nn.Module, head: bool = False) -> Iterator[tuple[str, nn.Linear]]:
     """(name, layer) of what `quantize_model` quantizes; ValueError where there is nothing to."""
     if is_quantized(model):
         raise ValueError("the model is quantized already: load it in full precision first")
@@ -188,12 +188,15 @@ def save_packed(model: nn.Module, path: Path) -> int:
             "there is nothing packed to save: no layer is quantized to the grid (12.1)"
         )
     state = {
-        _plain(n): w
+        _without_quantization(n): w
         for n, w in model.named_parameters()
         if n.rpartition(".")[0] not in layers and ".lora_" not in n
     }
     for name, layer in layers.items():
-        state |= {f"{_plain(name)}.{part}": tensor for part, tensor in layer.state_dict().items()}
+        state |= {
+            f"{_without_quantization(name)}.{part}": tensor
+            for part, tensor in layer.state_dict().items()
+        }
     bits = {str(layer.bits) for layer in layers.values()}
     if len(bits) > 1:
         raise ValueError(f"all layers must have one width, but there are {', '.join(sorted(bits))}")
@@ -209,7 +212,7 @@ def load_packed(model: nn.Module, path: Path) -> nn.Module:
     with safe_open(path, "pt") as file:
         bits = int(file.metadata()["bits"])
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    for name, layer in list(linears(model)):
+    for name, layer in list(quantizable_layers(model)):
         if f"{name}.packed" in state:
             packed, steps = (state.pop(f"{name}.{part}") for part in ("packed", "steps"))
             ints = unpack(packed, bits, (layer.out_features, layer.in_features))
@@ -232,7 +235,7 @@ def _tied_and_packed(model: nn.Module) -> set[str]:
     return packed | (model.state_dict().keys() - once)
 
 
-def _plain(name: str) -> str:
+def _without_quantization(name: str) -> str:
     """The name that a tensor had before peft put adapters beside its layer."""
     return name.removeprefix("base_model.model.").replace(".base_layer", "")
 

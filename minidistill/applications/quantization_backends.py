@@ -9,19 +9,19 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from minidistill.applications.quantization import check_layers, linears, quantize_model
+from minidistill.applications.quantization import check_layers, quantizable_layers, quantize_model
 from minidistill.utils import missing_extra_message, quiet, unknown_name_message
 
 
-def break_model(model: nn.Module, bits: int, group: int = 32, library: str = "minidistill"):
+def quantize_with(model: nn.Module, bits: int, group: int = 32, library: str = "minidistill"):
     """`model` in a few bits, in place: Linears of the blocks; embeddings, norms and the head stay.
 
     `library`: minidistill (packed), torchao (the same numbers, a byte each), bitsandbytes (nf4, 4 bits).
     Raises as `quantize_model` does, and ValueError for a library or a width that is not there.
     """
-    if library not in LIBRARIES:
-        raise ValueError(unknown_name_message("library", library, LIBRARIES))
-    return LIBRARIES[library](model, bits, group)
+    if library not in BACKENDS:
+        raise ValueError(unknown_name_message("library", library, BACKENDS))
+    return BACKENDS[library](model, bits, group)
 
 
 def _torchao(model: nn.Module, bits: int, group: int) -> nn.Module:
@@ -64,11 +64,11 @@ def _bitsandbytes(model: nn.Module, bits: int, group: int) -> nn.Module:
 
 
 def _checked(model: nn.Module, bits: int, group: int) -> dict[str, nn.Linear]:
-    layers = dict(linears(model))
+    layers = dict(quantizable_layers(model))
     check_layers(layers, bits, group)
     return layers
 
 
-LIBRARIES: dict[str, Callable] = {
+BACKENDS: dict[str, Callable] = {
     "minidistill": quantize_model, "torchao": _torchao, "bitsandbytes": _bitsandbytes,
 }  # fmt: skip

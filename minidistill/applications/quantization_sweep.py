@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from statistics import mean
 
 from minidistill.applications.quantization import stored_bytes
-from minidistill.applications.quantization_backends import break_model
+from minidistill.applications.quantization_backends import quantize_with
 from minidistill.evaluation import accuracy, make_probe, nll
 from minidistill.generation import decode, sample
 from minidistill.models import Pair
@@ -34,33 +34,33 @@ def measure(model, pair: Pair, task: Task, probe, **about) -> dict:
     }
 
 
-def every_break(pair: Pair, task: Task, tell: Callable[[Iterable], Iterable] = iter) -> list[dict]:
+def sweep(pair: Pair, task: Task, tell: Callable[[Iterable], Iterable] = iter) -> list[dict]:
     """`measure` of the teacher, whole (bits None), then at every width and group, then by nf4."""
     probe = make_probe(pair, task, seed=0)
     cells = [(bits, group, "minidistill") for bits in WIDTHS for group in GROUPS]
     cells += [(4, group, "bitsandbytes") for group in (32, 64, 128)]
     rows = [measure(pair.teacher, pair, task, probe, bits=None, group=None, library=None)]
     for bits, group, library in tell(cells):
-        broken = break_model(copy.deepcopy(pair.teacher), bits, group, library)
+        broken = quantize_with(copy.deepcopy(pair.teacher), bits, group, library)
         about = {"bits": bits, "group": group, "library": library}
         rows.append(measure(broken, pair, task, probe, **about))
     return rows
 
 
-def find(rows: Iterable[dict], bits: int | None, group: int | None = None, library="minidistill"):
+def select(rows: Iterable[dict], bits: int | None, group: int | None = None, library="minidistill"):
     """The row of a width and a group; bits None is the whole model."""
     wanted = (bits, group, library) if bits else (None, None, None)
     return next(row for row in rows if (row["bits"], row["group"], row["library"]) == wanted)
 
 
-def breaks_table(rows: Iterable[dict], group: int = 32) -> str:
+def sweep_table(rows: Iterable[dict], group: int = 32) -> str:
     """Markdown: a row a width at this group size."""
     lines = [
         "| bits | bytes | NLL on references | NLL on teacher responses | greedy | sampled, T = 1 |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for bits in (None, 8, 4, 3, 2):
-        row = find(rows, bits, group)
+        row = select(rows, bits, group)
         drawn = f"{mean(row['drawn']):.3f}, {min(row['drawn']):.3f} to {max(row['drawn']):.3f}"
         lines.append(
             f"| {bits or 'whole'} | {row['bytes']:,} | {row['nll_references']:.3f} | "

@@ -15,12 +15,18 @@ from inspect import signature
 import torch
 from torch import Tensor
 
-from minidistill.generation import check_logits, check_sampling, cut_at_stop, nucleus, typical
+from minidistill.generation import (
+    check_logits,
+    check_sampling,
+    top_p_filter,
+    truncate_at_eos,
+    typical_acceptance,
+)
 from minidistill.models import Pair
 from minidistill.utils import derive_seed
 
 
-def keep_chance(p: Tensor, q: Tensor) -> Tensor:
+def acceptance_probability(p: Tensor, q: Tensor) -> Tensor:
     r"""(13.1) The chance that a drafted token v stays: min(1, p(v)/q(v)).
 
     (..., vocab) probabilities of target and draft → (..., vocab). 1 where the draft says nothing:
@@ -53,12 +59,12 @@ class Rule:
         return kept + (1 - kept.sum(-1, keepdim=True)) * self.redo(p, q)
 
 
-EXACT = Rule(keep_chance, residual)
+EXACT = Rule(acceptance_probability, residual)
 
 
 def typical_rule(epsilon: float) -> Rule:
     """Typical acceptance (6.1): what the target finds likely enough stays, else it draws. Not exact."""
-    accept = typical(epsilon)
+    accept = typical_acceptance(epsilon)
     return Rule(lambda p, q: accept(p).to(p.dtype), lambda p, q: p)
 
 
@@ -81,7 +87,7 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Written:
+class SpeculativeOutput:
     """A response, round by round."""
 
     rounds: tuple[Round, ...]
@@ -103,15 +109,15 @@ class Written:
         return sum(r.tested for r in self.rounds)
 
 
-class Reader:
+class CachedModel:
     """A model with the keys and values of the text it has read so far."""
 
-    def __init__(self, model, vocab: int, temperature: float, top_p: float):
+    def __init__(self, model, vocab_size: int, temperature: float, top_p: float):
         from transformers import (
             DynamicCache,  # here, for models.py has to import transformers first
         )
 
-        self.model, self.vocab, self.how = model, vocab, (temperature, top_p)
+        self.model, self.vocab_size, self.how = model, vocab_size, (temperature, top_p)
         self.cache = DynamicCache(config=model.config)
         known = signature(model.forward).parameters
         self.name = "cache" if "cache" in known else "past_key_values"  # before transformers 5.24
@@ -121,7 +127,7 @@ class Reader:
         new = torch.tensor([text[self.cache.get_seq_length() :]], device=self.model.device)
         cached = {self.name: self.cache, "use_cache": True}
         logits = self.model(input_ids=new, logits_to_keep=last, **cached).logits
-        finite = check_logits(logits[0, -last:, : self.vocab].float(), [0] * last)
+        finite = check_logits(logits[0, -last:, : self.vocab_size].float(), [0] * last)
         return next_token(finite, *self.how)
 
     def forget(self, length: int) -> None:
@@ -135,7 +141,7 @@ class Reader:
 def speculate(
     pair: Pair, prompt: Sequence[int], *, draft_length: int = 4, rule: Rule = EXACT,
     max_new_tokens: int = 48, temperature: float = 1.0, top_p: float = 1.0, seed: int = 0,
-) -> Written:  # fmt: skip
+) -> SpeculativeOutput:  # fmt: skip
     """One response of pair.teacher, drafted by pair.student; 0 drafted tokens are plain sampling.
 
     Temperature (0 is greedy) and nucleus are applied to both models, so that p and q of (13.1) are
@@ -147,23 +153,25 @@ def speculate(
     _check(pair, prompt, draft_length, max_new_tokens)
     models, was_training = (pair.teacher, pair.student), pair.student.training
     pair.student.eval()
-    target, draft = (Reader(model, pair.vocab, temperature, top_p) for model in models)
+    target, draft = (CachedModel(model, pair.vocab_size, temperature, top_p) for model in models)
     rng = torch.Generator(device=pair.device).manual_seed(derive_seed(seed, "speculate"))
     text, end, rounds = list(prompt), len(prompt) + max_new_tokens, []
-    while len(text) < end and not (rounds and text[-1] in pair.stop_ids):
-        drafted, q = write_ahead(draft, text, min(draft_length, end - len(text) - 1), rng)
+    while len(text) < end and not (rounds and text[-1] in pair.eos_token_ids):
+        drafted, q = draft_tokens(draft, text, min(draft_length, end - len(text) - 1), rng)
         p = target.ahead([*text, *drafted], len(drafted) + 1)
         kept, own = verify(p, q, drafted, rule, rng)
-        new = cut_at_stop([*drafted[:kept], own], pair.stop_ids)
+        new = truncate_at_eos([*drafted[:kept], own], pair.eos_token_ids)
         rounds.append(Round(tuple(drafted), min(kept, len(new)), own if len(new) > kept else None))
         text += new
         for reader in (target, draft):
             reader.forget(len(text) - 1)  # nobody has read the last one
     pair.student.train(was_training)
-    return Written(tuple(rounds))
+    return SpeculativeOutput(tuple(rounds))
 
 
-def write_ahead(draft: Reader, text: list[int], length: int, rng) -> tuple[list[int], list[Tensor]]:
+def draft_tokens(
+    draft: CachedModel, text: list[int], length: int, rng
+) -> tuple[list[int], list[Tensor]]:
     """`length` tokens that the draft model adds to `text`, and the distributions they were drawn from."""
     drafted, q = [], []
     for _ in range(length):
@@ -189,7 +197,7 @@ def next_token(logits: Tensor, temperature: float, top_p: float) -> Tensor:
     """Probabilities to sample from: (..., vocab). Temperature 0 puts all on the likeliest token."""
     if temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
-    return nucleus(logits / temperature, top_p)
+    return top_p_filter(logits / temperature, top_p)
 
 
 def draw(probs: Tensor, rng) -> int:

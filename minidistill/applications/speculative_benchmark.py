@@ -15,17 +15,24 @@ from statistics import median
 import torch
 from transformers.utils import logging
 
-from minidistill.applications.speculative import EXACT, Reader, Rule, Written, draw, speculate
-from minidistill.applications.speculative_metrics import Counts, counted, speed_up
+from minidistill.applications.speculative import (
+    EXACT,
+    CachedModel,
+    Rule,
+    SpeculativeOutput,
+    draw,
+    speculate,
+)
+from minidistill.applications.speculative_metrics import Counts, count_rounds, speed_up
 from minidistill.models import Pair
 
-LIBRARIES = ("ours", "transformers")
-Tell = Callable[[int, int], object]  # done, of how many
+IMPLEMENTATIONS = ("ours", "transformers")
+ProgressCallback = Callable[[int, int], object]  # done, of how many
 
 
-def race(
+def benchmark(
     pair: Pair, prompts: Sequence[Sequence[int]], lengths: Sequence[int], *, repeats: int = 5,
-    rule: Rule = EXACT, tell: Tell = lambda done, total: None, **how,
+    rule: Rule = EXACT, tell: ProgressCallback = lambda done, total: None, **how,
 ) -> dict:  # fmt: skip
     """Tokens a second of each way by repeat, what was counted, and what a pass costs: a log, see `faster`.
 
@@ -33,10 +40,10 @@ def race(
     exact rule alone, and needs models of equal width; else its rows are left out.
     """
     same_width = len({m.config.vocab_size for m in (pair.teacher, pair.student)}) == 1
-    libraries = LIBRARIES if rule is EXACT and same_width else LIBRARIES[:1]
+    libraries = IMPLEMENTATIONS if rule is EXACT and same_width else IMPLEMENTATIONS[:1]
     ways = [(library, length) for length in (0, *lengths) for library in libraries]
     speeds = {library: {str(n): [] for n in (0, *lengths)} for library in libraries}
-    written: dict[str, list[Written]] = {str(n): [] for n in lengths}
+    written: dict[str, list[SpeculativeOutput]] = {str(n): [] for n in lengths}
     for repeat in range(-1, repeats):  # the first is a warm-up that no number comes from
         random.Random(repeat).shuffle(ways)
         for number, (library, length) in enumerate(ways):
@@ -52,7 +59,7 @@ def race(
                 written.get(str(length), []).extend(said if library == "ours" else [])
     return {
         "tokens_per_second": speeds,
-        "counts": {n: asdict(counted(texts, int(n))) for n, texts in written.items()},
+        "counts": {n: asdict(count_rounds(texts, int(n))) for n, texts in written.items()},
         "passes": pass_costs(pair, prompts, lengths, **how),
     }
 
@@ -76,7 +83,7 @@ def generate(
         torch.manual_seed(seed)
         output = pair.teacher.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens,
-            eos_token_id=sorted(pair.stop_ids), pad_token_id=pair.pad_id, **how,
+            eos_token_id=sorted(pair.eos_token_ids), pad_token_id=pair.pad_token_id, **how,
         )  # fmt: skip
     return output.shape[1] - len(prompt)
 
@@ -90,7 +97,7 @@ def pass_costs(
     rng = torch.Generator(device=pair.device).manual_seed(0)
     text = list(prompts[0])
     target, draft = (
-        Reader(m, pair.vocab, temperature, top_p) for m in (pair.teacher, pair.student)
+        CachedModel(m, pair.vocab_size, temperature, top_p) for m in (pair.teacher, pair.student)
     )
     times: dict[str, list[float]] = {"draft": [], **{str(n + 1): [] for n in (0, *lengths)}}
     for _ in range(tries):
@@ -117,7 +124,7 @@ def _quiet():
         logging.set_verbosity(before)
 
 
-def faster(log: dict, library: str, length: int) -> list[float]:
+def speedups(log: dict, library: str, length: int) -> list[float]:
     """Speed with a draft over speed without, in the same library, repeat by repeat."""
     speeds = log["tokens_per_second"][library]
     return [
@@ -125,12 +132,12 @@ def faster(log: dict, library: str, length: int) -> list[float]:
     ]
 
 
-def cost(log: dict) -> float:
+def draft_cost(log: dict) -> float:
     """c of (13.5): a pass of the draft in passes of the target."""
     return log["passes"]["draft"] / log["passes"]["target"]["1"]
 
 
-def reading(log: dict, length: int) -> float:
+def verification_cost(log: dict, length: int) -> float:
     """r of (13.5): a pass of the target over γ + 1 tokens in passes over one."""
     return log["passes"]["target"][str(length + 1)] / log["passes"]["target"]["1"]
 
@@ -140,19 +147,19 @@ def counts(log: dict, length: int) -> Counts:
     return Counts(**log["counts"][str(length)])
 
 
-def expected(log: dict, length: int) -> float:
+def predicted_speedup(log: dict, length: int) -> float:
     """(13.5) from the share of tested drafts that stayed and the costs of passes, nothing else."""
     rate = counts(log, length).rate
-    return float(speed_up(rate, length, cost(log), reading(log, length)))
+    return float(speed_up(rate, length, draft_cost(log), verification_cost(log, length)))
 
 
-def accounted(log: dict, length: int) -> float:
+def speedup_from_counts(log: dict, length: int) -> float:
     """The same with the tokens a call that were counted in place of (13.4)."""
-    passes = length * cost(log) + reading(log, length)
+    passes = length * draft_cost(log) + verification_cost(log, length)
     return counts(log, length).tokens_per_call / passes
 
 
-def race_table(log: dict) -> str:
+def benchmark_table(log: dict) -> str:
     """Markdown: a row a draft length: what was counted, tokens a second, how much faster, (13.5)."""
     libraries = list(log["tokens_per_second"])
     heads = "".join(f" tokens/s, {name} | × |" for name in libraries)
@@ -166,10 +173,10 @@ def race_table(log: dict) -> str:
             found = counts(log, length)
             cells = [f"{found.acceptance:.3f}", f"{found.tokens_per_call:.2f}"]
         for name in libraries:
-            ratios = faster(log, name, length)
+            ratios = speedups(log, name, length)
             cells.append(f"{median(log['tokens_per_second'][name][str(length)]):.0f}")
             spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if length else ""
             cells.append(f"{median(ratios):.2f}{spread}")
-        cells.append(f"{expected(log, length):.2f}" if length else "1.00")
+        cells.append(f"{predicted_speedup(log, length):.2f}" if length else "1.00")
         lines.append(f"| {length} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

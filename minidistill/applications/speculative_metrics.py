@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minidistill import divergences as D
-from minidistill.applications.speculative import Written
+from minidistill.applications.speculative import SpeculativeOutput
 from minidistill.logprobs import collate, response_log_probs
 from minidistill.models import Pair
 
@@ -45,7 +45,7 @@ def speed_up(rate: Tensor | float, draft_length: int, cost: float, reading: floa
     return tokens_per_call(rate, draft_length) / (draft_length * cost + reading)
 
 
-def stay_chance(log_p: Tensor, log_q: Tensor, labels: Tensor) -> Tensor:
+def posterior_acceptance(log_p: Tensor, log_q: Tensor, labels: Tensor) -> Tensor:
     r"""(13.6) The chance that y_t is a draft that stayed, given that it came out: min(1, q(y_t)/p(y_t)).
 
     By Bayes: y is drafted and stays with chance q(y)·min(1, p(y)/q(y)), and comes out with p(y).
@@ -113,7 +113,7 @@ def expected_counts(
     )
 
 
-def counted(written: Sequence[Written], draft_length: int) -> Counts:
+def count_rounds(written: Sequence[SpeculativeOutput], draft_length: int) -> Counts:
     """The same sums from responses that `speculate` wrote."""
     rounds = [r for w in written for r in w.rounds]
     return Counts(
@@ -126,7 +126,7 @@ def counted(written: Sequence[Written], draft_length: int) -> Counts:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ScoredResponses:
     """Responses of the target as both models see them; what all numbers above are made of."""
 
     log_p: Tensor
@@ -141,15 +141,19 @@ class Seen:
 
     @property
     def stay(self) -> Tensor:
-        return stay_chance(self.log_p, self.log_q, self.labels)
+        return posterior_acceptance(self.log_p, self.log_q, self.labels)
 
     def counts(self, draft_length: int, max_new_tokens: int = 48) -> Counts:
         return expected_counts(self.stay, self.mask, draft_length, max_new_tokens)
 
 
 @torch.no_grad()
-def see(pair: Pair, prompts: Sequence, responses: Sequence, rows: int = 256) -> Seen:
+def score_responses(
+    pair: Pair, prompts: Sequence, responses: Sequence, rows: int = 256
+) -> ScoredResponses:
     """Both models' log-probabilities on responses of pair.teacher, as token ids."""
-    batch = collate(prompts[:rows], responses[:rows], pair.pad_id, pair.device)
-    log_p, log_q = (response_log_probs(m, batch, pair.vocab) for m in (pair.teacher, pair.student))
-    return Seen(log_p.cpu(), log_q.cpu(), batch.labels.cpu(), batch.mask.cpu())
+    batch = collate(prompts[:rows], responses[:rows], pair.pad_token_id, pair.device)
+    log_p, log_q = (
+        response_log_probs(m, batch, pair.vocab_size) for m in (pair.teacher, pair.student)
+    )
+    return ScoredResponses(log_p.cpu(), log_q.cpu(), batch.labels.cpu(), batch.mask.cpu())

@@ -71,10 +71,10 @@ def grade(
     allow_unsandboxed: Unsandboxed = False,
 ) -> None:
     """Grade responses that are there already, without any model: how many are right, and why not."""
-    from minidistill.evaluation import verdicts
+    from minidistill.evaluation import grade_responses
 
     work = _task(task, prompts, limit, allow_unsandboxed)
-    found = verdicts(work, _written(work, responses))
+    found = grade_responses(work, _written(work, responses))
     typer.echo(f"{sum(v.grade >= 1 for v in found)} of {len(found)} right")
     reasons = Counter(v.reason.partition(":")[0] for v in found if v.grade < 1)
     for reason, count in reasons.most_common(8):
@@ -116,7 +116,7 @@ def _models(task, teacher, student):
 
 def _written(work, source: str) -> list[str]:
     """The responses to grade: the data's own, those without their bodies, or a file's."""
-    from minidistill.tasks.code_extraction import emptied
+    from minidistill.tasks.code_extraction import strip_body
 
     if source not in ("references", "emptied"):
         return _read_responses(Path(source))
@@ -129,8 +129,8 @@ def _written(work, source: str) -> list[str]:
     if work.name not in ("humaneval", "program"):
         raise ValueError(f"only programs can be emptied, and {work.name!r} has none")
     if work.name == "program":
-        return [emptied(reference) for reference in references]
-    return [emptied(e.prompt) for e in work.test]
+        return [strip_body(reference) for reference in references]
+    return [strip_body(e.prompt) for e in work.test]
 
 
 def _read_responses(path: Path) -> list[str]:

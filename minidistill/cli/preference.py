@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from minidistill.applications.preference_tuning import Recipe, prefer
+from minidistill.applications.preference_tuning import PreferenceConfig, run_dpo
 from minidistill.cli.evaluate import Prompts, Tokens
 
 
@@ -36,17 +36,19 @@ def preference(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("out/preference"),
     beta: Annotated[
         float, typer.Option(help="How dear it is to leave the reference: small goes far.")
-    ] = Recipe.beta,
+    ] = PreferenceConfig.beta,
     samples: Annotated[
         int, typer.Option(help="Responses a prompt; the best and the worst are a pair.")
-    ] = Recipe.samples,
-    epochs: int = Recipe.epochs,
-    lr: float = Recipe.lr,
-    batch_size: int = Recipe.batch_size,
-    seed: int = Recipe.seed,
-    temperature: Annotated[float, typer.Option(help="Of all sampling.")] = Recipe.temperature,
-    top_p: float = Recipe.top_p,
-    max_new_tokens: Tokens = Recipe.max_new_tokens,
+    ] = PreferenceConfig.samples,
+    epochs: int = PreferenceConfig.epochs,
+    lr: float = PreferenceConfig.lr,
+    batch_size: int = PreferenceConfig.batch_size,
+    seed: int = PreferenceConfig.seed,
+    temperature: Annotated[
+        float, typer.Option(help="Of all sampling.")
+    ] = PreferenceConfig.temperature,
+    top_p: float = PreferenceConfig.top_p,
+    max_new_tokens: Tokens = PreferenceConfig.max_new_tokens,
     limit: Annotated[
         int | None, typer.Option(help="Only the first so many prompts on each side.", min=2)
     ] = None,
@@ -57,12 +59,12 @@ def preference(
     held-out pairs, and KL to the start (10.3), before and after. The same command resumes.
     """
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
-    recipe = Recipe(beta, samples, epochs, lr, batch_size, seed, **sampling)
+    recipe = PreferenceConfig(beta, samples, epochs, lr, batch_size, seed, **sampling)
     recipe.check()  # whatever is wrong, say so before loading anything
     work, pairs = _work(task, prompts, preferences, limit)
     who = _judge(work, judge, pairs)
     model, tokenizer = _start(task, student)
-    result = prefer(model, tokenizer, work, who, recipe, out, pairs)
+    result = run_dpo(model, tokenizer, work, who, recipe, out, pairs)
     _print(result)
     typer.echo(f"{result['pairs']} pairs trained on; student: {out / 'student'}")
 

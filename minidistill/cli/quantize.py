@@ -130,17 +130,17 @@ def _load(model, task, prompts, train_limit, test_limit):
 def _break(pair, bits, group, library) -> dict[str, int]:
     """The student broken in place; the bytes before and after, from storage."""
     from minidistill.applications.quantization import stored_bytes
-    from minidistill.applications.quantization_backends import break_model
+    from minidistill.applications.quantization_backends import quantize_with
 
-    broken = break_model(pair.student, bits, group, library)
+    broken = quantize_with(pair.student, bits, group, library)
     return {"whole": stored_bytes(pair.teacher), "broken": stored_bytes(broken)}
 
 
 def _adapt(pair, rank: int) -> int:
     """Adapters beside the student's broken layers; their bytes."""
-    from minidistill.applications.lora import adapted, adapter_bytes
+    from minidistill.applications.lora import adapter_bytes, add_lora
 
-    pair.student = adapted(pair.student, rank)
+    pair.student = add_lora(pair.student, rank)
     return adapter_bytes(pair.student)
 
 
@@ -180,9 +180,9 @@ def _every_width(task: str, path: Path) -> None:
     from tqdm.auto import tqdm
 
     from minidistill import load_pair, load_task
-    from minidistill.applications.quantization_sweep import breaks_table, every_break
+    from minidistill.applications.quantization_sweep import sweep, sweep_table
     from minidistill.runlog import environment_info, write_log
 
-    rows = every_break(load_pair(task), load_task(task), lambda cells: tqdm(cells, unit="break"))
+    rows = sweep(load_pair(task), load_task(task), lambda cells: tqdm(cells, unit="break"))
     write_log(path, {"task": task, "rows": rows, **environment_info()})
-    typer.echo(breaks_table(rows))
+    typer.echo(sweep_table(rows))

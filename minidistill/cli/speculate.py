@@ -120,7 +120,7 @@ def _write(pair, asked, how, seed, every_round) -> None:
     from tqdm.auto import tqdm
 
     from minidistill.applications.speculative import speculate
-    from minidistill.applications.speculative_metrics import counted
+    from minidistill.applications.speculative_metrics import count_rounds
 
     written = [
         speculate(pair, x, seed=seed + i, **how)
@@ -128,7 +128,7 @@ def _write(pair, asked, how, seed, every_round) -> None:
     ]
     if every_round:
         _show(pair, written[0])
-    found = counted(written, how["draft_length"])
+    found = count_rounds(written, how["draft_length"])
     typer.echo(
         f"{len(asked)} responses, {found.tokens:.0f} tokens in {found.calls:.0f} passes of the target: "
         f"{found.tokens_per_call:.2f} a pass\n{sum(found.stayed):.0f} of {found.drafted:.0f} drafted "
@@ -162,7 +162,7 @@ def _race(pair, asked, rule, repeats, log, how, draft_length) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        result = speculative_benchmark.race(
+        result = speculative_benchmark.benchmark(
             pair, prompts, lengths, repeats=repeats, rule=rule, tell=tell, **how
         )
     sizes = {
@@ -173,8 +173,8 @@ def _race(pair, asked, rule, repeats, log, how, draft_length) -> None:
     result |= {"about": about, **environment_info()}
     if log:
         write_log(log, result)
-    typer.echo(speculative_benchmark.race_table(result))
+    typer.echo(speculative_benchmark.benchmark_table(result))
     typer.echo(
-        f"A pass of the draft costs {speculative_benchmark.cost(result):.2f} passes of the target. "
+        f"A pass of the draft costs {speculative_benchmark.draft_cost(result):.2f} passes of the target. "
         f"Median of {repeats} repeats; in brackets the least and the most."
     )

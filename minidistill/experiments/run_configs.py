@@ -115,20 +115,20 @@ RUN_CONFIGS: dict[str, RunConfig] = {
     # C5, C6: other responses in one slot
     **{
         f"cald_{slot}_mixed_{epsilon:g}": RunConfig(
-            "cald", {slot: "mixed"}, settings={"epsilon": epsilon}
+            "cald", {slot: "speculative_mix"}, settings={"epsilon": epsilon}
         )
         for slot in ("tgo", "sgo")
         for epsilon in EPSILONS
     },
     "cald_references": RunConfig("cald", {"tgo": "reference"}),
-    "cald_best_tgo": RunConfig("cald", {"tgo": "best_tgo"}),
+    "cald_best_tgo": RunConfig("cald", {"tgo": "best_of_n_tgo"}),
     # C7: alpha in the last of one, two, three epochs
     **{f"alpha_e1_{a:g}": _by_epoch(a) for a in (0.3, 0.1, 0.01)},
     **{f"alpha_e2_{a:g}": _by_epoch(0.1, a) for a in (0.3, 0.1, 0.01)},
     **{f"alpha_e3_{a:g}": _by_epoch(0.1, 0.1, a) for a in (0.3, 0.1, 0.01)},
     # C16: how old the student's responses are
-    "distillm2_on_policy": RunConfig("distillm2", {"sgo": "fresh_sgo"}),
-    "distillm2_off_policy": RunConfig("distillm2", {"sgo": "first_sgo"}),
+    "distillm2_on_policy": RunConfig("distillm2", {"sgo": "on_policy_sgo"}),
+    "distillm2_off_policy": RunConfig("distillm2", {"sgo": "initial_sgo"}),
 }
 # C9: three worlds; C10: fewer prompts; C11: other teachers
 DOMAINS = ("instruct", "arithmetic", "program")

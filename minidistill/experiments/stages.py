@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from minidistill.applications import preference, speculative_metrics
-from minidistill.applications.lora import broken_pair
-from minidistill.applications.preference_tuning import Contest
+from minidistill.applications.lora import quantized_pair
+from minidistill.applications.preference_tuning import WinRateEvaluator
 from minidistill.applications.speculative import speculate
 from minidistill.evaluation import HeldOutResponses, accuracy, rouge_l
 from minidistill.judging import RuleJudge
@@ -71,7 +71,7 @@ def train_dpo(
     seed, sampling = run.seed, {"temperature": run.experiment.temperature}
     asked, judge = [e.prompt for e in task.test], RuleJudge(task)
     start = load_pair(run.experiment.task)
-    contest = Contest.against(start, asked, judge, seed, WIN_RATE_DRAWS, **sampling)
+    contest = WinRateEvaluator.against(start, asked, judge, seed, WIN_RATE_DRAWS, **sampling)
     pair = preference.policy_and_reference(trained.pair.student, trained.pair.tokenizer)
     fresh = write_examples(task.name, prompts, derive_seed(seed, "preference"), held_out=False)
     pairs, held_out = (
@@ -81,7 +81,7 @@ def train_dpo(
     before, said = contest.enter(pair, seed)
     quality = {"before": _quality(task, said)}
     tracked = {"trained": pairs[:TRACKED], "held_out": held_out[:TRACKED]}
-    tracker = preference.Diary(
+    tracker = preference.PreferenceTracker(
         pair, tracked, asked[:TRACKED], contest.rivals[0][:TRACKED], judge, beta, **sampling
     )
     tracker.write(0)
@@ -111,7 +111,7 @@ def measure_draft(trained: TrainedRun, sampled: int = 32) -> dict:
     "acceptance" is the share of drafted tokens that stay when DRAFT_LENGTH are drafted.
     """
     pair, probe = trained.pair, trained.probe
-    seen = speculative_metrics.see(pair, probe.prompts, probe.tgo)
+    seen = speculative_metrics.score_responses(pair, probe.prompts, probe.tgo)
     found = {length: seen.counts(length) for length in DRAFT_LENGTHS}
     sampling = {"temperature": trained.run.experiment.temperature, "draft_length": DRAFT_LENGTH}
     written = [
@@ -122,7 +122,7 @@ def measure_draft(trained: TrainedRun, sampled: int = 32) -> dict:
         "draft": {
             "overlap": seen.overlap,
             "by_length": {str(length): asdict(counts) for length, counts in found.items()},
-            "sampled": asdict(speculative_metrics.counted(written, DRAFT_LENGTH)),
+            "sampled": asdict(speculative_metrics.count_rounds(written, DRAFT_LENGTH)),
         },
         "scores": {"acceptance": found[DRAFT_LENGTH].acceptance},
     }
@@ -130,6 +130,6 @@ def measure_draft(trained: TrainedRun, sampled: int = 32) -> dict:
 
 HOOKS = {
     "dpo": Hook(after_training=train_dpo),
-    "quantize": Hook(before_training=broken_pair),
+    "quantize": Hook(before_training=quantized_pair),
     "draft": Hook(after_training=measure_draft),
 }

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from minidistill.logprobs import Scored
+from minidistill.logprobs import ResponseLogProbs
 from minidistill.utils import unknown_name_message
 
 
@@ -194,22 +194,22 @@ def _number(value: Tensor) -> str:
     return ", ".join(f"{round(float(v), 6) + 0.0:.3g}" for v in value.flatten())
 
 
-def mask(*lengths: int, width: int = 4) -> torch.Tensor:
+def length_mask(*lengths: int, width: int = 4) -> torch.Tensor:
     """True for the first `lengths` tokens of each response."""
     return torch.arange(width) < torch.tensor(lengths).unsqueeze(-1)
 
 
-def scored(seed: int) -> Scored:
+def random_log_probs(seed: int) -> ResponseLogProbs:
     """Two responses of 3 and 2 tokens over 5 words, as teacher and student see them."""
     draw = torch.randn(2, 2, 3, 5, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
     labels = torch.zeros(2, 3, dtype=torch.long)
-    return Scored(labels, mask(3, 2, width=3), draw[0], lambda: draw[1])
+    return ResponseLogProbs(labels, length_mask(3, 2, width=3), draw[0], lambda: draw[1])
 
 
-def random_distributions(*settings, vocab: int = 5) -> tuple:
+def random_distributions(*settings, vocab_size: int = 5) -> tuple:
     """Two ordinary cases (log_p, log_q, *settings) of three tokens each."""
     generator = torch.Generator().manual_seed(1)
-    draw = torch.randn(2, 2, 3, vocab, generator=generator).log_softmax(-1)
+    draw = torch.randn(2, 2, 3, vocab_size, generator=generator).log_softmax(-1)
     return tuple((*pair, *settings) for pair in draw)
 
 

@@ -34,7 +34,7 @@ STUDENT = torch.tensor([0.20, 0.30, 0.10, 0.40]).log()
 TOKENS = ("the", "a", "one", "zebra")
 
 
-def hill_explorer(mean: float = 50.0, width: float = 20.0):
+def bimodal_explorer(mean: float = 50.0, width: float = 20.0):
     """A Gaussian student laid over two hills by hand, and what each divergence says of it."""
     log_p, log_q = bimodal(), gaussian(torch.tensor([mean / 10, math.log(width)]))
     left, right = plots.axes(2, **SMALL)

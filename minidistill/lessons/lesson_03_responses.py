@@ -10,13 +10,13 @@ from torch import Tensor
 
 from minidistill import logprobs
 from minidistill.lessons import plots
-from minidistill.lessons.checks import Exercise, checker, mask
+from minidistill.lessons.checks import Exercise, checker, length_mask
 from minidistill.lessons.plot_style import BLUE, ORANGE, PAPER_GREY
 from minidistill.lessons.response_scores import log_ratios
 from minidistill.logprobs import collate
 from minidistill.models import Pair
 from minidistill.objectives import METHODS
-from minidistill.sources import Replay
+from minidistill.sources import AdaptiveSampler
 from minidistill.utils import derive_seed
 
 LINE = 122  # characters a line holds
@@ -43,7 +43,7 @@ class Cell:
         return max(len(self.text), 0.85 * len(self.below)) + 1.2
 
 
-def boxes(lines: Sequence[tuple[str, Sequence[Cell]]], title: str = "", widths=None):
+def token_boxes(lines: Sequence[tuple[str, Sequence[Cell]]], title: str = "", widths=None):
     """Lines of cells, each under its heading (may be empty); `widths` lines up the columns."""
     rows = [(head, row) for head, cells in lines for head, row in _wrapped(head, cells, widths)]
     tall = 2.1 if any(cell.below for _, row in rows for cell in row) else 1.4
@@ -90,12 +90,12 @@ def _wrapped(head: str, cells: Sequence[Cell], widths) -> list[tuple[str, list[C
 
 def kinds_view(pieces: Sequence[tuple[str, str]], title: str = ""):
     """A text whose pieces (token, kind) are coloured by kind: padding, template, prompt, response."""
-    return boxes([_legend(), ("", [Cell(t, KINDS[kind]) for t, kind in pieces])], title)
+    return token_boxes([_legend(), ("", [Cell(t, KINDS[kind]) for t, kind in pieces])], title)
 
 
 def batch_view(pair: Pair, prompts: Sequence, responses: Sequence, title: str = ""):
     """(3.1) A collated batch: every column's token, and below it the token it is trained to predict."""
-    batch = collate(prompts, responses, pair.pad_id)
+    batch = collate(prompts, responses, pair.pad_token_id)
     width, rows = batch.input_ids.shape[1] - batch.labels.shape[1], []
     for ids, seen, kept in zip(batch.input_ids, batch.attention_mask, batch.mask, strict=True):
         words = pair.tokenizer.convert_ids_to_tokens(ids.tolist())
@@ -112,7 +112,7 @@ def batch_view(pair: Pair, prompts: Sequence, responses: Sequence, title: str = 
         )
     widths = [max(cell.width for cell in column) for column in zip(*rows, strict=True)]
     lines = [("", row) for row in rows]
-    picture = boxes([*lines, ("", [])], title, widths)
+    picture = token_boxes([*lines, ("", [])], title, widths)
     _draw_row(picture.axes[0], _legend()[1], None, picture.axes[0].get_ylim()[0] + 1.9)
     return picture
 
@@ -128,7 +128,7 @@ def _legend() -> tuple[str, list[Cell]]:
     return "", [Cell(names.get(kind, kind), look) for kind, look in KINDS.items()]
 
 
-def ratio_look(ratio: float, full: float = 3.0) -> dict:
+def ratio_style(ratio: float, full: float = 3.0) -> dict:
     """Orange where the teacher gives more (log p/q above 0), blue where the student does; both framed."""
     strength = 0.75 * min(1.0, abs(ratio) / full)
     strong = abs(ratio) >= 1
@@ -154,7 +154,7 @@ def ratio_explorer(pair: Pair, texts: Sequence[str], prompts, tgo, sgo) -> Calla
         for name, cells in rows.items():
             total = sums[name][prompt]
             lines.append((f"{name}:  sum of log p/q {total:+.1f} nats", cells[prompt]))
-        return boxes(lines, f"asked: {texts[prompt]}")
+        return token_boxes(lines, f"asked: {texts[prompt]}")
 
     return picture
 
@@ -162,7 +162,7 @@ def ratio_explorer(pair: Pair, texts: Sequence[str], prompts, tgo, sgo) -> Calla
 def _ratio_cells(pair: Pair, response: list[int], ratios: Tensor) -> list[Cell]:
     words = pair.tokenizer.convert_ids_to_tokens(response)
     values = [round(r, 1) + 0.0 for r in ratios.tolist()]  # + 0.0: no −0.0
-    return [Cell(w, ratio_look(r), f"{r:+.1f}") for w, r in zip(words, values, strict=True)]
+    return [Cell(w, ratio_style(r), f"{r:+.1f}") for w, r in zip(words, values, strict=True)]
 
 
 def reads_view(labels: dict[str, str], title: str = ""):
@@ -174,7 +174,7 @@ def reads_view(labels: dict[str, str], title: str = ""):
         read = [column in METHODS[method].reads for column in columns]
         marks = [Cell("reads", TRAINED) if yes else Cell("", empty) for yes in read]
         lines.append(("", [Cell(label, bare), *marks]))
-    return boxes(lines, title, [26.0, *[18.0] * len(columns)])
+    return token_boxes(lines, title, [26.0, *[18.0] * len(columns)])
 
 
 def sum_over_prefixes(divergence: Callable, p, q, writer: Tensor) -> Tensor:
@@ -187,19 +187,21 @@ def sum_over_prefixes(divergence: Callable, p, q, writer: Tensor) -> Tensor:
     return divergence(p[0], q[0]) + (writer.exp() * divergence(p[1], q[1])).sum()
 
 
-SERVED = {"fixed": "fixed (the teacher's)", "replayed": "replayed", "fresh": "fresh (student)"}
+BATCH_KINDS = {"fixed": "fixed (the teacher's)", "replayed": "replayed", "fresh": "fresh (student)"}
 
 
-def served(phi: Sequence[float], batch: int = 8, seed: int = 0, capacity: int = 1000) -> list[str]:
+def batch_kinds(
+    phi: Sequence[float], batch: int = 8, seed: int = 0, capacity: int = 1000
+) -> list[str]:
     """(3.9) What `sources.Replay` hands out at each step when φ moves like this, in a run of this seed."""
-    replay, kinds, answers = Replay(capacity), [], [[]] * batch
+    replay, kinds, answers = AdaptiveSampler(capacity), [], [[]] * batch
     nobody = SimpleNamespace(student=None)
     for step, value in enumerate(phi):
-        replay.phi, replay.served = value, {}
+        replay.phi, replay.counts = value, {}
         ask = SimpleNamespace(seed=derive_seed(seed, "step", step), indices=range(batch), pair=nobody,
-                              answers=lambda model: answers)  # fmt: skip
-        replay.serve(ask, answers, step / len(phi))
-        kinds += replay.served
+                              sample_responses=lambda model: answers)  # fmt: skip
+        replay.sample_batch(ask, answers, step / len(phi))
+        kinds += replay.counts
     return kinds
 
 
@@ -210,16 +212,16 @@ def phi_by_step(log: dict) -> list[float]:
     return [after["phi"] for before, after in gaps for _ in range(before["step"], after["step"])]
 
 
-def shares(kinds: Sequence[str], window: int = 25) -> dict[str, Tensor]:
+def kind_shares(kinds: Sequence[str], window: int = 25) -> dict[str, Tensor]:
     """The share of each kind of mini-batch in every `window` steps: {kind: (windows,)}."""
     parts = [kinds[i : i + window] for i in range(0, len(kinds), window)]
-    return {k: torch.tensor([part.count(k) / len(part) for part in parts]) for k in SERVED}
+    return {k: torch.tensor([part.count(k) / len(part) for part in parts]) for k in BATCH_KINDS}
 
 
-def stack(ax, x, parts: dict[str, Tensor], title: str = ""):
+def stackplot(ax, x, parts: dict[str, Tensor], title: str = ""):
     """Shares on top of each other, fixed at the bottom; each with a hatch of its own."""
-    base, looks = torch.zeros(len(x)), plots.styles(list(SERVED.values()))
-    for kind, label in SERVED.items():
+    base, looks = torch.zeros(len(x)), plots.styles(list(BATCH_KINDS.values()))
+    for kind, label in BATCH_KINDS.items():
         top, bar = base + parts[kind], looks[label].bar
         ax.fill_between(x, base, top, label=label, **{"linewidth": 0.5, **bar})
         base = top
@@ -234,10 +236,12 @@ def sampler_explorer(phi: float = 0.5):
     left, right = plots.axes(2, height=2.9, width=9.0, fast=True)
     t = torch.linspace(0, 1, 51)
     promised = {"fixed": torch.full_like(t, 1 - phi), "fresh": phi * (1 - t), "replayed": phi * t}
-    stack(left, t, promised, f"(3.9) phi = {phi:.2f}, a full buffer")
+    stackplot(left, t, promised, f"(3.9) phi = {phi:.2f}, a full buffer")
     left.set_xlabel("share of training done")
-    found = shares(served([phi] * 625))
-    stack(right, torch.linspace(0, 600, 25), found, "(3.9) 625 steps, the buffer empty at first")
+    found = kind_shares(batch_kinds([phi] * 625))
+    stackplot(
+        right, torch.linspace(0, 600, 25), found, "(3.9) 625 steps, the buffer empty at first"
+    )
     right.set_xlabel("step")
     right.legend_.remove()
     return left.figure
@@ -252,8 +256,8 @@ EXERCISES = {
         answer=logprobs.masked_mean,
         first_step="padding counts 0 in the sum, and only real tokens count in the denominator.",
         cases=(
-            (torch.tensor([[1.0, 2.0, 6.0, 9.0], [4.0, 7.0, 5.0, 3.0]]), mask(3, 1)),
-            (torch.tensor([[2.0, 5.0, 8.0], [3.0, 1.0, 7.0]]), mask(2, 1, width=3)),
+            (torch.tensor([[1.0, 2.0, 6.0, 9.0], [4.0, 7.0, 5.0, 3.0]]), length_mask(3, 1)),
+            (torch.tensor([[2.0, 5.0, 8.0], [3.0, 1.0, 7.0]]), length_mask(2, 1, width=3)),
         ),
         mistakes={
             "the mask is dropped: padding tokens are averaged too": lambda x, m: x.mean(-1),
@@ -265,7 +269,7 @@ EXERCISES = {
                 (x * m).sum(-1) / m.sum() * len(m)
             ),
         },
-        edges={"a response with no tokens": (torch.ones(1, 2), mask(0, width=2))},
+        edges={"a response with no tokens": (torch.ones(1, 2), length_mask(0, width=2))},
     ),
     "token_log_probs": Exercise(
         answer=lambda logits, ids: _pick(logits[:, :-1], ids[:, 1:]),

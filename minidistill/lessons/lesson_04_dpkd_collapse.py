@@ -14,7 +14,7 @@ from minidistill.experiments import toy_kl
 from minidistill.experiments.run_configs import DPKD_SWEEP
 from minidistill.generation import decode, sample
 from minidistill.lessons import plots
-from minidistill.lessons.checks import Exercise, checker, scored
+from minidistill.lessons.checks import Exercise, checker, random_log_probs
 from minidistill.lessons.response_scores import log_ratios
 from minidistill.models import Pair
 from minidistill.rollouts import Rollouts
@@ -42,7 +42,7 @@ def margin(log_q: Tensor, log_p: Tensor) -> Tensor:
     return ratio[..., 0] - ratio[..., 1]
 
 
-def words_with(overlap: float | Tensor) -> Tensor:
+def output_embeddings(overlap: float | Tensor) -> Tensor:
     """Output embeddings of three words, (..., 3 words, 2): what word 3 shares with *not being* word 2.
 
     The student's only parameters are h, with logits W h. Word 1 = (1, 0), word 2 = (1, 1), word 3 =
@@ -54,9 +54,9 @@ def words_with(overlap: float | Tensor) -> Tensor:
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
-def flow(loss: Callable, overlap: Tensor, steps: int = STEPS, lr: float = 0.5) -> Tensor:
+def descent_path(loss: Callable, overlap: Tensor, steps: int = STEPS, lr: float = 0.5) -> Tensor:
     """Gradient descent of h from (1, 0.7): log q by step, (steps + 1, runs, 3); a run an overlap."""
-    words = words_with(overlap)
+    words = output_embeddings(overlap)
     start = torch.tensor([1.0, 0.7]).expand(len(overlap), 2)
     student = lambda h: (words @ h.unsqueeze(-1)).squeeze(-1).log_softmax(-1)  # noqa: E731
     return toy_kl.minimize(
@@ -70,9 +70,9 @@ def flow_explorer() -> Callable:
     lams = torch.tensor(LAMBDAS)
     both = overlap.repeat(len(lams))
     weight = lams.repeat_interleave(OVERLAPS)
-    runaway = flow(lambda p, q: -F.logsigmoid(weight * margin(q, p)), both)
+    runaway = descent_path(lambda p, q: -F.logsigmoid(weight * margin(q, p)), both)
     runaway = runaway.unflatten(1, (len(lams), OVERLAPS))
-    steady = flow(lambda p, q: (D.skew_kl(p, q) + D.skew_reverse_kl(p, q)) / 2, overlap)
+    steady = descent_path(lambda p, q: (D.skew_kl(p, q) + D.skew_reverse_kl(p, q)) / 2, overlap)
 
     def picture(lam: int = 3, overlap: float = 0.5):
         column = round(overlap * (OVERLAPS - 1))
@@ -94,11 +94,13 @@ def _draw_flow(ax, path: Tensor, title: str) -> None:
     ax.legend(loc="lower right", bbox_to_anchor=(1.0, 0.08))
 
 
-def first_losers(pair: Pair, task: Task, seed: int) -> list[list[int]]:
-    """What `first_sgo` will be in a `distill` run of this seed at the usual settings: the trained losers."""
-    rollouts = Rollouts(pair, task, {"first_sgo": "first_sgo"}, DistillConfig("dpkd", seed=seed))
+def rejected_responses(pair: Pair, task: Task, seed: int) -> list[list[int]]:
+    """Sample what `initial_sgo` is in a `distill` run of this seed at the usual settings."""
+    rollouts = Rollouts(
+        pair, task, {"initial_sgo": "initial_sgo"}, DistillConfig("dpkd", seed=seed)
+    )
     rollouts.collect(epoch=0)
-    return rollouts.responses["first_sgo"]
+    return rollouts.responses["initial_sgo"]
 
 
 def pair_margins(pair: Pair, prompts, winners, losers) -> Tensor:
@@ -107,16 +109,16 @@ def pair_margins(pair: Pair, prompts, winners, losers) -> Tensor:
     return torch.stack([w.sum() - b.sum() for b, w in zip(better, worse, strict=True)])
 
 
-class Diary:
+class MarginTracker:
     """`distill`'s callback for lesson 04: at each probe the margin of some trained pairs, and answers.
 
     rows: step, margin (mean Δ over the pairs), NLL on their two sides (nats per token), answers.
     """
 
     def __init__(
-        self, pair: Pair, task: Task, tgo, first_sgo, asked: Sequence[str], size: int = 64
+        self, pair: Pair, task: Task, tgo, initial_sgo, asked: Sequence[str], size: int = 64
     ):
-        self.pair, self.winners, self.losers = pair, tgo[:size], first_sgo[:size]
+        self.pair, self.winners, self.losers = pair, tgo[:size], initial_sgo[:size]
         self.prompts = [pair.encode(example) for example in task.train[:size]]
         self.asked = [pair.encode(text) for text in asked]
         self.rows: list[dict] = []
@@ -140,7 +142,7 @@ def collapse_step(probes: Sequence[dict], nats: float = 1.0) -> int | None:
     return next((p["step"] for p in probes if p["nll_teacher"] > limit), None)
 
 
-def arm(form: str, lam: float, lr: float) -> str:
+def run_name(form: str, lam: float, lr: float) -> str:
     """The name in `DPKD_SWEEP`; KeyError where the map has no such place."""
     name = f"dpkd_{form}_lam{lam:g}_lr{lr:g}"
     DPKD_SWEEP[name]
@@ -149,7 +151,7 @@ def arm(form: str, lam: float, lr: float) -> str:
 
 def draw_map(ax, runs: dict[str, Sequence[dict]], form: str, mark=None, title: str = ""):
     """λ × learning rate: the NLL on teacher responses at the end, and when it had risen by a nat."""
-    places = [[runs[arm(form, lam, lr)] for lam in LAMBDAS] for lr in RATES]
+    places = [[runs[run_name(form, lam, lr)] for lam in LAMBDAS] for lr in RATES]
     ends = [[probes[-1]["nll_teacher"] for probes in row] for row in places]
     notes = [[_note(probes) for probes in row] for row in places]
     frame = mark and (RATES.index(mark[1]), LAMBDAS.index(mark[0]))
@@ -170,7 +172,7 @@ def map_explorer(logs: Sequence[dict]) -> Callable:
         left, right = plots.axes(2, height=2.9, width=9.0, fast=True)
         place = LAMBDAS[lam], RATES[rate]
         draw_map(left, runs, "sequence", place, "(4.1) sums over the sequence: final NLL")
-        shown = {f"{form} form": runs[arm(form, *place)] for form in ("sequence", "token")}
+        shown = {f"{form} form": runs[run_name(form, *place)] for form in ("sequence", "token")}
         plots.nll_curves(shown, "nll_teacher", right, log=True)
         right.set_title(f"lambda = {place[0]:g}, learning rate = {place[1]:g}", loc="left")
         right.set_ylim(0.4, 12)
@@ -183,7 +185,7 @@ def _logsigmoid(x: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.logsigmoid(x)
 
 
-def _dpkd_margin(tgo: logprobs.Scored, sgo: logprobs.Scored) -> torch.Tensor:
+def _dpkd_margin(tgo: logprobs.ResponseLogProbs, sgo: logprobs.ResponseLogProbs) -> torch.Tensor:
     winner, loser = (y.sum(y.token_log_q - y.token_log_p) for y in (tgo, sgo))
     return winner - loser
 
@@ -192,7 +194,7 @@ EXERCISES = {
     "dpkd": Exercise(
         answer=lambda tgo, sgo, lam: objectives.dpkd(tgo, sgo, lam=lam),
         first_step="sum log q − log p over each response; λ times the difference; −logsigmoid.",
-        cases=tuple((scored(seed), scored(seed + 1), 0.5) for seed in (3, 5)),
+        cases=tuple((random_log_probs(seed), random_log_probs(seed + 1), 0.5) for seed in (3, 5)),
         mistakes={
             "Δ has the wrong sign: the responses are swapped (the teacher's wins), or log p − log q": (
                 lambda tgo, sgo, lam: objectives.dpkd(sgo, tgo, lam=lam)

@@ -11,7 +11,7 @@ from minidistill import generation
 from minidistill.config import DistillConfig
 from minidistill.divergences import total_variation
 from minidistill.evaluation import nll
-from minidistill.generation import corrected, decode, typical
+from minidistill.generation import decode, speculative_mixture, typical_acceptance
 from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker
 from minidistill.logprobs import collate, response_log_probs
@@ -24,7 +24,7 @@ TEACHER, STUDENT = (0.62, 0.30, 0.07, 0.01), (0.15, 0.25, 0.35, 0.25)
 
 def distances(p: Tensor, q: Tensor, epsilons: Sequence[float]) -> dict[str, list[float]]:
     """TV of (6.2) to the teacher and to the student at each epsilon; `p`, `q` (vocab,)."""
-    spoken = [corrected(p, q, typical(epsilon)).log() for epsilon in epsilons]
+    spoken = [speculative_mixture(p, q, typical_acceptance(epsilon)).log() for epsilon in epsilons]
     return {
         "teacher": [float(total_variation(p.log(), log)) for log in spoken],
         "student": [float(total_variation(q.log(), log)) for log in spoken],
@@ -39,9 +39,9 @@ def epsilon_explorer(p: Sequence[float] = TEACHER, q: Sequence[float] = STUDENT)
 
     def picture(epsilon: float = 0.5):
         left, right = plots.axes(2, height=2.9, width=9.0, fast=True)
-        said = corrected(p, q, typical(epsilon))
+        said = speculative_mixture(p, q, typical_acceptance(epsilon))
         shown = {"teacher": p, "student": q, "mixture": said}
-        stays = typical(epsilon)(p).tolist()
+        stays = typical_acceptance(epsilon)(p).tolist()
         names = [
             f"{word}\nstays" if kept else word for word, kept in zip(WORDS, stays, strict=True)
         ]
@@ -55,7 +55,7 @@ def epsilon_explorer(p: Sequence[float] = TEACHER, q: Sequence[float] = STUDENT)
     return picture
 
 
-class Written:
+class SourceSample:
     """Training responses of one source, decoded, with what each model thinks of them."""
 
     def __init__(self, pair, task: Task, source: str, config: DistillConfig):
@@ -70,23 +70,28 @@ class Written:
 
 
 @torch.no_grad()
-def kept_share(pair, drafts: Written, epsilons: Sequence[float]) -> list[float]:
+def acceptance_by_epsilon(pair, drafts: SourceSample, epsilons: Sequence[float]) -> list[float]:
     """Of the student's words in `drafts`, the share that (6.1) lets stay at each epsilon (T = 1)."""
-    batch = collate(drafts.prompts, drafts.ids, pair.pad_id, pair.device)
-    p = response_log_probs(pair.teacher, batch, pair.vocab).exp()
+    batch = collate(drafts.prompts, drafts.ids, pair.pad_token_id, pair.device)
+    p = response_log_probs(pair.teacher, batch, pair.vocab_size).exp()
     word = batch.labels.unsqueeze(-1)
-    stays = [typical(epsilon)(p).gather(-1, word).squeeze(-1) for epsilon in epsilons]
+    stays = [typical_acceptance(epsilon)(p).gather(-1, word).squeeze(-1) for epsilon in epsilons]
     return [float(kept[batch.mask].float().mean()) for kept in stays]
 
 
-def write_all(pair, task: Task, epsilons: Sequence[float], seed: int = 0) -> dict[str, Written]:
+def sample_all_sources(
+    pair, task: Task, epsilons: Sequence[float], seed: int = 0
+) -> dict[str, SourceSample]:
     """One response a prompt from each source: both models, both together, references, best of eight."""
     config = DistillConfig(seed=seed)
-    found = {name: Written(pair, task, name, config) for name in ("tgo", "best_tgo", "reference")}
+    found = {
+        name: SourceSample(pair, task, name, config)
+        for name in ("tgo", "best_of_n_tgo", "reference")
+    }
     for epsilon in epsilons:
-        mixed = Written(pair, task, "mixed", replace(config, epsilon=epsilon))
+        mixed = SourceSample(pair, task, "speculative_mix", replace(config, epsilon=epsilon))
         found[f"epsilon {epsilon:g}"] = mixed
-    return {"sgo": Written(pair, task, "sgo", config), **found}
+    return {"sgo": SourceSample(pair, task, "sgo", config), **found}
 
 
 # Teachers sure and unsure, at bars that tell ε² from ε·exp(−H) and the rule from each slip.
@@ -106,7 +111,7 @@ def _typical_bar(p: torch.Tensor, epsilon: float) -> torch.Tensor:
 
 EXERCISES = {
     "typical": Exercise(
-        answer=lambda p, epsilon: generation.typical(epsilon)(p),
+        answer=lambda p, epsilon: generation.typical_acceptance(epsilon)(p),
         first_step="the bar is min(ε², ε·exp(−H)), one for each row; torch.special.entr gives −p log p.",
         cases=tuple((_words(row), epsilon) for row, epsilon in _ROWS),
         mistakes={
@@ -118,13 +123,13 @@ EXERCISES = {
                 p > e**2
             ),
             "the test is turned round: what is *likelier* than the bar stays": lambda p, e: (
-                ~(generation.typical(e)(p))
+                ~(generation.typical_acceptance(e)(p))
             ),
         },
         gradient=False,
     ),
     "corrected": Exercise(
-        answer=lambda p, q, stays: generation.corrected(p, q, lambda _: stays),
+        answer=lambda p, q, stays: generation.speculative_mixture(p, q, lambda _: stays),
         first_step="kept drafts are q where a word stays; the rest of the mass, 1 − q(A), is the teacher's.",
         cases=tuple(
             (
@@ -136,7 +141,7 @@ EXERCISES = {
         ),
         mistakes={
             "teacher and student are swapped: the student drafts, the teacher redoes": (
-                lambda p, q, stays: generation.corrected(q, p, lambda _: stays)
+                lambda p, q, stays: generation.speculative_mixture(q, p, lambda _: stays)
             ),
             "the teacher redoes with all its mass: weigh it with the chance of a rejection": (
                 lambda p, q, stays: torch.where(stays, q, 0.0) + p

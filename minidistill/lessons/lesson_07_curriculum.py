@@ -10,8 +10,8 @@ from minidistill import curriculum as C
 from minidistill.experiments.run_configs import ALPHAS, BETAS
 from minidistill.lessons import plots, run_plots
 from minidistill.lessons.checks import Exercise, checker
-from minidistill.lessons.response_scores import shares
-from minidistill.lessons.run_plots import logged
+from minidistill.lessons.response_scores import clip_shares
+from minidistill.lessons.run_plots import logged_metric
 
 SLOTS = {"tgo": "teacher's responses", "sgo": "student's responses"}
 SMALL = {"height": 2.4, "width": 7.6, "fast": True}
@@ -47,7 +47,7 @@ def alpha_explorer(gaps: Mapping[str, Tensor]) -> Callable:
         bars = {}
         for slot, gap in gaps.items():
             alpha = C.adaptive_alpha(gap, m * means[slot], alpha0, low, high)
-            bars[SLOTS[slot]] = list(shares(alpha, low, high).values())
+            bars[SLOTS[slot]] = list(clip_shares(alpha, low, high).values())
         plots.token_bars(bars, [f"at {low:.2f}", "between", f"at {high:.2f}"], right)
         right.set(ylim=(0, 1), xlabel="alpha", ylabel="share of responses")
         return left.figure
@@ -55,7 +55,7 @@ def alpha_explorer(gaps: Mapping[str, Tensor]) -> Callable:
     return picture
 
 
-def schedules(epochs: int, start: float, end: float, ramp: float, points: int = 60) -> dict:
+def beta_schedules(epochs: int, start: float, end: float, ramp: float, points: int = 60) -> dict:
     """β by progress, the ramp (7.3) and the paper's formula (7.4): progress in [0, 1] → two lists."""
     steps = [(epoch, i / points) for epoch in range(epochs) for i in range(points)]
     progress = [(epoch + within) / epochs for epoch, within in steps]
@@ -70,7 +70,7 @@ def schedules(epochs: int, start: float, end: float, ramp: float, points: int = 
 
 def beta_explorer(start: float = 0.5, end: float = 0.75, ramp: float = 0.5, epochs: int = 3):
     """(7.3), (7.4) β by progress; the title says what weight 1 − β the pull-up gets on average."""
-    lines = schedules(epochs, start, end, ramp)
+    lines = beta_schedules(epochs, start, end, ramp)
     ax, progress = plots.axes(height=2.4, width=5.5, fast=True), lines.pop("progress")
     plots.curves(progress, lines, ax, "share of training", "beta")
     left_over = [1 - sum(beta) / len(beta) for beta in lines.values()]
@@ -86,11 +86,13 @@ def path_explorer(grid: Sequence[dict], logs: Sequence[dict]) -> Callable:
     """A callback `(moment) → Figure`: DistiLLM-2's way through the grid of constants, measurement by
     measurement, and its NLL beside CALD's (means over seeds)."""
     means = run_plots.grid_means(grid)
-    steps, beta = logged(logs, "distillm2", "beta")
-    alpha = np.mean([logged(logs, "distillm2", f"alpha_{slot}")[1] for slot in SLOTS], 0).mean(0)
+    steps, beta = logged_metric(logs, "distillm2", "beta")
+    alpha = np.mean(
+        [logged_metric(logs, "distillm2", f"alpha_{slot}")[1] for slot in SLOTS], 0
+    ).mean(0)
     x = np.interp(beta.mean(0), BETAS, range(len(BETAS)))
     y = np.interp(alpha, ALPHAS, range(len(ALPHAS)))
-    nlls = {n: logged(logs, n, "nll_teacher")[1].mean(0) for n in ("cald", "distillm2")}
+    nlls = {n: logged_metric(logs, n, "nll_teacher")[1].mean(0) for n in ("cald", "distillm2")}
 
     def picture(moment: int = 21):
         left, right = plots.axes(2, **SMALL)

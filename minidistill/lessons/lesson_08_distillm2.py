@@ -7,7 +7,7 @@ import torch
 
 from minidistill import objectives
 from minidistill.lessons import plots
-from minidistill.lessons.checks import Exercise, checker, scored
+from minidistill.lessons.checks import Exercise, checker, random_log_probs
 
 
 def draw_cost(ax, logs: Sequence[dict], names: Mapping[str, str], title: str = ""):
@@ -28,7 +28,7 @@ def draw_cost(ax, logs: Sequence[dict], names: Mapping[str, str], title: str = "
 
 
 def _distillm2(tgo, sgo, alpha_t, alpha_s, beta: float) -> torch.Tensor:
-    return objectives._contrast(tgo, sgo, objectives.TrainState(), alpha_t, alpha_s, beta)
+    return objectives.weighted_cald(tgo, sgo, objectives.TrainState(), alpha_t, alpha_s, beta)
 
 
 _ALPHAS = (torch.tensor([[0.1], [0.01]]), torch.tensor([[0.02], [0.3]]))
@@ -37,7 +37,9 @@ EXERCISES = {
     "distillm2": Exercise(
         answer=_distillm2,
         first_step="½ [(1−β)·mean SKL(y_t, alpha_t) + β·mean SRKL(y_s, alpha_s)].",
-        cases=tuple((scored(seed), scored(seed + 1), *_ALPHAS, 0.7) for seed in (3, 5)),
+        cases=tuple(
+            (random_log_probs(seed), random_log_probs(seed + 1), *_ALPHAS, 0.7) for seed in (3, 5)
+        ),
         mistakes={
             "the responses are in each other's slot: SKL reads the teacher's (tgo), SRKL the student's": (
                 lambda tgo, sgo, a, b, beta: _distillm2(sgo, tgo, a, b, beta)

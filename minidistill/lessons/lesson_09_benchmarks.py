@@ -43,7 +43,7 @@ PROMPT_COUNTS = (*FEWER_PROMPTS, ExperimentConfig().prompts)
 
 
 # --- answers ------------------------------------------------------------------------------------------
-def answers(model, pair: Pair, prompts: Sequence[str], **how) -> list[str]:
+def sample_texts(model, pair: Pair, prompts: Sequence[str], **how) -> list[str]:
     """Generate one response of `model` to each prompt; `how` goes to `generation.sample`."""
     ids = [pair.encode(prompt) for prompt in prompts]
     return decode(pair, sample(model, ids, pair, **how))
@@ -55,7 +55,7 @@ def first_answers(pair: Pair, task: Task, folder: Path | None = None) -> dict[st
     prompts = [e.prompt for e in examples]
     said = {"reference": [e.references[0] for e in examples]}
     for name, model in (("teacher", pair.teacher), ("sft", pair.student)):
-        said[name] = answers(model, pair, prompts, temperature=0.0)
+        said[name] = sample_texts(model, pair, prompts, temperature=0.0)
     for name in ("gkd", "distillm2"):
         said[name] = runs_by_seed(in_world(task.name, name), folder)[0]["samples"][-1]
     return said
@@ -77,7 +77,7 @@ def teacher_accuracy(world: str, teacher: str = "teacher", prompts: int = 200) -
     """Measure a shipped teacher's accuracy on the first held-out prompts, sampled at T = 1 as in the logs."""
     task, pair = load_task(world), load_pair(world, teacher=data_dir() / world / teacher)
     asked = [e.prompt for e in task.test[:prompts]]
-    said = answers(pair.teacher, pair, asked, temperature=ExperimentConfig().temperature)
+    said = sample_texts(pair.teacher, pair, asked, temperature=ExperimentConfig().temperature)
     return mean(task.grade(x, y) >= 1 for x, y in zip(asked, said, strict=True))
 
 
@@ -157,12 +157,12 @@ SIZES = (25, 50, 100, 150, 200, 250, 300, 350, 400)
 
 
 # --- duels --------------------------------------------------------------------------------------------
-def points(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+def verdict_scores(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """The verdict on each prompt by two rows of grades: 1 ours is higher, ½ they are equal, 0 lower."""
     return [(a > b) + 0.5 * (a == b) for a, b in zip(ours, theirs, strict=True)]
 
 
-def duel(ours: str, theirs: str, folder: Path, draw: int = 0) -> dict[int, list[float]]:
+def paired_verdicts(ours: str, theirs: str, folder: Path, draw: int = 0) -> dict[int, list[float]]:
     """Seed → `points` of two arms' students on the held-out prompts, for the seeds that both have.
 
     ValueError where a log is older than its grades.
@@ -173,23 +173,25 @@ def duel(ours: str, theirs: str, folder: Path, draw: int = 0) -> dict[int, list[
             raise ValueError(f"the logs of {name} in {folder} keep no grades: run the arm again")
     seeds = sorted(set(rows[ours]) & set(rows[theirs]))
     return {
-        seed: points(*(rows[name][seed]["grades"][draw] for name in (ours, theirs)))
+        seed: verdict_scores(*(rows[name][seed]["grades"][draw] for name in (ours, theirs)))
         for seed in seeds
     }
 
 
 def with_interval(ours: Tensor, theirs: Tensor) -> Tensor:
     """Win rate (9.2) of two rows of grades (prompts,), and the ends of its `normal_interval`: (3,)."""
-    return torch.tensor(normal_interval(points(ours.tolist(), theirs.tolist())))
+    return torch.tensor(normal_interval(verdict_scores(ours.tolist(), theirs.tolist())))
 
 
-def growth(scored: Sequence[float], sizes: Sequence[int] = SIZES) -> dict[str, list[float]]:
+def running_win_rate(
+    scored: Sequence[float], sizes: Sequence[int] = SIZES
+) -> dict[str, list[float]]:
     """Win rate and interval on the first 25, 50, … prompts: 'rate', 'low', 'high'."""
     rows = [normal_interval(scored[:size]) for size in sizes]
     return dict(zip(("rate", "low", "high"), map(list, zip(*rows, strict=True)), strict=True))
 
 
-def decided_by_luck(
+def false_positive_counts(
     rivals: int = len(BASELINES), worlds: int = len(DOMAINS), seeds: int = 5, tables: int = 100
 ) -> list[int]:
     """How many contrasts of a table get a verdict where none should: no method differs from another.
@@ -207,13 +209,13 @@ def decided_by_luck(
 
 
 # --- judges that err ----------------------------------------------------------------------------------
-def flipped(scored: Sequence[float], error: float, seed: int = 0) -> list[float]:
+def flip_verdicts(scored: Sequence[float], error: float, seed: int = 0) -> list[float]:
     """The same verdicts from a judge that turns each one round with probability `error`."""
     rng = random.Random(seed)
     return [1 - point if rng.random() < error else point for point in scored]
 
 
-class PlacedJudge(LLMJudge):
+class PositionBiasedJudge(LLMJudge):
     """A pretended model: takes response A unread with probability `bias`, else what the grader prefers."""
 
     def __init__(self, task: Task, bias: float, seed: int = 0):
@@ -228,10 +230,10 @@ class PlacedJudge(LLMJudge):
     def _points(self, prompt: str, a: str, b: str) -> float:
         if self.rng.random() < self.bias:
             return 1.0
-        return points([self.task.grade(prompt, a)], [self.task.grade(prompt, b)])[0]
+        return verdict_scores([self.task.grade(prompt, a)], [self.task.grade(prompt, b)])[0]
 
 
-def asked_once(
+def single_order_win_rate(
     judge: LLMJudge, prompts: Sequence[str], ours: Sequence[str], theirs: Sequence[str]
 ) -> WinRate:
     """The win rate of `ours` if the judge is asked in one order alone, with ours as response A."""
@@ -257,7 +259,7 @@ def estimates(p: float, samples: int, ks: Sequence[int]) -> dict[str, list[float
     return found
 
 
-def right_counts(task: Task, draws: Sequence[Sequence[str]]) -> list[int]:
+def correct_counts(task: Task, draws: Sequence[Sequence[str]]) -> list[int]:
     """How many draws of each prompt get the full grade; a draw is a response to each of the first prompts."""
     rows = zip(*draws, strict=True)
     return [
@@ -346,7 +348,7 @@ def _whiskers(ax, place: int, groups: Sequence[Sequence[float]]) -> None:
 
 def draw_growth(ax, scored: Sequence[float], title: str = "", sizes: Sequence[int] = SIZES):
     """The win rate with its interval as more prompts are judged; the line at ½ is no difference."""
-    found = growth(scored, sizes)
+    found = running_win_rate(scored, sizes)
     ax.fill_between(sizes, found["low"], found["high"], color=plots.PAPER_GREY, linewidth=0)
     ax.plot(sizes, found["rate"], **plots.ROLES["student"].line)
     ax.axhline(0.5, color=plots.BLACK, linewidth=0.8)
@@ -374,7 +376,7 @@ def judge_explorer(scored: Sequence[float]) -> Callable:
 
     def picture(prompts: int = 400, error: float = 0.0):
         left, right = plots.axes(2, height=2.6, width=8.4, fast=True)
-        seen = flipped(scored, error)[:prompts]
+        seen = flip_verdicts(scored, error)[:prompts]
         rate, low, high = normal_interval(seen)
         title = f"(9.2) W = {rate:.3f}, from {low:.3f} to {high:.3f}"
         draw_growth(left, seen, title, [*(n for n in SIZES if n < prompts), prompts])
@@ -402,7 +404,7 @@ def _summed(scored, half=None) -> Tensor:
 
 
 def _scored(ours, theirs) -> Tensor:
-    return torch.tensor(points(ours.tolist(), theirs.tolist()), dtype=torch.float64)
+    return torch.tensor(verdict_scores(ours.tolist(), theirs.tolist()), dtype=torch.float64)
 
 
 _GRADES = (

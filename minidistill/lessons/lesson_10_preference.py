@@ -7,24 +7,24 @@ import torch
 from torch import Tensor
 
 from minidistill import divergences as D
-from minidistill.applications.preference import best_and_worst, reward_margin, tilted
+from minidistill.applications.preference import best_and_worst, optimal_policy, reward_margin
 from minidistill.experiments.labels import run_labels
 from minidistill.experiments.run_configs import DPO_BETAS, DPO_METHODS
 from minidistill.lessons import plots
-from minidistill.lessons.checks import Exercise, checker, scored
+from minidistill.lessons.checks import Exercise, checker, random_log_probs
 from minidistill.lessons.plot_style import BLACK, GREY
-from minidistill.logprobs import Scored
+from minidistill.logprobs import ResponseLogProbs
 
 RUN_LABELS = run_labels(f"dpo_{method}" for method in DPO_METHODS)
 RESPONSES = ("right, rare", "right, dull", "vague", "wrong")
 REFERENCE = torch.tensor([0.05, 0.25, 0.40, 0.30]).log()
 REWARD = torch.tensor([1.0, 0.8, 0.3, 0.0])
-TILTS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+BETAS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 
 
 def frontier(log_ref: Tensor, reward: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
     """KL(π*‖π_ref) in nats and E_π*[r] of the optimum (10.4) at each beta: (betas,) twice."""
-    best = torch.stack([tilted(log_ref, reward, float(beta)) for beta in betas])
+    best = torch.stack([optimal_policy(log_ref, reward, float(beta)) for beta in betas])
     return (best.exp() * (best - log_ref)).sum(-1), best.exp() @ reward
 
 
@@ -51,8 +51,11 @@ def tilt_explorer(title: str = "") -> Callable:
 
     def picture(beta: int = 3):
         left, right = plots.axes(2, height=2.7, width=9.0, fast=True)
-        value = TILTS[beta]
-        shown = {"reference": REFERENCE.exp(), "best": tilted(REFERENCE, REWARD, value).exp()}
+        value = BETAS[beta]
+        shown = {
+            "reference": REFERENCE.exp(),
+            "best": optimal_policy(REFERENCE, REWARD, value).exp(),
+        }
         plots.token_bars(shown, RESPONSES, left, title=f"{title} beta = {value:g}".strip())
         left.set(ylim=(0, 1.05), xlabel="response")
         right.plot(*line, color=BLACK)
@@ -161,11 +164,11 @@ def _differ(grades: Tensor) -> Tensor:
     return grades.max(-1).values > grades.min(-1).values
 
 
-def _log_ratio(y: Scored, mean: bool = False) -> Tensor:
+def _log_ratio(y: ResponseLogProbs, mean: bool = False) -> Tensor:
     return (y.mean if mean else y.sum)(y.token_log_q - y.token_log_p)
 
 
-def _kl(y: Scored) -> Tensor:
+def _kl(y: ResponseLogProbs) -> Tensor:
     """(10.3) on one batch of fresh samples: (batch,)."""
     return y.sum(D.reverse_kl(y.log_p, y.log_q))
 
@@ -174,7 +177,7 @@ _GRADES = (
     (torch.tensor([[0.3, 1.0, 0.0, 0.7], [0.7, 0.7, 0.7, 0.7], [1.0, 0.3, 0.3, 1.0]]),),
     (torch.tensor([[0.0, 0.3], [0.7, 0.3], [1.0, 1.0], [0.3, 0.0]]),),
 )
-_PAIRS = tuple((scored(seed), scored(seed + 1), 0.5) for seed in (3, 5))
+_PAIRS = tuple((random_log_probs(seed), random_log_probs(seed + 1), 0.5) for seed in (3, 5))
 
 EXERCISES = {
     "preference_pairs": Exercise(
@@ -238,7 +241,7 @@ EXERCISES = {
     "kl_to_reference": Exercise(
         answer=_kl,
         first_step="at each token Σ_v π(v) (log π(v) − log π_ref(v)); then y.sum over the response.",
-        cases=tuple((scored(seed),) for seed in (3, 5)),
+        cases=tuple((random_log_probs(seed),) for seed in (3, 5)),
         mistakes={
             "the direction is turned round: this is KL(π_ref‖π), and π is the student, log_q": (
                 lambda y: y.sum(D.kl(y.log_p, y.log_q))

@@ -22,7 +22,7 @@ from torch import Tensor
 from minidistill import divergences as D
 from minidistill.applications.vision.image_ablation import patches
 from minidistill.experiments.logs import runs_by_seed
-from minidistill.lessons.checks import Exercise, checker, mask
+from minidistill.lessons.checks import Exercise, checker, length_mask
 from minidistill.logprobs import collate, masked_mean, response_log_probs
 from minidistill.models import Pair
 from minidistill.tasks import Example, Task
@@ -132,9 +132,9 @@ def next_token_distributions(
 ) -> dict[str, Tensor]:
     """Give what comes after `begun`: by teacher, by student and by αp + (1−α)q, (vocab,) each."""
     start = encode_response(pair.tokenizer, begun)[:-1]
-    batch = collate([pair.encode(example)], [[*start, 0]], pair.pad_id, pair.device)
+    batch = collate([pair.encode(example)], [[*start, 0]], pair.pad_token_id, pair.device)
     models = (pair.teacher, pair.student)
-    log_p, log_q = (response_log_probs(m, batch, pair.vocab)[0, -1] for m in models)
+    log_p, log_q = (response_log_probs(m, batch, pair.vocab_size)[0, -1] for m in models)
     mixture = D.log_mixture(log_p, log_q, alpha)
     return {"teacher": log_p.exp(), "student": log_q.exp(), "mixture": mixture.exp()}
 
@@ -291,7 +291,7 @@ def _logs(seed: int) -> Tensor:
 
 def _weighed(seed: int, *lengths: int) -> tuple:
     labels = torch.randint(5, (2, 4), generator=torch.Generator().manual_seed(seed))
-    return _logs(seed), _logs(seed + 1), labels, mask(*lengths)
+    return _logs(seed), _logs(seed + 1), labels, length_mask(*lengths)
 
 
 def _table(right: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from minidistill.applications.quantization import dequantize, quantize
-from minidistill.applications.quantization_sweep import GROUPS, WIDTHS, find
+from minidistill.applications.quantization_sweep import GROUPS, WIDTHS, select
 from minidistill.experiments.labels import run_labels
 from minidistill.experiments.run_configs import INT2_RUNS
 from minidistill.lessons import plots
@@ -15,7 +15,7 @@ from minidistill.lessons.checks import Exercise, checker
 from minidistill.lessons.plot_style import BLACK, BLUE, GREY, ORANGE, PAPER_GREY, RED
 
 RUN_LABELS = run_labels(["int_none", *INT2_RUNS])
-WHOLE = {"color": BLACK, "linewidth": 0.9, "linestyle": (0, (1, 3))}
+FULL_PRECISION = {"color": BLACK, "linewidth": 0.9, "linestyle": (0, (1, 3))}
 
 
 def draw_grid(weights: Tensor, bits: int, ax, title: str = ""):
@@ -41,13 +41,13 @@ def draw_breaks(rows: Sequence[dict], ax, score: str = "drawn"):
     """A line a group size: the score (sampled accuracy) by the bytes that are kept, a marker a width."""
     names = {group: f"group {group}" for group in GROUPS}
     for group, style in zip(names, plots.styles(list(names.values())).values(), strict=True):
-        found = [find(rows, bits, group) for bits in WIDTHS]
+        found = [select(rows, bits, group) for bits in WIDTHS]
         x, y = [row["bytes"] / 1e6 for row in found], [_middle(row[score]) for row in found]
         ax.plot(x, y, marker=style.marker, label=names[group], **style.line)
         if isinstance(found[0][score], list):
             ends = ([min(row[score]) for row in found], [max(row[score]) for row in found])
             ax.vlines(x, *ends, color=style.color)
-    ax.axhline(_middle(find(rows, None)[score]), **WHOLE)
+    ax.axhline(_middle(select(rows, None)[score]), **FULL_PRECISION)
     ax.set(xlabel="megabytes, read off the storage")
     return ax
 
@@ -73,7 +73,7 @@ def break_explorer(weight: Tensor, rows: Sequence[dict]) -> Callable:
         left.set_xticks([-0.4, -0.2, 0, 0.2, 0.4])
         _title(left, f"(12.1) {bits} bits, group {group}: error {lost:.1%} of a weight")
         draw_breaks(rows, right)
-        row = find(rows, bits, group)
+        row = select(rows, bits, group)
         size, score = row["bytes"] / 1e6, _middle(row["drawn"])
         right.plot([size], [score], "o", markersize=13, markerfacecolor="none", color=BLACK)
         right.set(ylim=(0, 1), xlim=(0.3, 1.2), ylabel="responses right")
@@ -106,7 +106,7 @@ def outlier_explorer(size: float = 1.0, bits: int = 3):
     return left.figure
 
 
-def scores(logs: Mapping[str, Sequence[dict]], name: str) -> dict[str, list[float]]:
+def recovery_scores(logs: Mapping[str, Sequence[dict]], name: str) -> dict[str, list[float]]:
     """A score by arm and seed, arms under the names of the lesson."""
     return {RUN_LABELS[arm]: [log["scores"][name] for log in rows] for arm, rows in logs.items()}
 
@@ -118,8 +118,8 @@ def draw_healing(logs: Mapping[str, Sequence[dict]], whole: Sequence[dict], titl
         (left, "accuracy", "responses right (higher is better)"),
         (right, "nll_teacher", "NLL on the whole model's responses (lower is better)"),
     ):
-        plots.seed_points(scores(logs, name), ax, label, title if ax is left else "")
-        ax.axvline(mean(log["scores"][name] for log in whole), **WHOLE)
+        plots.seed_points(recovery_scores(logs, name), ax, label, title if ax is left else "")
+        ax.axvline(mean(log["scores"][name] for log in whole), **FULL_PRECISION)
         ax.locator_params(axis="x", nbins=6)
     return left
 

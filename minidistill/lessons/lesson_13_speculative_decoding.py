@@ -10,11 +10,17 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill.applications import speculative_benchmark
-from minidistill.applications.speculative import Rule, Written, keep_chance, residual, typical_rule
+from minidistill.applications.speculative import (
+    Rule,
+    SpeculativeOutput,
+    acceptance_probability,
+    residual,
+    typical_rule,
+)
 from minidistill.applications.speculative_metrics import (
     Counts,
     expected_counts,
-    see,
+    score_responses,
     speed_up,
     tokens_per_call,
 )
@@ -22,7 +28,7 @@ from minidistill.evaluation import nll
 from minidistill.experiments.labels import run_labels
 from minidistill.experiments.run_configs import DRAFT_METHODS
 from minidistill.experiments.stages import DRAFT_LENGTHS
-from minidistill.generation import decode, sample, speculative_drafts, typical
+from minidistill.generation import decode, sample, speculative_drafts, typical_acceptance
 from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker
 from minidistill.lessons.plot_style import BLACK, BLUE, GREEN, ORANGE, PAPER_GREY, RED
@@ -30,7 +36,7 @@ from minidistill.models import Pair
 from minidistill.tasks import Task
 
 
-def stay_under(rule: Rule, p: Tensor, q: Tensor, labels: Tensor) -> Tensor:
+def posterior_acceptance_of(rule: Rule, p: Tensor, q: Tensor, labels: Tensor) -> Tensor:
     """(13.6) for any rule: q(y)·keep(y) of the chance with which y comes out. (..., vocab), (...) → (...)."""
     out = rule.said(p, q)
     stayed = torch.where(out > 0, q * rule.keep(p, q) / out, 0.0)
@@ -38,7 +44,7 @@ def stay_under(rule: Rule, p: Tensor, q: Tensor, labels: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Lenient:
+class TypicalAcceptanceResult:
     """What one ε does to responses: drafts that stay, and how far from the target's own they are.
 
     `distance`: the mean TV between what is said and the target, token by token; `nll`: the target's,
@@ -52,9 +58,9 @@ class Lenient:
     right: float
 
 
-def lenient(
+def evaluate_typical_acceptance(
     pair: Pair, task: Task, epsilon: float | None, *, draft_length: int = 4, seed: int = 0
-) -> Lenient:
+) -> TypicalAcceptanceResult:
     """One response to each held-out prompt under typical acceptance; None is the target's own, exactly.
 
     The responses come from `generation.speculative_drafts`, which says what `speculate` would say
@@ -64,17 +70,19 @@ def lenient(
     if epsilon is None:
         written = sample(pair.teacher, prompts, pair, seed=seed)
     else:
-        written = speculative_drafts(prompts, pair, typical(epsilon), draft=draft_length, seed=seed)
-    seen = see(pair, prompts, written, rows=len(prompts))
+        written = speculative_drafts(
+            prompts, pair, typical_acceptance(epsilon), draft=draft_length, seed=seed
+        )
+    seen = score_responses(pair, prompts, written, rows=len(prompts))
     p, q, distance = seen.log_p.exp(), seen.log_q.exp(), 0.0
     stay = seen.stay
     if epsilon is not None:
         rule = typical_rule(epsilon)
-        stay = stay_under(rule, p, q, seen.labels)
+        stay = posterior_acceptance_of(rule, p, q, seen.labels)
         distance = float(D.total_variation(rule.said(p, q).log(), seen.log_p)[seen.mask].mean())
     texts = decode(pair, written)
     right = [task.grade(e, y) >= 1 for e, y in zip(task.test, texts, strict=True)]
-    return Lenient(
+    return TypicalAcceptanceResult(
         epsilon,
         expected_counts(stay, seen.mask, draft_length),
         distance,
@@ -115,7 +123,7 @@ def draw_mass(p: Sequence[float], q: Sequence[float], tokens: Sequence[str], ax,
     return ax
 
 
-def fates(written: Written) -> list[list[tuple[int, str]]]:
+def token_outcomes(written: SpeculativeOutput) -> list[list[tuple[int, str]]]:
     """Round by round: every token that was drafted or drawn, and what became of it."""
     rows = []
     for r in written.rounds:
@@ -131,9 +139,9 @@ def fates(written: Written) -> list[list[tuple[int, str]]]:
     return rows
 
 
-def draw_rounds(written: Written, read: Callable[[int], str], ax, title: str = ""):
+def draw_rounds(written: SpeculativeOutput, read: Callable[[int], str], ax, title: str = ""):
     """A row a pass of the target. `read` turns a token id into text; what is written is bold."""
-    rows = fates(written)
+    rows = token_outcomes(written)
     for y, row in enumerate(rows):
         x = 0.0
         for token, fate in row:
@@ -209,11 +217,11 @@ def draw_races(races: Mapping[str, dict], ax, library: str = "ours"):
     for name, style in plots.styles(list(races)).items():
         log = races[name]
         lengths = [int(n) for n in log["counts"]]
-        ratios = [speculative_benchmark.faster(log, library, n) for n in lengths]
+        ratios = [speculative_benchmark.speedups(log, library, n) for n in lengths]
         ax.vlines(lengths, [min(r) for r in ratios], [max(r) for r in ratios], color=style.color)
         middle = [median(r) for r in ratios]
         ax.plot(lengths, middle, style.marker, color=style.color, label=f"{name}, measured")
-        promised = [speculative_benchmark.expected(log, n) for n in lengths]
+        promised = [speculative_benchmark.predicted_speedup(log, n) for n in lengths]
         ax.plot(lengths, promised, **style.line, label=f"{name}, (13.5)")
     ax.axhline(1, color=BLACK, linewidth=0.8)
     ax.set(xlabel="drafted tokens a pass", ylabel="times as fast")
@@ -237,7 +245,9 @@ def cost_explorer(rate: float = 0.9, cost: float = 0.2):
     return left.figure
 
 
-def leniency_explorer(exact: Lenient, found: Sequence[Lenient], p, q, words) -> Callable:
+def leniency_explorer(
+    exact: TypicalAcceptanceResult, found: Sequence[TypicalAcceptanceResult], p, q, words
+) -> Callable:
     """A callback `(place,) → Figure`: the ε of `found[place]`; one choice of words, then whole responses."""
     epsilons = [one.epsilon for one in found]
     lines = {
@@ -286,12 +296,12 @@ def _powers(rate: torch.Tensor, first: int, last: int) -> torch.Tensor:
 
 EXERCISES = {
     "keep_chance": Exercise(
-        answer=keep_chance,
+        answer=acceptance_probability,
         first_step="where p(v) is at least q(v) the token stays for sure; how often where it is less?",
         cases=_PAIRS,
         mistakes={
             "p and q are swapped: the *target's* share of the draft's probability is wanted": (
-                lambda p, q: keep_chance(q, p)
+                lambda p, q: acceptance_probability(q, p)
             ),
             "this is p/q, which exceeds 1 where the target likes the token more": lambda p, q: (
                 p / q

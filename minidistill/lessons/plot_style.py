@@ -73,7 +73,7 @@ METHODS = {
 ALIASES = {label.lower(): name for name, label in METHOD_LABELS.items()} | {
     "kd": "kl", "gkd": "jsd", "p": "teacher", "q": "student", "reverse_kl": "rkl",
 }  # fmt: skip
-SPARE = [
+FALLBACK_STYLES = [
     Style(color, dash, marker, hatch)
     for color, dash, marker, hatch in zip(
         (GREY, PURPLE, SKY, RED, BLACK, GREEN, ORANGE, BLUE),
@@ -85,7 +85,7 @@ SPARE = [
 ]
 
 # A light page whatever the notebook's theme: a transparent figure is unreadable in dark mode.
-LIGHT = {
+RC_PARAMS = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "axes.facecolor": "white",
@@ -116,7 +116,7 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
 
     A method is more telling than a role, so "student after RKL" looks like RKL.
     """
-    spare, found = cycle(SPARE), {}
+    spare, found = cycle(FALLBACK_STYLES), {}
     for name in names:
         words = [ALIASES.get(w, w) for w in re.findall(r"[a-z0-9_]+(?:-\d)?", name.lower())]
         known = [table[w] for table in (METHODS, ROLES) for w in words if w in table]
@@ -124,7 +124,7 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
     return found
 
 
-@rc_context(LIGHT)
+@rc_context(RC_PARAMS)
 def axes(
     columns: int = 1,
     height: float = 2.9,
@@ -184,7 +184,7 @@ def _pixels(picture: Figure | Axes, dpi: int) -> np.ndarray:
     figure = picture.figure if isinstance(picture, Axes) else picture
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
-    with rc_context(LIGHT):
+    with rc_context(RC_PARAMS):
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
 

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 
 from minidistill.lessons.plot_style import (
     BLACK,
-    LIGHT,
     METHODS,
     PAPER_GREY,
+    RC_PARAMS,
     RED,
     ROLES,
     axes,
@@ -31,7 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@rc_context(LIGHT)
+@rc_context(RC_PARAMS)
 def token_bars(
     distributions: Mapping[str, Sequence[float]],
     tokens: Sequence[str],
@@ -51,7 +51,7 @@ def token_bars(
     return ax
 
 
-@rc_context(LIGHT)
+@rc_context(RC_PARAMS)
 def densities(
     x: Sequence[float],
     distributions: Mapping[str, Sequence[float]],
@@ -77,7 +77,7 @@ def densities(
     return ax
 
 
-@rc_context(LIGHT)
+@rc_context(RC_PARAMS)
 def curves(
     x: Sequence[float],
     lines: Mapping[str, Sequence],
@@ -102,7 +102,7 @@ def curves(
     return ax
 
 
-@rc_context(LIGHT)
+@rc_context(RC_PARAMS)
 def paths(
     trajectories: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     ax: Axes | None = None,
@@ -120,7 +120,7 @@ def paths(
     return ax
 
 
-@rc_context(LIGHT)
+@rc_context(RC_PARAMS)
 def nll_curves(
     histories: Mapping[str, Sequence[Mapping[str, float]]],
     which: str = "nll_teacher",
@@ -142,7 +142,7 @@ def nll_curves(
     return ax
 
 
-@rc_context(LIGHT)
+@rc_context(RC_PARAMS)
 def nll_bars(
     table: Mapping[str, Mapping[str, Sequence[float] | float]],
     ax: Axes | None = None,
@@ -172,7 +172,7 @@ def nll_bars(
     return ax
 
 
-@rc_context(LIGHT)
+@rc_context(RC_PARAMS)
 def value_bars(
     values: Mapping[str, float],
     ax: Axes | None = None,
@@ -196,7 +196,7 @@ def value_bars(
     return ax
 
 
-@rc_context(LIGHT)
+@rc_context(RC_PARAMS)
 def point(x: float, y: float, name: str, ax: Axes) -> Axes:
     """One marked and named value, in the style of `name`."""
     style = styles([name])[name]
@@ -208,7 +208,7 @@ def point(x: float, y: float, name: str, ax: Axes) -> Axes:
     return ax
 
 
-@rc_context(LIGHT)
+@rc_context(RC_PARAMS)
 def seed_points(
     values: Mapping[str, Sequence[float]], ax: Axes | None = None, xlabel: str = "", title: str = ""
 ) -> Axes:
@@ -224,7 +224,7 @@ def seed_points(
     return ax
 
 
-@rc_context(LIGHT)
+@rc_context(RC_PARAMS)
 def number_grid(
     table: Sequence[Sequence[float]],
     rows: Sequence,

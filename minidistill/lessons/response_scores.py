@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from minidistill import divergences as D
-from minidistill.logprobs import Scored, collate, response_log_probs
+from minidistill.logprobs import ResponseLogProbs, collate, response_log_probs
 from minidistill.models import Pair
 from minidistill.rollouts import Rollouts
 
@@ -23,16 +23,18 @@ def logit_gradient(divergence: Callable, p, q) -> Tensor:
 @torch.no_grad()
 def log_ratios(pair: Pair, prompts: Sequence, responses: Sequence) -> list[Tensor]:
     """log p(y_t | x, y_<t) − log q(y_t | x, y_<t) of each written token: a tensor a response, nats."""
-    batch = collate(prompts, responses, pair.pad_id, pair.device)
+    batch = collate(prompts, responses, pair.pad_token_id, pair.device)
     chosen = [
-        response_log_probs(model, batch, pair.vocab).gather(-1, batch.labels[..., None])[..., 0]
+        response_log_probs(model, batch, pair.vocab_size).gather(-1, batch.labels[..., None])[
+            ..., 0
+        ]
         for model in (pair.teacher, pair.student)
     ]
     ratios = (chosen[0] - chosen[1]).cpu()
     return [row[: len(y)] for row, y in zip(ratios, responses, strict=True)]
 
 
-def read_both(pair, task, config) -> dict[str, Scored]:
+def score_both_sources(pair, task, config) -> dict[str, ResponseLogProbs]:
     """One teacher and one student response to each training prompt, as both models see them."""
     rollouts = Rollouts(pair, task, {"tgo": "tgo", "sgo": "sgo"}, config)
     rollouts.collect(0)
@@ -40,7 +42,9 @@ def read_both(pair, task, config) -> dict[str, Scored]:
         return rollouts.score(list(range(len(task.train))))
 
 
-def force(responses: Scored, divergence: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def token_gradient(
+    responses: ResponseLogProbs, divergence: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
     """−∂/∂z of a divergence at the token that was written, z the student's logits: (tokens,).
 
     Positive: the token is pulled up. One number a written token, in the order of the mask.
@@ -51,17 +55,17 @@ def force(responses: Scored, divergence: Callable[[Tensor, Tensor], Tensor]) -> 
     return -gradient.gather(-1, responses.labels.unsqueeze(-1)).squeeze(-1)[responses.mask]
 
 
-def skl_force(responses: Scored, alpha: float = 0.1) -> Tensor:
+def skl_token_gradient(responses: ResponseLogProbs, alpha: float = 0.1) -> Tensor:
     """`force` of SKL_α (2.2): what CALD's first half does to a written token."""
-    return force(responses, lambda log_p, log_q: D.skew_kl(log_p, log_q, alpha))
+    return token_gradient(responses, lambda log_p, log_q: D.skew_kl(log_p, log_q, alpha))
 
 
-def srkl_force(responses: Scored, alpha: float = 0.1) -> Tensor:
+def srkl_token_gradient(responses: ResponseLogProbs, alpha: float = 0.1) -> Tensor:
     """`force` of SRKL_α (2.3): what CALD's second half does to a written token."""
-    return force(responses, lambda log_p, log_q: D.skew_reverse_kl(log_p, log_q, alpha))
+    return token_gradient(responses, lambda log_p, log_q: D.skew_reverse_kl(log_p, log_q, alpha))
 
 
-def confidences(both: Mapping[str, Scored]) -> dict[str, tuple[Tensor, Tensor]]:
+def confidences(both: Mapping[str, ResponseLogProbs]) -> dict[str, tuple[Tensor, Tensor]]:
     """Slot → (the writer's confidence, the reader's), each exp(mean token log-prob): (batch,) twice.
 
     The teacher wrote "tgo", the student "sgo"; writer minus reader is the gap that (7.1) reads.
@@ -73,7 +77,7 @@ def confidences(both: Mapping[str, Scored]) -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
-def shares(alpha: Tensor, low: float = 0.01, high: float = 0.1) -> dict[str, float]:
+def clip_shares(alpha: Tensor, low: float = 0.01, high: float = 0.1) -> dict[str, float]:
     """Which part of the samples has its alpha at `low`, strictly between, at `high`."""
     at_low, at_high = (torch.isclose(alpha, alpha.new_tensor(end)) for end in (low, high))
     parts = {"low": at_low, "between": ~(at_low | at_high), "high": at_high}

@@ -75,7 +75,7 @@ def differences(results: dict, ax=None, title: str = "", xlabel: str = "ROUGE-L 
     return ax
 
 
-def logged(logs: Sequence[dict], name: str, what: str) -> tuple[list[int], np.ndarray]:
+def logged_metric(logs: Sequence[dict], name: str, what: str) -> tuple[list[int], np.ndarray]:
     """Steps, and what an arm's runs logged there: (steps), (seeds, steps). The first probe has none."""
     runs = [log["evals"][1:] for log in logs if log["run"]["name"] == name]
     return [probe["step"] for probe in runs[0]], np.array([[p[what] for p in run] for run in runs])

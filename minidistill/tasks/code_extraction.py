@@ -58,7 +58,7 @@ def mbpp_program(prompt: str, response: str) -> str | None:
     return next(filter(None, found), blocks[0] if is_code else None)
 
 
-def emptied(program: str) -> str:
+def strip_body(program: str) -> str:
     """The program with nothing but `pass` in its last function; a prompt of HumanEval is one too."""
     tree = ast.parse(program)
     *_, function = (node for node in tree.body if isinstance(node, ast.FunctionDef))

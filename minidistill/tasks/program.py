@@ -86,7 +86,7 @@ MADE_OF_ALL = {  # A is any iterable, L a list
 
 
 @dataclass(frozen=True)
-class Request:
+class ProgramSpec:
     """The pieces of a request, each a key of the tables above, and its number K (0 where none)."""
 
     all: str
@@ -110,7 +110,7 @@ class Request:
         return text.replace("K", str(self.k))
 
 
-def every_request() -> Iterator[Request]:
+def every_request() -> Iterator[ProgramSpec]:
     """All requests that make sense: no sum of words, no number of squares, nothing always empty."""
     for source in SOURCES:
         items = source.split()[0]
@@ -121,7 +121,7 @@ def every_request() -> Iterator[Request]:
             if (all_ == "number" and each) or (kind and limited == " divisible by K"):
                 continue
             for k in LIMITS if limited else (0,):
-                yield Request(all_, each, kind, source, limited, k)
+                yield ProgramSpec(all_, each, kind, source, limited, k)
 
 
 class Programs:
@@ -142,7 +142,7 @@ class Programs:
         fitting = [r for r in self._requests.values() if (r.source, r.all) == (source, all_)]
         return zipf(rng, LEADS).format(rng.choice(fitting))
 
-    def read_prompt(self, prompt: str) -> Request:
+    def read_prompt(self, prompt: str) -> ProgramSpec:
         """ValueError if it is no request of this world."""
         for lead in LEADS:
             start = lead.replace("{}", "")
@@ -165,7 +165,7 @@ class Programs:
         return _grade(self.read_prompt(as_example(prompt).prompt), response.strip())
 
 
-def write_program(request: Request, choose=lambda options: options[0]) -> str:
+def write_program(request: ProgramSpec, choose=lambda options: options[0]) -> str:
     """A program for the request; `choose` picks among equally right ways, the first by default."""
     v = choose(VARIABLES)
     fill = lambda ways: choose(ways).replace("V", v).replace("K", str(request.k))  # noqa: E731
@@ -191,7 +191,7 @@ def write_program(request: Request, choose=lambda options: options[0]) -> str:
     return f"def f ( {request.parameter} ) : {before}return {body}"
 
 
-def hidden_cases(request: Request) -> list[tuple[object, object]]:
+def hidden_cases(request: ProgramSpec) -> list[tuple[object, object]]:
     """(argument, right value) pairs: a function of the request alone; small and empty inputs among them."""
     rng, cases, scope = random.Random(derive_seed("hidden", str(request))), [], {}
     exec(write_program(request), scope)  # our own program, not a response
@@ -212,7 +212,7 @@ def _argument(rng: random.Random, parameter: str, size: int):
     return " ".join(rng.choices(WORDS_OF_S, k=size))
 
 
-def hidden_test(request: Request) -> str:
+def hidden_test(request: ProgramSpec) -> str:
     """The cases as code that raises unless all is well. A list is not a generator, True is not 1."""
     return (
         f"for given, wanted in {hidden_cases(request)!r}:\n"
@@ -222,7 +222,7 @@ def hidden_test(request: Request) -> str:
 
 
 @lru_cache(maxsize=100_000)
-def _grade(request: Request, response: str) -> Grade:
+def _grade(request: ProgramSpec, response: str) -> Grade:
     if not response.startswith("def f"):
         return Grade(0.0, NO_ANSWER)
     # A vocabulary of a hundred words cannot say anything that limits alone would not hold.

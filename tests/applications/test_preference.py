@@ -21,7 +21,7 @@ from minidistill.experiments.runner import finished_run, run_one
 from minidistill.judging import LLMJudge, RuleJudge
 from minidistill.lessons import lesson_10_preference as lesson_10
 from minidistill.lessons import plots
-from minidistill.logprobs import Scored, collate, response_log_probs
+from minidistill.logprobs import ResponseLogProbs, collate, response_log_probs
 from minidistill.objectives import TrainState, get_method
 from minidistill.runlog import read_log
 from minidistill.tasks import Preference
@@ -34,17 +34,17 @@ dpo = get_method("dpo")
 runner = CliRunner()
 
 
-def response(seed, lengths=(4, 2, 1), vocab=5, same=False):
+def response(seed, lengths=(4, 2, 1), vocab_size=5, same=False):
     """A float64 `Scored`; `same`: the reference is the policy; rubbish in the reference's padding."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (len(lengths), max([*lengths, 1]), vocab)
+    shape = (len(lengths), max([*lengths, 1]), vocab_size)
     ref, policy = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in "rp")
     mask = torch.arange(shape[1]) < torch.tensor(lengths).unsqueeze(-1)
     policy.requires_grad_()
     ref = policy.detach().clone() if same else ref
     ref[~mask] = float("nan")
-    labels = torch.randint(vocab, shape[:2], generator=generator)
-    scored = Scored(labels, mask, policy.log_softmax(-1), lambda: ref.log_softmax(-1))
+    labels = torch.randint(vocab_size, shape[:2], generator=generator)
+    scored = ResponseLogProbs(labels, mask, policy.log_softmax(-1), lambda: ref.log_softmax(-1))
     scored.logits = policy
     return scored
 
@@ -117,7 +117,7 @@ def test_a_beta_that_is_not_positive_is_refused(pair, pairs, task, beta):
 def test_4_1_10_1_dpkd_is_dpo_with_the_teacher_as_reference():
     """The same function of two responses: bit by bit, value and gradient."""
     found = []
-    for name, slots in (("dpo", ("chosen", "rejected")), ("dpkd", ("tgo", "first_sgo"))):
+    for name, slots in (("dpo", ("chosen", "rejected")), ("dpkd", ("tgo", "initial_sgo"))):
         both = response(0), response(1, (1, 3, 2))
         weight = {"dpo": {"beta": 0.3}, "dpkd": {"lam": 0.3}}[name]
         loss = get_method(name)(dict(zip(slots, both, strict=True)), TrainState(), **weight)
@@ -177,7 +177,7 @@ def test_10_1_10_2_loss_and_gradient_are_trls(tokenizer, pairs, beta):
     sides = [
         [encode_response(tokenizer, getattr(p, s)) for p in pairs] for s in ("chosen", "rejected")
     ]
-    batch = collate(asked * 2, [*sides[0], *sides[1]], pair.pad_id)
+    batch = collate(asked * 2, [*sides[0], *sides[1]], pair.pad_token_id)
     completion = torch.zeros_like(batch.attention_mask)
     completion[:, -batch.mask.shape[1] :] = batch.mask
     inputs = {
@@ -189,11 +189,11 @@ def test_10_1_10_2_loss_and_gradient_are_trls(tokenizer, pairs, beta):
     weights = list(policy.parameters())
     their_gradient = torch.autograd.grad(wanted, weights)
 
-    doubles = lambda m: float64_log_probs(m, batch, pair.vocab)  # noqa: E731
+    doubles = lambda m: float64_log_probs(m, batch, pair.vocab_size)  # noqa: E731
     log_q, log_p = doubles(policy), doubles(reference).detach()
     n = len(pairs)
     halves = [
-        Scored(batch.labels[s], batch.mask[s], log_q[s], lambda s=s: log_p[s])
+        ResponseLogProbs(batch.labels[s], batch.mask[s], log_q[s], lambda s=s: log_p[s])
         for s in (slice(0, n), slice(n, None))
     ]
     loss = loss_of(*halves, beta=beta)
@@ -205,13 +205,13 @@ def test_10_1_10_2_loss_and_gradient_are_trls(tokenizer, pairs, beta):
     assert float((margin > 0).double().mean()) == pytest.approx(metrics["rewards/accuracies"][0])
 
 
-def float64_log_probs(model, batch, vocab):
+def float64_log_probs(model, batch, vocab_size):
     """`response_log_probs` before it rounds to float32, which is checked on the way."""
     kept = batch.labels.shape[1] + 1
     positions = (batch.attention_mask.cumsum(-1) - 1).clamp(min=0)
     logits = model(batch.input_ids, batch.attention_mask, position_ids=positions).logits
-    exact = logits[:, -kept:-1, :vocab].log_softmax(-1)
-    rounded = response_log_probs(model, batch, vocab)
+    exact = logits[:, -kept:-1, :vocab_size].log_softmax(-1)
+    rounded = response_log_probs(model, batch, vocab_size)
     torch.testing.assert_close(rounded.double(), exact, atol=1e-4, rtol=1e-4)
     return exact
 
@@ -220,9 +220,9 @@ def test_the_prompt_does_not_count(tokenizer, pair, pairs):
     """Two prompts of other lengths: the tokens of the prompt are in no sum, only what follows from them."""
     asked = [encode_prompt(tokenizer, p.prompt) for p in pairs[:2]]
     said = [encode_response(tokenizer, p.chosen) for p in pairs[:2]]
-    batch = collate(asked, said, pair.pad_id)
-    log_q = response_log_probs(pair.student, batch, pair.vocab)
-    scored = Scored(batch.labels, batch.mask, log_q, lambda: log_q)
+    batch = collate(asked, said, pair.pad_token_id)
+    log_q = response_log_probs(pair.student, batch, pair.vocab_size)
+    scored = ResponseLogProbs(batch.labels, batch.mask, log_q, lambda: log_q)
     for row, (x, y) in enumerate(zip(asked, said, strict=True)):
         logits = pair.student(torch.tensor([[*x, *y]])).logits[0].log_softmax(-1)
         by_hand = sum(float(logits[len(x) + t - 1, token]) for t, token in enumerate(y))
@@ -233,7 +233,7 @@ def test_the_prompt_does_not_count(tokenizer, pair, pairs):
 def test_10_2_a_margin_by_hand():
     """Two tokens, π/π_ref = 2 each on the chosen side, ½ on the rejected: β (log 4 + log 2)."""
     half, even = torch.tensor([0.25, 0.75]).log(), torch.tensor([0.5, 0.5]).log()
-    one = lambda n, q, p: Scored(  # noqa: E731
+    one = lambda n, q, p: ResponseLogProbs(  # noqa: E731
         torch.zeros(1, n, dtype=torch.long), torch.ones(1, n, dtype=torch.bool),
         q.expand(1, n, 2), lambda: p.expand(1, n, 2),
     )  # fmt: skip
@@ -252,9 +252,9 @@ def moved(tokenizer):
 
 def test_the_measures_are_means_of_sums_whatever_the_batches(tokenizer, pairs, monkeypatch):
     pair = moved(tokenizer)
-    whole = P.measure(pair, pairs, beta=0.3)
+    whole = P.preference_metrics(pair, pairs, beta=0.3)
     monkeypatch.setattr(P, "ROWS", 3)
-    assert P.measure(pair, pairs, beta=0.3) == pytest.approx(whole, rel=1e-4)
+    assert P.preference_metrics(pair, pairs, beta=0.3) == pytest.approx(whole, rel=1e-4)
     sides = {}
     for side in ("chosen", "rejected"):
         found = []
@@ -290,8 +290,8 @@ def test_10_3_kl_is_that_of_the_enumerated_responses(tokenizer, task):
     assert P.kl_to_reference(pair, [prompt], max_new_tokens=1) == pytest.approx(
         float(first), abs=1e-4
     )
-    _, second = steps([[v] for v in range(pair.vocab)])
-    second[sorted(pair.stop_ids)] = 0  # the response is over
+    _, second = steps([[v] for v in range(pair.vocab_size)])
+    second[sorted(pair.eos_token_ids)] = 0  # the response is over
     exact = float(first + (log_q[0].exp() * second).sum())
     found = P.kl_to_reference(pair, [prompt] * 3000, max_new_tokens=2, seed=1)
     assert found == pytest.approx(exact, rel=0.05)
@@ -312,7 +312,7 @@ def test_10_4_the_tilted_policy_is_the_best_one_and_its_reward_can_be_read_off_i
     worth = lambda log_pi: float(  # noqa: E731
         log_pi.exp() @ reward - beta * (log_pi.exp() * (log_pi - log_ref)).sum()
     )
-    best = P.tilted(log_ref, reward, beta)
+    best = P.optimal_policy(log_ref, reward, beta)
     assert worth(best) == pytest.approx(beta * float((log_ref + reward / beta).logsumexp(-1)))
     for _ in range(200):
         other = (best + 0.3 * torch.randn(6, generator=generator, dtype=torch.float64)).log_softmax(
@@ -322,7 +322,7 @@ def test_10_4_the_tilted_policy_is_the_best_one_and_its_reward_can_be_read_off_i
     implied = beta * (best - log_ref)
     torch.testing.assert_close(implied - implied[0], reward - reward[0])
     with pytest.raises(ValueError, match="beta must be positive, but got 0"):
-        P.tilted(log_ref, reward, 0)
+        P.optimal_policy(log_ref, reward, 0)
 
 
 def test_10_1_10_4_dpo_on_all_pairs_finds_the_tilted_policy():
@@ -338,7 +338,7 @@ def test_10_1_10_4_dpo_on_all_pairs_finds_the_tilted_policy():
     def loss():
         optimizer.zero_grad()
         said = [
-            Scored(
+            ResponseLogProbs(
                 torch.tensor([[v]]),
                 mask,
                 logits.log_softmax(-1).view(1, 1, -1),
@@ -357,7 +357,7 @@ def test_10_1_10_4_dpo_on_all_pairs_finds_the_tilted_policy():
 
     optimizer.step(loss)
     torch.testing.assert_close(
-        logits.log_softmax(-1).detach(), P.tilted(log_ref, reward, beta), atol=1e-4, rtol=0
+        logits.log_softmax(-1).detach(), P.optimal_policy(log_ref, reward, beta), atol=1e-4, rtol=0
     )
 
 
@@ -462,7 +462,7 @@ def test_training_raises_the_margin_and_leaves_the_reference_alone(tokenizer, pa
     pair = P.policy_and_reference(build_pair(tokenizer).student, tokenizer)
     frozen = [w.clone() for w in pair.teacher.parameters()]
     asked = [e.prompt for e in task.test[:4]]
-    diary = P.Diary(pair, {"trained": pairs}, asked, [""] * 4, by_length, beta=0.2)
+    diary = P.PreferenceTracker(pair, {"trained": pairs}, asked, [""] * 4, by_length, beta=0.2)
     diary.write(0)
     how = {**QUICK, "epochs": 4, "lr": 1e-3, "probe_every": 4}
     distill(pair, replace(task, train=pairs), "dpo", beta=0.2, callback=diary, **how)
@@ -492,8 +492,8 @@ def test_another_judge_is_another_run(tokenizer, task, tmp_path):
     for name, judge in zip("ab", judges, strict=True):
         judge.name = f"LLMJudge {name}"
     work = replace(task, train=task.train[:6], test=task.test[:4])
-    recipe = R.Recipe(samples=2, max_new_tokens=6)
-    go = lambda judge: R.prefer(  # noqa: E731
+    recipe = R.PreferenceConfig(samples=2, max_new_tokens=6)
+    go = lambda judge: R.run_dpo(  # noqa: E731
         build_pair(tokenizer).student, tokenizer, work, judge, recipe, tmp_path
     )
     go(judges[0])
@@ -511,7 +511,7 @@ def test_the_hook_scores_before_and_after_against_one_rival(tmp_path):
     scores = log["scores"]
     task, start = load_task("instruct"), load_pair("instruct")
     asked = [e.prompt for e in task.test]
-    contest = R.Contest.against(
+    contest = R.WinRateEvaluator.against(
         start, asked, RuleJudge(task), 3, stages.WIN_RATE_DRAWS, temperature=1.0
     )
     itself, _ = contest.enter(start, 3)
@@ -526,19 +526,23 @@ def test_the_hook_scores_before_and_after_against_one_rival(tmp_path):
 def test_all_starts_of_a_seed_meet_the_same_rival(tokenizer, task):
     asked = [e.prompt for e in task.test[:5]]
     rivals = [
-        R.Contest.against(build_pair(tokenizer), asked, by_length, 7, 2, max_new_tokens=4).rivals
+        R.WinRateEvaluator.against(
+            build_pair(tokenizer), asked, by_length, 7, 2, max_new_tokens=4
+        ).rivals
         for _ in range(2)
     ]
     assert rivals[0] == rivals[1]
     assert rivals[0][0] != rivals[0][1]
-    other = R.Contest.against(build_pair(tokenizer), asked, by_length, 8, 2, max_new_tokens=4)
+    other = R.WinRateEvaluator.against(
+        build_pair(tokenizer), asked, by_length, 8, 2, max_new_tokens=4
+    )
     assert other.rivals != rivals[0]
 
 
 def test_a_contest_counts_every_draw(tokenizer, task, monkeypatch):
     said = iter([["long", "x"], ["y", "longer"]])
     monkeypatch.setattr(P, "answers", lambda *_, **__: next(said))
-    contest = R.Contest(["a", "b"], [["xx", "x"], ["yy", "yyy"]], by_length, {})
+    contest = R.WinRateEvaluator(["a", "b"], [["xx", "x"], ["yy", "yyy"]], by_length, {})
     won, kept = contest.enter(None, 0)
     assert kept == [["long", "x"], ["y", "longer"]]
     assert won.rate == pytest.approx((1 + 0.5 + 0 + 1) / 4)
@@ -668,11 +672,11 @@ def test_the_beta_slider_at_both_ends_and_the_default(beta):
     assert list(chosen.get_ydata()) == [0, -1, -2, -3]
 
 
-@pytest.mark.parametrize("beta", [0, 3, len(lesson_10.TILTS) - 1])
+@pytest.mark.parametrize("beta", [0, 3, len(lesson_10.BETAS) - 1])
 def test_10_4_the_tilt_slider_shows_the_best_policy(beta):
     figure = lesson_10.tilt_explorer()(beta)
     heights = [bar.get_height() for bar in figure.axes[0].patches]
-    best = P.tilted(lesson_10.REFERENCE, lesson_10.REWARD, lesson_10.TILTS[beta])
+    best = P.optimal_policy(lesson_10.REFERENCE, lesson_10.REWARD, lesson_10.BETAS[beta])
     assert heights[4:8] == pytest.approx(best.exp().tolist(), abs=1e-5)
 
 

@@ -13,7 +13,7 @@ from minidistill import checkpoint, distill, load_pair
 from minidistill.applications import lora, quantization
 from minidistill.applications import quantization as Q
 from minidistill.applications.quantization import stored_bytes
-from minidistill.applications.quantization_backends import LIBRARIES, break_model
+from minidistill.applications.quantization_backends import BACKENDS, quantize_with
 from minidistill.checkpoint import fingerprint
 from minidistill.config import DistillConfig
 from minidistill.evaluation import nll
@@ -57,7 +57,7 @@ def untied(tokenizer):
 def with_biases(tokenizer):
     """Attention with biases that are not zero, as Qwen2 has them."""
     model = changed(tokenizer, attention_bias=True)
-    for _, layer in Q.linears(model):
+    for _, layer in Q.quantizable_layers(model):
         if layer.bias is not None:
             nn.init.normal_(layer.bias)
     return model
@@ -116,7 +116,7 @@ def test_12_2_nothing_moves_by_more_than_half_a_step(bits, group):
     error = (weight - Q.dequantize(ints, steps)).abs()
     bound = steps.repeat_interleave(group, 1) / 2
     assert (error <= bound * (1 + 1e-12)).all()
-    worst = Q.worst_in_steps(weight, bits, group)
+    worst = Q.max_rounding_error(weight, bits, group)
     assert worst.shape == steps.shape
     assert worst.max() == pytest.approx(0.5, abs=1e-12 if group == 1 else 0.01)
     assert torch.equal(worst, (error.view(60, -1, group).amax(-1) / steps))
@@ -221,19 +221,19 @@ def test_the_parts_of_a_librarys_tensor_are_what_is_counted():
 def test_a_broken_model_computes_with_the_rounded_weights(tokenizer, bits, library):
     model, asked = model_of(tokenizer), torch.tensor([[5, 6, 7, 8]])
     rounded = copy.deepcopy(model)
-    for _, layer in Q.linears(rounded):
+    for _, layer in Q.quantizable_layers(rounded):
         layer.weight.data = Q.dequantize(*Q.quantize(layer.weight, bits, 32))
-    broken = break_model(model, bits, 32, library)
+    broken = quantize_with(model, bits, 32, library)
     with torch.no_grad():
         torch.testing.assert_close(broken(asked).logits, rounded(asked).logits)
     assert not any(w.requires_grad for w in broken.parameters())
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", BACKENDS)
 def test_embeddings_norms_and_a_tied_head_stay(tokenizer, library):
     model = model_of(tokenizer)
     kept = {n: w.clone() for n, w in model.named_parameters() if "proj" not in n}
-    broken = break_model(model, 4, 32, library)
+    broken = quantize_with(model, 4, 32, library)
     assert broken.lm_head.weight is broken.model.embed_tokens.weight
     assert same(kept, {n: w for n, w in broken.named_parameters() if n in kept})
     assert stored_bytes(broken) < stored_bytes(model_of(tokenizer))
@@ -273,15 +273,15 @@ def test_half_precision_is_kept(tokenizer, dtype):
 
 
 @pytest.mark.parametrize(
-    ("first", "library"), [*pairwise(LIBRARIES), ("bitsandbytes", "minidistill")]
+    ("first", "library"), [*pairwise(BACKENDS), ("bitsandbytes", "minidistill")]
 )
 def test_what_is_quantized_is_not_quantized_again(tokenizer, first, library):
-    model = break_model(model_of(tokenizer), 4, 32, first)
+    model = quantize_with(model_of(tokenizer), 4, 32, first)
     with pytest.raises(ValueError, match="quantized already: load it in full precision first"):
-        break_model(model, 4, 32, library)
+        quantize_with(model, 4, 32, library)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", BACKENDS)
 @pytest.mark.parametrize(
     ("bits", "group", "says"),
     [
@@ -304,24 +304,24 @@ def test_a_model_whose_widths_do_not_fit_is_answered_with_what_does(
     model = model_of(tokenizer)
     before = state(model)
     with pytest.raises(ValueError, match=says):
-        break_model(model, bits, group, library)
+        quantize_with(model, bits, group, library)
     assert same(before, state(model))
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", BACKENDS)
 def test_a_model_with_nan_names_its_layer_and_stays(tokenizer, library):
     model = model_of(tokenizer)
     model.model.layers[1].mlp.up_proj.weight.data[3, 4] = torch.nan
     with pytest.raises(ValueError, match=r"model.layers.1.mlp.up_proj: weight has NaN or inf"):
-        break_model(model, 4, 32, library)
+        quantize_with(model, 4, 32, library)
     assert not Q.is_quantized(model)
 
 
 def test_libraries_that_are_not_there_or_cannot_are_answered(tokenizer):
     with pytest.raises(ValueError, match=r"unknown library 'torcha0'; did you mean 'torchao'\?"):
-        break_model(model_of(tokenizer), 4, 32, "torcha0")
+        quantize_with(model_of(tokenizer), 4, 32, "torcha0")
     with pytest.raises(ValueError, match="nf4 has 4 bits, but bits is 3"):
-        break_model(model_of(tokenizer), 3, 32, "bitsandbytes")
+        quantize_with(model_of(tokenizer), 3, 32, "bitsandbytes")
     empty = SimpleNamespace(named_modules=list, modules=list, parameters=list)
     empty.get_output_embeddings = empty.get_input_embeddings = lambda: None
     with pytest.raises(ValueError, match="has no Linear layer to quantize"):
@@ -332,10 +332,10 @@ def test_libraries_that_are_not_there_or_cannot_are_answered(tokenizer):
 @pytest.mark.parametrize("library", ["minidistill", "torchao"])
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_a_packed_file_is_small_and_gives_the_same_model_back(tokenizer, tmp_path, bits, library):
-    broken = break_model(model_of(tokenizer), bits, 32, library)
+    broken = quantize_with(model_of(tokenizer), bits, 32, library)
     size = quantization.save_packed(broken, tmp_path / "x.safetensors")
     assert size == (tmp_path / "x.safetensors").stat().st_size
-    ours = break_model(model_of(tokenizer), bits, 32)
+    ours = quantize_with(model_of(tokenizer), bits, 32)
     assert stored_bytes(ours) < size < stored_bytes(ours) + 8000  # names and shapes
     again = quantization.load_packed(model_of(tokenizer, seed=5), tmp_path / "x.safetensors")
     assert same(state(again), state(ours))
@@ -347,7 +347,7 @@ def test_a_packed_file_of_another_model_or_of_none_is_refused(tokenizer, tmp_pat
     with pytest.raises(ValueError, match="nothing packed to save"):
         quantization.save_packed(model_of(tokenizer), tmp_path / "x.safetensors")
     path = tmp_path / "y.safetensors"
-    quantization.save_packed(break_model(model_of(tokenizer, "student"), 4, 32), path)
+    quantization.save_packed(quantize_with(model_of(tokenizer, "student"), 4, 32), path)
     other = model_of(tokenizer, "flat")  # as wide, and has fewer layers
     with pytest.raises(
         ValueError, match=r"y.safetensors holds another model: model.layers.1.* does not"
@@ -356,13 +356,13 @@ def test_a_packed_file_of_another_model_or_of_none_is_refused(tokenizer, tmp_pat
 
 
 # --- adapters -----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", BACKENDS)
 def test_12_3_adapters_say_nothing_at_first_and_their_product_afterwards(tokenizer, library):
     asked = torch.tensor([[5, 6, 7, 8]])
-    broken = break_model(model_of(tokenizer), 4, 32, library)
+    broken = quantize_with(model_of(tokenizer), 4, 32, library)
     with torch.no_grad():
         before = broken(asked).logits
-    student = lora.adapted(broken, rank=4)
+    student = lora.add_lora(broken, rank=4)
     with torch.no_grad():
         torch.testing.assert_close(student(asked).logits, before)
         layer = student.base_model.model.model.layers[0].mlp.up_proj
@@ -376,7 +376,7 @@ def test_12_3_adapters_say_nothing_at_first_and_their_product_afterwards(tokeniz
 
 
 def test_only_adapters_are_trained_and_their_bytes_are_read_off(tokenizer):
-    student = lora.adapted(break_model(model_of(tokenizer), 2, 32), rank=4)
+    student = lora.add_lora(quantize_with(model_of(tokenizer), 2, 32), rank=4)
     trained = {n: w for n, w in student.named_parameters() if w.requires_grad}
     assert all("lora_" in name for name in trained)
     layers = [m for m in student.modules() if isinstance(m, Q.QuantizedLinear)]
@@ -387,7 +387,7 @@ def test_only_adapters_are_trained_and_their_bytes_are_read_off(tokenizer):
 
 def test_adapters_depend_on_their_seed_and_leave_the_global_draws_alone(tokenizer):
     def first(seed):
-        return lora.adapted(break_model(model_of(tokenizer), 4), 4, seed=seed).state_dict()
+        return lora.add_lora(quantize_with(model_of(tokenizer), 4), 4, seed=seed).state_dict()
 
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -399,12 +399,12 @@ def test_adapters_depend_on_their_seed_and_leave_the_global_draws_alone(tokenize
 @pytest.mark.parametrize("rank", [0, -1, 2.0])
 def test_a_rank_that_cannot_be_is_refused(tokenizer, rank):
     with pytest.raises(ValueError, match=f"rank must be a whole number from 1, but got {rank}"):
-        lora.adapted(break_model(model_of(tokenizer), 4), rank)
+        lora.add_lora(quantize_with(model_of(tokenizer), 4), rank)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", BACKENDS)
 def test_healing_moves_the_adapters_and_nothing_else(tokenizer, task, library):
-    pair = lora.broken_pair(build_pair(tokenizer), 4, 32, rank=4, library=library)
+    pair = lora.quantized_pair(build_pair(tokenizer), 4, 32, rank=4, library=library)
     model = pair.student.get_base_model()
     ours = library == "minidistill"
     layers = [m for m in model.modules() if hasattr(m, "lora_A")]
@@ -425,13 +425,13 @@ def test_healing_moves_the_adapters_and_nothing_else(tokenizer, task, library):
     assert moved == (trained if ours else set())
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", BACKENDS)
 def test_gradients_reach_the_adapters_under_every_layer_even_after_a_use(tokenizer, library):
     """bitsandbytes left to itself loses them on some CPUs once a model has answered something."""
-    asked, broken = torch.tensor([[5, 6, 7, 8]]), break_model(model_of(tokenizer), 4, 32, library)
-    plain = lora.adapted(lora.merged(lora.adapted(copy.deepcopy(broken), 4)), 4)
+    asked, broken = torch.tensor([[5, 6, 7, 8]]), quantize_with(model_of(tokenizer), 4, 32, library)
+    plain = lora.add_lora(lora.merge_lora(lora.add_lora(copy.deepcopy(broken), 4)), 4)
     found = []
-    for student in (lora.adapted(broken, 4), plain):
+    for student in (lora.add_lora(broken, 4), plain):
         with torch.no_grad():
             student.eval()(asked)
         for name, weight in student.named_parameters():
@@ -449,7 +449,7 @@ def test_a_stopped_healing_resumes_to_the_bits_of_an_unbroken_one(
     tokenizer, task, tmp_path, library
 ):
     def fresh():
-        return lora.broken_pair(build_pair(tokenizer), 2, 32, rank=4, library=library)
+        return lora.quantized_pair(build_pair(tokenizer), 2, 32, rank=4, library=library)
 
     how = {**QUICK, "epochs": 2, "seed": 1}
     stopped, resumed, unbroken = fresh(), fresh(), fresh()
@@ -465,7 +465,7 @@ def test_a_stopped_healing_resumes_to_the_bits_of_an_unbroken_one(
 
 
 def test_a_checkpoint_holds_what_is_trained_and_no_more(tokenizer, task, tmp_path):
-    pair = lora.broken_pair(build_pair(tokenizer), 2, 32, rank=4)
+    pair = lora.quantized_pair(build_pair(tokenizer), 2, 32, rank=4)
     distill(pair, task, "kd", out=tmp_path, **QUICK)
     held = checkpoint.load_latest(tmp_path / "checkpoints")["student"]
     assert held.keys() == {n for n, w in pair.student.named_parameters() if w.requires_grad}
@@ -480,22 +480,22 @@ def test_a_student_whose_weights_are_all_frozen_is_refused(tokenizer, task):
 
 def test_runs_of_other_bits_know_each_other(tokenizer, task):
     def print_of(bits, library="minidistill"):
-        pair = lora.broken_pair(build_pair(tokenizer), bits, 32, rank=4, library=library)
+        pair = lora.quantized_pair(build_pair(tokenizer), bits, 32, rank=4, library=library)
         return fingerprint(pair, task, DistillConfig(), {})
 
     assert print_of(2) == print_of(2)
     assert len({print_of(2), print_of(3), print_of(2, "torchao"), print_of(3, "torchao")}) == 4
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", BACKENDS)
 def test_merging_is_refused_until_it_is_asked_for_in_full_precision(tokenizer, library):
-    student = lora.adapted(break_model(with_biases(tokenizer), 4, 32, library), rank=4)
+    student = lora.add_lora(quantize_with(with_biases(tokenizer), 4, 32, library), rank=4)
     for name, weight in student.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(weight, std=0.1)
     with pytest.raises(ValueError, match="without being rounded away; healing.merged makes a copy"):
         student.merge_and_unload()
-    plain, asked = lora.merged(student), torch.tensor([[5, 6, 7, 8]])
+    plain, asked = lora.merge_lora(student), torch.tensor([[5, 6, 7, 8]])
     assert not Q.is_quantized(plain)
     assert plain.lm_head.weight is plain.model.embed_tokens.weight
     with torch.no_grad():
@@ -504,11 +504,11 @@ def test_merging_is_refused_until_it_is_asked_for_in_full_precision(tokenizer, l
 
 
 def test_what_was_healed_and_saved_is_loaded_again(tokenizer, task, tmp_path):
-    pair = lora.broken_pair(build_pair(tokenizer), 2, 32, rank=4)
+    pair = lora.quantized_pair(build_pair(tokenizer), 2, 32, rank=4)
     distill(pair, task, "kd", **QUICK)
     quantization.save_packed(pair.student.get_base_model(), tmp_path / "broken.safetensors")
     pair.student.save_pretrained(tmp_path / "student")
-    again = lora.load_healed(build_pair(tokenizer).teacher, tmp_path)
+    again = lora.load_quantized_with_lora(build_pair(tokenizer).teacher, tmp_path)
     asked = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         torch.testing.assert_close(again(asked).logits, pair.student(asked).logits)
@@ -517,9 +517,9 @@ def test_what_was_healed_and_saved_is_loaded_again(tokenizer, task, tmp_path):
 @pytest.mark.parametrize(
     ("package", "use", "extra"),
     [
-        ("peft", lora.adapted, "adapt"),
-        ("torchao", lambda model: break_model(model, 4, 32, "torchao"), "adapt"),
-        ("bitsandbytes", lambda model: break_model(model, 4, 32, "bitsandbytes"), "adapt"),
+        ("peft", lora.add_lora, "adapt"),
+        ("torchao", lambda model: quantize_with(model, 4, 32, "torchao"), "adapt"),
+        ("bitsandbytes", lambda model: quantize_with(model, 4, 32, "bitsandbytes"), "adapt"),
     ],
 )
 def test_a_missing_package_is_answered_with_the_extra_that_installs_it(
@@ -544,7 +544,7 @@ def test_the_tiny_teacher_bears_four_bits_and_not_two(tiny, task):
     whole = nll(tiny.teacher, tiny, prompts, references)
 
     def broken(bits):
-        return nll(break_model(copy.deepcopy(tiny.teacher), bits), tiny, prompts, references)
+        return nll(quantize_with(copy.deepcopy(tiny.teacher), bits), tiny, prompts, references)
 
     assert abs(broken(8) - whole) < 0.005
     assert abs(broken(4) - whole) < 0.01
@@ -552,7 +552,7 @@ def test_the_tiny_teacher_bears_four_bits_and_not_two(tiny, task):
 
 
 def test_a_broken_and_adapted_model_writes_like_any_other(tiny, prompts):
-    student = lora.adapted(break_model(copy.deepcopy(tiny.teacher), 4), rank=2)
+    student = lora.add_lora(quantize_with(copy.deepcopy(tiny.teacher), 4), rank=2)
     pair = make_pair(tiny.teacher, tiny.tokenizer, student, tiny.tokenizer)
     said = sample(pair.student, prompts[:4], pair, temperature=0)
     assert all(1 < len(response) <= 48 for response in said)

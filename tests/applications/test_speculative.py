@@ -22,7 +22,7 @@ from minidistill.evaluation import make_probe
 from minidistill.experiments import stages
 from minidistill.experiments.run_configs import RUN_CONFIGS, ExperimentConfig, Run
 from minidistill.experiments.stages import TrainedRun, get_hook
-from minidistill.generation import corrected, nucleus, sample, typical
+from minidistill.generation import sample, speculative_mixture, top_p_filter, typical_acceptance
 from minidistill.models import Pair, make_pair
 from minidistill.tokenization import encode_prompt
 from minidistill.utils import data_dir
@@ -40,7 +40,7 @@ def distributions(*shape, seed=0, sharp=2.0, dtype=torch.float64):
 # --- one token ----------------------------------------------------------------------------------------
 def test_13_1_13_2_by_definition():
     p, q = torch.tensor([0.5, 0.3, 0.2, 0.0]), torch.tensor([0.1, 0.6, 0.0, 0.3])
-    assert S.keep_chance(p, q).tolist() == pytest.approx([1.0, 0.5, 1.0, 0.0])
+    assert S.acceptance_probability(p, q).tolist() == pytest.approx([1.0, 0.5, 1.0, 0.0])
     assert S.residual(p, q).tolist() == pytest.approx([0.4 / 0.6, 0.0, 0.2 / 0.6, 0.0])
 
 
@@ -57,9 +57,9 @@ def test_13_1_13_2_together_say_exactly_the_target():
 
 WRONG = {
     "everything stays": Rule(lambda p, q: torch.ones_like(p), S.residual),
-    "redrawn from p": Rule(S.keep_chance, lambda p, q: p),
-    "q over p": Rule(lambda p, q: S.keep_chance(q, p), S.residual),
-    "residual of q": Rule(S.keep_chance, lambda p, q: S.residual(q, p)),
+    "redrawn from p": Rule(S.acceptance_probability, lambda p, q: p),
+    "q over p": Rule(lambda p, q: S.acceptance_probability(q, p), S.residual),
+    "residual of q": Rule(S.acceptance_probability, lambda p, q: S.residual(q, p)),
 }
 
 
@@ -74,7 +74,9 @@ def test_each_wrong_rule_says_something_else(name):
 def test_typical_acceptance_says_what_6_2_says(epsilon):
     p, q = distributions(20, 7, seed=2)
     rule = S.typical_rule(epsilon)
-    torch.testing.assert_close(rule.said(p, q), corrected(p, q, typical(epsilon)))
+    torch.testing.assert_close(
+        rule.said(p, q), speculative_mixture(p, q, typical_acceptance(epsilon))
+    )
     with pytest.raises(ValueError, match="epsilon must lie in"):
         S.typical_rule(1.5)
 
@@ -83,16 +85,16 @@ def test_13_3_is_the_overlap_and_what_the_rule_keeps():
     p, q = distributions(100, 7, seed=3)
     overlap = torch.minimum(p, q).sum(-1)
     torch.testing.assert_close(A.acceptance(p.log(), q.log()), overlap)
-    torch.testing.assert_close((q * S.keep_chance(p, q)).sum(-1), overlap)
+    torch.testing.assert_close((q * S.acceptance_probability(p, q)).sum(-1), overlap)
     torch.testing.assert_close(1 - D.total_variation(p.log(), q.log()), overlap)
 
 
 def test_13_6_is_bayes_and_weighed_by_the_target_13_3():
     p, q = distributions(100, 7, seed=4)
     ids = torch.arange(7).expand(100, 7)
-    chance = A.stay_chance(*(x.log()[:, None].expand(100, 7, 7) for x in (p, q)), ids)
+    chance = A.posterior_acceptance(*(x.log()[:, None].expand(100, 7, 7) for x in (p, q)), ids)
     possible = p > 0
-    by_bayes = torch.where(possible, q * S.keep_chance(p, q) / p, 0.0)
+    by_bayes = torch.where(possible, q * S.acceptance_probability(p, q) / p, 0.0)
     torch.testing.assert_close(torch.where(possible, chance, 0.0), by_bayes)
     torch.testing.assert_close((p * by_bayes).sum(-1), torch.minimum(p, q).sum(-1))
 
@@ -104,7 +106,7 @@ def test_what_is_sampled_from_is_the_temperature_and_the_nucleus(temperature):
     if temperature == 0:
         wanted = torch.nn.functional.one_hot(logits.argmax(-1), 9).double()
     else:
-        wanted = nucleus(logits / temperature, 0.8)
+        wanted = top_p_filter(logits / temperature, 0.8)
         assert (found == 0).any()
     torch.testing.assert_close(found, wanted)
 
@@ -175,12 +177,14 @@ def test_13_7_with_one_rate_for_all_is_13_4():
 class TableModel(torch.nn.Module):
     """A causal model whose logits depend on the *whole* text, which it knows from its cache alone."""
 
-    def __init__(self, seed: int, vocab: int = 4, sharp: float = 1.5, forbid: dict | None = None):
+    def __init__(
+        self, seed: int, vocab_size: int = 4, sharp: float = 1.5, forbid: dict | None = None
+    ):
         super().__init__()
         self.unused = torch.nn.Parameter(torch.zeros(1))
-        self.config = LlamaConfig(num_hidden_layers=1, vocab_size=vocab)
+        self.config = LlamaConfig(num_hidden_layers=1, vocab_size=vocab_size)
         self.generation_config = SimpleNamespace(eos_token_id=0)
-        self.seed, self.vocab, self.sharp, self.forbid = seed, vocab, sharp, forbid or {}
+        self.seed, self.vocab_size, self.sharp, self.forbid = seed, vocab_size, sharp, forbid or {}
         self.table = {}
 
     @property
@@ -190,7 +194,7 @@ class TableModel(torch.nn.Module):
     def logits(self, text: tuple[int, ...]) -> torch.Tensor:
         if text not in self.table:
             rng = torch.Generator().manual_seed(hash((self.seed, text)) % 2**31)
-            row = self.sharp * torch.randn(self.vocab, generator=rng)
+            row = self.sharp * torch.randn(self.vocab_size, generator=rng)
             row[self.forbid.get(len(text), [])] = float("-inf")
             self.table[text] = row
         return self.table[text]
@@ -273,7 +277,7 @@ def test_the_count_can_fail(name):
 
 
 def test_the_count_sees_a_cache_that_is_not_cropped(monkeypatch):
-    monkeypatch.setattr(S.Reader, "forget", lambda self, length: None)
+    monkeypatch.setattr(S.CachedModel, "forget", lambda self, length: None)
     # Where what was rejected is still there nothing may be new, and it cannot even run.
     with contextlib.suppress(RuntimeError, IndexError):
         assert surprise(table_pair(), 1000, draft_length=2) < 1e-6
@@ -296,12 +300,12 @@ def test_greedy_is_the_targets_own_greedy_response(shared_pair, prompts, draft_l
     assert [speculate(shared_pair, x, **how).tokens for x in prompts[:8]] == own
 
 
-class Rereader(S.Reader):
+class Rereader(S.CachedModel):
     """The same without a cache: all of the text, every time."""
 
     def ahead(self, text, last=1):
         ids = torch.tensor([text])
-        logits = self.model(input_ids=ids, use_cache=False).logits[0, -last:, : self.vocab]
+        logits = self.model(input_ids=ids, use_cache=False).logits[0, -last:, : self.vocab_size]
         return S.next_token(logits.float(), *self.how)
 
     def forget(self, length):
@@ -322,7 +326,7 @@ def test_a_draft_that_is_the_target_is_always_kept(shared_pair, prompts):
         shared_pair.teacher,
         copy.deepcopy(shared_pair.teacher),
         shared_pair.tokenizer,
-        shared_pair.vocab,
+        shared_pair.vocab_size,
     )
     for seed, prompt in enumerate(prompts[:6]):
         written = speculate(pair, prompt, draft_length=4, max_new_tokens=20, seed=seed)
@@ -330,9 +334,11 @@ def test_a_draft_that_is_the_target_is_always_kept(shared_pair, prompts):
         assert all(len(r.tokens) == 5 for r in written.rounds[:-1])
 
 
-def always(token: int, vocab: int = 4) -> TableModel:
+def always(token: int, vocab_size: int = 4) -> TableModel:
     """A model that says one word."""
-    return TableModel(0, forbid={n: [i for i in range(vocab) if i != token] for n in range(99)})
+    return TableModel(
+        0, forbid={n: [i for i in range(vocab_size) if i != token] for n in range(99)}
+    )
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 8])
@@ -395,7 +401,7 @@ def test_numbers_that_cannot_be_are_refused(shared_pair, prompts, wrong, message
 
 
 def test_without_a_teacher_there_is_no_target(shared_pair, prompts):
-    alone = Pair(None, shared_pair.student, shared_pair.tokenizer, shared_pair.vocab)
+    alone = Pair(None, shared_pair.student, shared_pair.tokenizer, shared_pair.vocab_size)
     with pytest.raises(ValueError, match="it is the target"):
         speculate(alone, prompts[0])
 
@@ -423,8 +429,10 @@ def test_13_7_is_what_real_runs_count(shipped_pair):
     """Expected counts on responses of the target against counts of 200 responses that were speculated."""
     task = load_task("instruct")
     asked = [encode_prompt(shipped_pair.tokenizer, e.prompt) for e in task.test[:200]]
-    seen = A.see(shipped_pair, asked, sample(shipped_pair.teacher, asked, shipped_pair, seed=7))
-    real = A.counted([speculate(shipped_pair, x, seed=i) for i, x in enumerate(asked)], 4)
+    seen = A.score_responses(
+        shipped_pair, asked, sample(shipped_pair.teacher, asked, shipped_pair, seed=7)
+    )
+    real = A.count_rounds([speculate(shipped_pair, x, seed=i) for i, x in enumerate(asked)], 4)
     expected = seen.counts(4)
     error = (expected.acceptance * (1 - expected.acceptance) / real.drafted) ** 0.5
     assert (
@@ -436,7 +444,7 @@ def test_13_7_is_what_real_runs_count(shipped_pair):
 
 def test_counted_by_hand():
     rounds = (S.Round((5, 6), 1, 7), S.Round((8, 9), 2, 4), S.Round((3, 0), 1, None))
-    found = A.counted([S.Written(rounds)], 2)
+    found = A.count_rounds([S.SpeculativeOutput(rounds)], 2)
     assert found == A.Counts(6.0, 3.0, 6.0, (3.0, 2.0), (3.0, 1.0))
     assert found.acceptance == pytest.approx(4 / 6)
     assert found.rate == pytest.approx(4 / 5)
@@ -447,7 +455,7 @@ def test_the_stage_measures_what_it_says(pair, task):
     job = Run(ExperimentConfig(), "draft_sft", RUN_CONFIGS["draft_sft"], 0)
     found = get_hook("draft").after_training(TrainedRun(pair, task, probe, job), sampled=3)
     json.dumps(found)
-    seen = A.see(pair, probe.prompts, probe.tgo)
+    seen = A.score_responses(pair, probe.prompts, probe.tgo)
     assert found["scores"]["acceptance"] == seen.counts(4).acceptance
     assert found["draft"]["overlap"] == pytest.approx(
         float(torch.minimum(seen.log_p.exp(), seen.log_q.exp()).sum(-1)[seen.mask].mean())
@@ -461,4 +469,4 @@ def test_the_stage_measures_what_it_says(pair, task):
 
 def test_responses_past_the_limit_of_rows_are_left_out(pair, task):
     probe = make_probe(pair, task, size=6, seed=0, temperature=1.0)
-    assert A.see(pair, probe.prompts, probe.tgo, rows=4).labels.shape[0] == 4
+    assert A.score_responses(pair, probe.prompts, probe.tgo, rows=4).labels.shape[0] == 4

@@ -26,7 +26,7 @@ from minidistill.checkpoint import fingerprint
 from minidistill.config import DistillConfig
 from minidistill.evaluation import HeldOutResponses, make_probe, nll
 from minidistill.experiments.runner import distill_and_evaluate
-from minidistill.generation import sample, speculative_drafts, typical
+from minidistill.generation import sample, speculative_drafts, typical_acceptance
 from minidistill.judging import LLMJudge
 from minidistill.lessons.lesson_11_vision import text_only_upper_bound
 from minidistill.logprobs import collate, response_log_probs
@@ -429,14 +429,16 @@ def test_what_a_model_says_depends_on_the_picture_and_only_on_its_own(shared, ta
     responses = [encode_response(shared.tokenizer, e.references[0]) for e in task.train[:4]]
     for model in (shared.teacher, shared.student):
         with torch.no_grad():
-            batch = collate(prompts, responses, shared.pad_id)
-            together = response_log_probs(model, batch, shared.vocab)
+            batch = collate(prompts, responses, shared.pad_token_id)
+            together = response_log_probs(model, batch, shared.vocab_size)
             for i, (x, y) in enumerate(zip(prompts, responses, strict=True)):
-                alone = response_log_probs(model, collate([x], [y], shared.pad_id), shared.vocab)
+                alone = response_log_probs(
+                    model, collate([x], [y], shared.pad_token_id), shared.vocab_size
+                )
                 torch.testing.assert_close(alone[0], together[i, : len(y)], rtol=1e-3, atol=1e-4)
             other = [prompts[0].with_pixels(prompts[1].pixel_values), *prompts[1:]]
             moved = response_log_probs(
-                model, collate(other, responses, shared.pad_id), shared.vocab
+                model, collate(other, responses, shared.pad_token_id), shared.vocab_size
             )
         n = len(responses[0])
         assert (moved[0, :n] - together[0, :n]).abs().max() > 1e-3
@@ -454,9 +456,9 @@ def test_each_source_is_written_and_scored_with_its_own_picture(pair, task):
         for name, source in scored.items():
             for row, i in enumerate(picked):
                 y = rollouts.responses[name][i]
-                batch = collate([pair.encode(task.train[i])], [y], pair.pad_id)
+                batch = collate([pair.encode(task.train[i])], [y], pair.pad_token_id)
                 for model, found in ((pair.teacher, source.log_p), (pair.student, source.log_q)):
-                    alone = response_log_probs(model, batch, pair.vocab)[0]
+                    alone = response_log_probs(model, batch, pair.vocab_size)[0]
                     torch.testing.assert_close(found[row, : len(y)], alone, rtol=1e-3, atol=1e-4)
 
 
@@ -528,13 +530,13 @@ def test_drafts_go_on_where_they_stopped(shared, task):
 def test_drafts_keep_their_pictures(shared, task, epsilon):
     prompts = prompts_of(shared, task)[:5]
     drafts = speculative_drafts(
-        prompts, shared, typical(epsilon), max_new_tokens=7, draft=3, seed=3
+        prompts, shared, typical_acceptance(epsilon), max_new_tokens=7, draft=3, seed=3
     )
     assert all(1 <= len(y) <= 7 for y in drafts)
     other = speculative_drafts(
         ablation.ablate_image(prompts, "grey"),
         shared,
-        typical(epsilon),
+        typical_acceptance(epsilon),
         max_new_tokens=7,
         draft=3,
         seed=3,

@@ -50,9 +50,9 @@ def test_2000_responses(benchmark, parts, role):
 
 @pytest.mark.parametrize("name", ["kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"])
 @pytest.mark.parametrize("vocab", [180, 49_152])
-def test_a_divergence_and_its_gradient(benchmark, name, vocab):
-    log_p = torch.randn(512, vocab).log_softmax(-1)
-    logits = torch.randn(512, vocab, requires_grad=True)
+def test_a_divergence_and_its_gradient(benchmark, name, vocab_size):
+    log_p = torch.randn(512, vocab_size).log_softmax(-1)
+    logits = torch.randn(512, vocab_size, requires_grad=True)
 
     def both():
         getattr(D, name)(log_p, logits.log_softmax(-1)).sum().backward()
@@ -87,7 +87,7 @@ def test_1000_programs_in_the_sandbox(benchmark):
 
 
 LESSONS = {  # a slider's callback, made as its lesson makes it
-    "hill": lambda: lesson_01.hill_explorer,
+    "hill": lambda: lesson_01.bimodal_explorer,
     "beta in JSD": lambda: lesson_01.beta_explorer,
     "skew": lambda: lesson_02.skew_explorer,
     "replay": lambda: run_plots.step_explorer(shipped_runs()),

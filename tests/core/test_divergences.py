@@ -188,15 +188,15 @@ def test_2_4_the_skewed_forms_are_bounded_by_minus_log_alpha_and_reach_it(skewed
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.lists(st.integers(1, 4), min_size=0, max_size=3),
-    vocab=st.integers(1, 9),
+    vocab_size=st.integers(1, 9),
     alpha=st.floats(0, 1),
     spread=st.floats(0, 30),
     seed=st.integers(0, 10**6),
 )
 def test_every_divergence_equals_its_oracle_for_any_shape_and_skew(
-    shape, vocab, alpha, spread, seed
+    shape, vocab_size, alpha, spread, seed
 ):
-    log_p, log_q = pair_of(seed, *shape, vocab, spread=spread)
+    log_p, log_q = pair_of(seed, *shape, vocab_size, spread=spread)
     for f in PLAIN:
         expected = oracle(f.__name__, log_p, log_q)
         assert f(log_p, log_q).shape == torch.Size(shape)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from minidistill import evaluate, load_task
-from minidistill.evaluation import accuracy, make_probe, nll, pass_at_k, rouge_l, verdicts
+from minidistill.evaluation import accuracy, grade_responses, make_probe, nll, pass_at_k, rouge_l
 from minidistill.models import Pair
 from minidistill.tasks import NO_ANSWER, Example, Grade, Task
 from minidistill.tokenization import encode_prompt, encode_references
@@ -127,7 +127,7 @@ def test_a_probe_is_fixed_by_its_seed_and_holds_both_models_responses(shared_pai
 
 
 def test_without_a_teacher_the_references_take_its_place(shared_pair, task):
-    alone = Pair(None, shared_pair.student, shared_pair.tokenizer, shared_pair.vocab)
+    alone = Pair(None, shared_pair.student, shared_pair.tokenizer, shared_pair.vocab_size)
     probe = make_probe(alone, task, size=4, max_new_tokens=3)
     assert probe.tgo == encode_references(alone.tokenizer, task.test[:4], 0)
 
@@ -164,7 +164,7 @@ def test_responses_without_an_answer_are_counted(shared_pair):
     answer = task.explain(few.test[0].prompt, few.test[0].references[0])
     assert (answer.grade, answer.reason) == (1.0, "right")
     responses = ["i do not know", few.test[1].references[0], "#### 99", ""]
-    found = verdicts(few, responses)
+    found = grade_responses(few, responses)
     assert [v.grade for v in found] == [0, 1, 0, 0]
     assert [v.reason for v in found] == ["no answer", "right", "wrong", "no answer"]
     assert accuracy(few, responses) == 0.25
@@ -178,4 +178,4 @@ def test_scores_say_which_share_has_no_answer_and_each_grade(shared_pair, task):
     assert [len(row) for row in scores.grades] == [6, 6]
     assert scores.accuracy == pytest.approx(sum(map(sum, scores.grades)) / 12)
     with pytest.raises(ValueError, match="task 'graded' has no grader"):
-        verdicts(graded(None), [])
+        grade_responses(graded(None), [])

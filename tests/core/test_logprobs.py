@@ -4,7 +4,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from minidistill.logprobs import Scored, collate, masked_mean, masked_sum, response_log_probs
+from minidistill.logprobs import (
+    ResponseLogProbs,
+    collate,
+    masked_mean,
+    masked_sum,
+    response_log_probs,
+)
 
 
 @pytest.fixture(scope="module")
@@ -13,10 +19,10 @@ def model(shared_pair):
 
 
 @torch.no_grad()
-def alone(model, prompt, response, vocab):
+def alone(model, prompt, response, vocab_size):
     """Log-probs of one response without any padding, by a plain forward pass."""
     logits = model(torch.tensor([[*prompt, *response]])).logits[0].float()
-    return logits.log_softmax(-1)[len(prompt) - 1 : len(prompt) + len(response) - 1, :vocab]
+    return logits.log_softmax(-1)[len(prompt) - 1 : len(prompt) + len(response) - 1, :vocab_size]
 
 
 # --- the mean -----------------------------------------------------------------------------------------
@@ -70,8 +76,8 @@ def test_a_one_token_response_is_scored_by_the_logits_of_the_prompts_last_token(
     prompt, token = [3, 20, 30, 4], 42
     with torch.no_grad():
         last = model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
-        found = response_log_probs(model, collate([prompt], [[token]], 0), shared_pair.vocab)
-    assert found.shape == (1, 1, shared_pair.vocab)
+        found = response_log_probs(model, collate([prompt], [[token]], 0), shared_pair.vocab_size)
+    assert found.shape == (1, 1, shared_pair.vocab_size)
     torch.testing.assert_close(found[0, 0], last)
     assert last.std() > 0.5  # far enough from uniform for a wrong column to show
 
@@ -92,7 +98,7 @@ def test_token_t_is_predicted_from_the_column_before_it():
 
 def test_logits_are_cut_to_the_shared_tokens_before_the_softmax(model):
     with torch.no_grad():
-        found = response_log_probs(model, collate([[3, 20, 4]], [[42, 43]], 0), vocab=100)
+        found = response_log_probs(model, collate([[3, 20, 4]], [[42, 43]], 0), vocab_size=100)
     assert found.shape[-1] == 100
     torch.testing.assert_close(found.exp().sum(-1), torch.ones(1, 2))
 
@@ -113,14 +119,17 @@ def test_half_precision_logits_are_widened_before_the_softmax():
 
 # --- padding changes nothing ------------------------------------------------------------------------
 def test_a_batch_of_different_lengths_scores_each_response_as_if_alone(model, prompts, shared_pair):
-    vocab, responses = shared_pair.vocab, [[9, 8, 7, 6, 1], [50], [60, 61, 1], [], [70, 1]]
+    vocab_size, responses = (
+        shared_pair.vocab_size,
+        [[9, 8, 7, 6, 1], [50], [60, 61, 1], [], [70, 1]],
+    )
     kept = [sorted(prompts, key=len)[i * (len(prompts) - 1) // 4] for i in range(5)]
     assert len({len(p) for p in kept}) > 2
     with torch.no_grad():
-        found = response_log_probs(model, collate(kept, responses, 0), vocab)
+        found = response_log_probs(model, collate(kept, responses, 0), vocab_size)
     for row, prompt, response in zip(found, kept, responses, strict=True):
         torch.testing.assert_close(
-            row[: len(response)], alone(model, prompt, response, vocab), rtol=1e-4, atol=1e-4
+            row[: len(response)], alone(model, prompt, response, vocab_size), rtol=1e-4, atol=1e-4
         )
 
 
@@ -147,8 +156,8 @@ def test_wider_padding_changes_no_mean(model, prompts, shared_pair):
         x, y = [prompts[0], *(n[0] for n in neighbours)], [[9, 8, 1], *(n[1] for n in neighbours)]
         batch = collate(x, y, 0)
         with torch.no_grad():
-            log_q = response_log_probs(model, batch, shared_pair.vocab)
-        scored = Scored(batch.labels, batch.mask, log_q, lambda: log_q)
+            log_q = response_log_probs(model, batch, shared_pair.vocab_size)
+        scored = ResponseLogProbs(batch.labels, batch.mask, log_q, lambda: log_q)
         return scored.mean(scored.token_log_q)[0]
 
     longer = ([3, *range(10, 40), 4], list(range(50, 70)))
@@ -158,8 +167,8 @@ def test_wider_padding_changes_no_mean(model, prompts, shared_pair):
 def test_an_empty_response_contributes_nothing_to_loss_or_gradient(pair, prompts):
     def gradient(rows):
         batch = collate([prompts[0], prompts[1]][:rows], [[9, 8, 1], []][:rows], 0)
-        log_q = response_log_probs(pair.student, batch, pair.vocab)
-        scored = Scored(batch.labels, batch.mask, log_q, lambda: log_q)
+        log_q = response_log_probs(pair.student, batch, pair.vocab_size)
+        scored = ResponseLogProbs(batch.labels, batch.mask, log_q, lambda: log_q)
         loss = scored.mean(-scored.token_log_q)
         pair.student.zero_grad()
         loss.sum().backward()
@@ -173,9 +182,9 @@ def test_an_empty_response_contributes_nothing_to_loss_or_gradient(pair, prompts
 
 def test_a_batch_of_nothing_but_empty_responses_is_zero_and_trains(pair, prompts):
     batch = collate(prompts[:2], [[], []], 0)
-    log_q = response_log_probs(pair.student, batch, pair.vocab)
-    assert log_q.shape == (2, 0, pair.vocab)
-    scored = Scored(batch.labels, batch.mask, log_q, lambda: log_q)
+    log_q = response_log_probs(pair.student, batch, pair.vocab_size)
+    assert log_q.shape == (2, 0, pair.vocab_size)
+    scored = ResponseLogProbs(batch.labels, batch.mask, log_q, lambda: log_q)
     loss = scored.mean(-scored.token_log_q)
     assert loss.tolist() == [0.0, 0.0]
     loss.sum().backward()
@@ -191,7 +200,7 @@ def test_the_teacher_runs_once_without_gradient_and_only_if_asked():
         return weight * torch.zeros(1, 2, 3).log_softmax(-1)
 
     labels, mask = torch.tensor([[0, 1]]), torch.tensor([[True, True]])
-    scored = Scored(labels, mask, torch.zeros(1, 2, 3).log_softmax(-1), teacher)
+    scored = ResponseLogProbs(labels, mask, torch.zeros(1, 2, 3).log_softmax(-1), teacher)
     assert scored.mean(scored.token_log_q).shape == (1,)
     assert not calls
     assert not scored.log_p.requires_grad
@@ -203,7 +212,7 @@ def test_the_confidence_gap_is_teacher_minus_student_and_detached():
     labels, mask = torch.tensor([[0, 1, 2]]), torch.tensor([[True, True, False]])
     log_p = torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [1e-9, 1e-9, 1.0]]]).log()
     log_q = torch.tensor([[[0.2, 0.4, 0.4], [0.3, 0.2, 0.5], [0.4, 0.4, 0.2]]]).log()
-    scored = Scored(labels, mask, log_q.requires_grad_(), lambda: log_p)
+    scored = ResponseLogProbs(labels, mask, log_q.requires_grad_(), lambda: log_p)
     gap = scored.confidence_gap()
     assert gap.tolist() == pytest.approx([(0.5 * 0.8) ** 0.5 - (0.2 * 0.2) ** 0.5])
     assert not gap.requires_grad

@@ -28,7 +28,7 @@ def test_a_pair_freezes_its_teacher_and_trains_its_student(pair):
     assert not pair.teacher.training
     assert not any(w.requires_grad for w in pair.teacher.parameters())
     assert all(w.requires_grad for w in pair.student.parameters())
-    assert pair.vocab == len(pair.tokenizer)
+    assert pair.vocab_size == len(pair.tokenizer)
 
 
 def test_tokenizers_that_disagree_are_refused_with_the_first_differing_tokens():
@@ -54,7 +54,7 @@ def test_padded_widths_64_apart_are_cut_with_a_warning_and_train(tokenizer, task
     n = len(tokenizer)
     with pytest.warns(UserWarning, match=f"widths {n + 64} and {n} are cut to the {n} shared"):
         pair = make_pair(teacher, tokenizer, student, tokenizer)
-    assert pair.vocab == n
+    assert pair.vocab_size == n
     history = distill(pair, task, method, epochs=1, batch_size=24, max_new_tokens=4, progress=False)
     assert all(0 < step["loss"] < 20 for step in history.steps)
 
@@ -75,14 +75,14 @@ def test_a_model_is_not_its_own_teacher(tokenizer):
 def test_every_declared_end_token_stops_a_response(tokenizer):
     model = tiny_model("student", tokenizer, 1)
     model.generation_config.eos_token_id = [7, 8]
-    assert Pair(None, model, tokenizer, len(tokenizer)).stop_ids == {1, 7, 8}
+    assert Pair(None, model, tokenizer, len(tokenizer)).eos_token_ids == {1, 7, 8}
 
 
 def test_without_a_pad_token_the_end_token_pads(tokenizer):
     bare = copy.deepcopy(tokenizer)
     bare.pad_token = None
     pair = Pair(None, tiny_model("student", tokenizer, 1), bare, len(tokenizer))
-    assert pair.pad_id == tokenizer.eos_token_id
+    assert pair.pad_token_id == tokenizer.eos_token_id
 
 
 # --- presets ------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_a_saved_pair_loads_with_the_same_weights(tmp_path, pair, prompts):
         getattr(pair, name).save_pretrained(tmp_path / name)
         pair.tokenizer.save_pretrained(tmp_path / name)
     loaded = load_pair(teacher=tmp_path / "teacher", student=tmp_path / "student")
-    assert loaded.vocab == pair.vocab
+    assert loaded.vocab_size == pair.vocab_size
     for name in ("teacher", "student"):
         old, new = getattr(pair, name).state_dict(), getattr(loaded, name).state_dict()
         assert all(torch.equal(old[key], new[key]) for key in new)

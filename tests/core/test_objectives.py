@@ -12,7 +12,7 @@ from scipy.special import rel_entr
 from minidistill import distill
 from minidistill import divergences as D
 from minidistill.curriculum import AlphaTracker
-from minidistill.logprobs import Scored
+from minidistill.logprobs import ResponseLogProbs
 from minidistill.objectives import METHODS, TrainState, get_method, method
 
 NAMES = [
@@ -22,18 +22,20 @@ NAMES = [
 ]  # fmt: skip
 
 
-def source(seed, lengths=(4, 2, 1), vocab=5, sharpness=2.0):
+def source(seed, lengths=(4, 2, 1), vocab_size=5, sharpness=2.0):
     """A `Scored` batch of random models, float64; rubbish in the padding."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (len(lengths), max(lengths), vocab)
+    shape = (len(lengths), max(lengths), vocab_size)
     logits = [
         sharpness * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in "pq"
     ]
-    labels = torch.randint(vocab, shape[:2], generator=generator)
+    labels = torch.randint(vocab_size, shape[:2], generator=generator)
     mask = torch.arange(shape[1]) < torch.tensor(lengths).unsqueeze(-1)
     logits[0][~mask] = float("nan")
     logits_q = logits[1].requires_grad_()
-    scored = Scored(labels, mask, logits_q.log_softmax(-1), lambda: logits[0].log_softmax(-1))
+    scored = ResponseLogProbs(
+        labels, mask, logits_q.log_softmax(-1), lambda: logits[0].log_softmax(-1)
+    )
     scored.logits_q = logits_q
     return scored
 
@@ -41,7 +43,7 @@ def source(seed, lengths=(4, 2, 1), vocab=5, sharpness=2.0):
 @pytest.fixture
 def sources():
     lengths = {"reference": (3, 3, 2), "tgo": (4, 2, 1), "sgo": (1, 3, 5), "speculative": (2, 4, 1)}
-    lengths |= {"first_sgo": (2, 1, 4), "replay": (3, 1, 2)}
+    lengths |= {"initial_sgo": (2, 1, 4), "replay": (3, 1, 2)}
     lengths |= {"chosen": (2, 3, 1), "rejected": (4, 1, 2)}
     return {name: source(i, each) for i, (name, each) in enumerate(lengths.items())}
 
@@ -82,7 +84,7 @@ def kl_of(y):
     return per_response(y, lambda p, q, _: kl(p, q))
 
 
-def dpkd_of(s, lam, reduce, winner="tgo", loser="first_sgo"):
+def dpkd_of(s, lam, reduce, winner="tgo", loser="initial_sgo"):
     ratio = lambda p, q, token: np.log(q[token] / p[token])  # noqa: E731
     delta = per_response(s[winner], ratio, reduce) - per_response(s[loser], ratio, reduce)
     return -np.log(1 / (1 + np.exp(-lam * delta)))
@@ -187,7 +189,7 @@ def test_the_teacher_receives_no_gradient(name):
     sources = {
         k: with_teacher(k, i)
         for i, k in enumerate(
-            ("tgo", "sgo", "first_sgo", "speculative", "replay", "chosen", "rejected")
+            ("tgo", "sgo", "initial_sgo", "speculative", "replay", "chosen", "rejected")
         )
     }
     get_method(name)(sources, TrainState()).sum().backward()
@@ -198,7 +200,7 @@ def test_the_teacher_receives_no_gradient(name):
 # --- DPKD ---------------------------------------------------------------------------------------------
 def test_4_1_dpkd_gradient_is_the_sigmoid_weight_times_the_difference(sources):
     # −λ σ(−λΔ) (∇ log q(y_t) − ∇ log q(y_s)): the teacher enters through the weight alone.
-    lam, (tgo, sgo) = 0.5, (sources["tgo"], sources["first_sgo"])
+    lam, (tgo, sgo) = 0.5, (sources["tgo"], sources["initial_sgo"])
     loss = get_method("dpkd")(sources, TrainState(), lam=lam)
     found = torch.autograd.grad(loss.sum(), [tgo.logits_q, sgo.logits_q], retain_graph=True)
     ratios = [y.sum(y.token_log_q - y.token_log_p) for y in (tgo, sgo)]
@@ -209,14 +211,14 @@ def test_4_1_dpkd_gradient_is_the_sigmoid_weight_times_the_difference(sources):
 
 
 def test_4_1_dpkd_gains_without_end_by_lowering_the_students_own_responses(sources):
-    sgo = sources["first_sgo"]
+    sgo = sources["initial_sgo"]
     losses = []
     for shift in (0.0, 50.0, 500.0):
         lower = sgo.log_q.detach().clone()
         lower.scatter_add_(-1, sgo.labels.unsqueeze(-1), torch.full_like(lower[..., :1], -shift))
-        moved = Scored(sgo.labels, sgo.mask, lower, lambda: sgo.log_p)
+        moved = ResponseLogProbs(sgo.labels, sgo.mask, lower, lambda: sgo.log_p)
         losses.append(
-            get_method("dpkd")({**sources, "first_sgo": moved}, TrainState()).mean().item()
+            get_method("dpkd")({**sources, "initial_sgo": moved}, TrainState()).mean().item()
         )
     assert losses[0] > losses[1] > losses[2] >= 0
 
@@ -427,7 +429,7 @@ def test_a_signature_says_what_a_method_reads_and_sets():
 
 def test_a_learners_own_method_registers_and_trains(pair, task):
     @method
-    def total_variation(tgo: Scored, *, weight: float = 1.0) -> torch.Tensor:
+    def total_variation(tgo: ResponseLogProbs, *, weight: float = 1.0) -> torch.Tensor:
         """TV on the teacher's responses."""
         return weight * tgo.mean(D.total_variation(tgo.log_p, tgo.log_q))
 

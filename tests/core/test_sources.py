@@ -10,7 +10,7 @@ from minidistill.config import DistillConfig
 from minidistill.evaluation import make_probe
 from minidistill.generation import decode
 from minidistill.rollouts import Rollouts
-from minidistill.sources import SOURCES, Replay, Request, feeds
+from minidistill.sources import SOURCES, AdaptiveSampler, SamplingContext, resolve_sources
 from minidistill.tasks import Preference, Task
 from minidistill.tokenization import encode_references
 from tests.conftest import build_pair
@@ -35,8 +35,8 @@ def rollouts(pair, few, slots, **settings):
 
 # --- which slot is fed -----------------------------------------------------------------------------
 def test_a_method_is_fed_what_its_slots_are_named_after_unless_told_otherwise():
-    assert feeds(("tgo", "sgo"), None) == {"tgo": "tgo", "sgo": "sgo"}
-    assert feeds(("tgo", "sgo"), {"tgo": "sgo"}) == {"tgo": "sgo", "sgo": "sgo"}
+    assert resolve_sources(("tgo", "sgo"), None) == {"tgo": "tgo", "sgo": "sgo"}
+    assert resolve_sources(("tgo", "sgo"), {"tgo": "sgo"}) == {"tgo": "sgo", "sgo": "sgo"}
 
 
 @pytest.mark.parametrize(
@@ -91,39 +91,39 @@ def test_a_source_answers_each_prompt_and_is_asked_as_often_as_it_says(
 ):
     asked, real = [], SOURCES[name]
 
-    def spy(ask: Request):
+    def spy(ask: SamplingContext):
         asked.append(len(ask.prompts))
-        return real.write(ask)
+        return real.generate(ask)
 
-    monkeypatch.setitem(SOURCES, name, sources.Source(spy, real.when))
+    monkeypatch.setitem(SOURCES, name, sources.Source(spy, real.refresh))
     distill(pair, few, "kd", feed={"tgo": name}, **QUICK)
-    assert asked == {"once": [8], "epoch": [8, 8], "step": [4, 4, 4, 4]}[real.when]
+    assert asked == {"once": [8], "epoch": [8, 8], "step": [4, 4, 4, 4]}[real.refresh]
 
 
 def test_on_policy_responses_are_those_of_the_student_as_it_is(pair, few):
-    run = rollouts(pair, few, {"sgo": "fresh_sgo"})
-    run.prepare(0, 7, [2, 5], 0.0)
-    before = copy.deepcopy(run._now["fresh_sgo"])
-    run.prepare(0, 7, [2, 5], 0.0)
-    assert run._now["fresh_sgo"] == before  # the same moment, the same draw
+    run = rollouts(pair, few, {"sgo": "on_policy_sgo"})
+    run.collect_step(0, 7, [2, 5], 0.0)
+    before = copy.deepcopy(run._step_responses["on_policy_sgo"])
+    run.collect_step(0, 7, [2, 5], 0.0)
+    assert run._step_responses["on_policy_sgo"] == before  # the same moment, the same draw
     assert set(before) == {2, 5}
     with torch.no_grad():
         for weight in pair.student.parameters():
             weight.mul_(-1.0)
-    run.prepare(0, 7, [2, 5], 0.0)
-    assert run._now["fresh_sgo"] != before
+    run.collect_step(0, 7, [2, 5], 0.0)
+    assert run._step_responses["on_policy_sgo"] != before
 
 
 def test_the_best_of_several_is_graded_best_and_needs_a_grader(pair, few):
     grade = lambda prompt, text: float(len(text))  # noqa: E731 the longest wins
     longest = Task("long", few.train, few.test, grade)
-    run = rollouts(pair, longest, {"tgo": "best_tgo"}, max_new_tokens=8)
+    run = rollouts(pair, longest, {"tgo": "best_of_n_tgo"}, max_new_tokens=8)
     run.collect(0)
     plain = rollouts(pair, longest, {"tgo": "tgo"}, max_new_tokens=8)
     plain.collect(0)
     length = lambda r, name: sum(map(len, decode(pair, r.responses[name])))  # noqa: E731
-    assert length(run, "best_tgo") > length(plain, "tgo")
-    blind = rollouts(pair, Task("blind", few.train, few.test, None), {"tgo": "best_tgo"})
+    assert length(run, "best_of_n_tgo") > length(plain, "tgo")
+    blind = rollouts(pair, Task("blind", few.train, few.test, None), {"tgo": "best_of_n_tgo"})
     with pytest.raises(ValueError, match="grader"):
         blind.collect(0)
 
@@ -138,18 +138,18 @@ def test_references_change_with_the_epoch(pair, few):
 def test_epsilon_reaches_the_rule(pair, few):
     written = {}
     for epsilon in (0.0, 1.0):
-        run = rollouts(pair, few, {"sgo": "mixed"}, epsilon=epsilon)
+        run = rollouts(pair, few, {"sgo": "speculative_mix"}, epsilon=epsilon)
         run.collect(0)
-        written[epsilon] = run.responses["mixed"]
+        written[epsilon] = run.responses["speculative_mix"]
     assert written[0.0] != written[1.0]
 
 
 def test_a_teacher_that_is_certain_leaves_nothing_to_accept(pair, few):
     """Temperature → 0: every draft but the teacher's own greedy token is forbidden."""
     greedy = {"temperature": 1e-4, "max_new_tokens": 6}
-    run = rollouts(pair, few, {"tgo": "tgo", "sgo": "mixed"}, epsilon=1.0, **greedy)
+    run = rollouts(pair, few, {"tgo": "tgo", "sgo": "speculative_mix"}, epsilon=1.0, **greedy)
     run.collect(0)
-    assert run.responses["mixed"] == run.responses["tgo"]
+    assert run.responses["speculative_mix"] == run.responses["tgo"]
 
 
 # --- DistiLLM's replay buffer ------------------------------------------------------------------------
@@ -160,40 +160,40 @@ class Asked:
         self.seed, self.indices, self.pair = seed, list(indices), None
         self.pair = type("P", (), {"student": None})
 
-    def answers(self, model):
+    def sample_responses(self, model):
         return [[100 + self.seed, i] for i in self.indices]
 
 
 FIXED = [[7, i] for i in range(10)]
 
 
-def kinds(replay: Replay, moments: int, progress: float) -> dict[str, float]:
-    replay.served.clear()
+def kinds(replay: AdaptiveSampler, moments: int, progress: float) -> dict[str, float]:
+    replay.counts.clear()
     for seed in range(moments):
-        replay.serve(Asked(seed), FIXED, progress)
-    return {kind: n / moments for kind, n in replay.served.items()}
+        replay.sample_batch(Asked(seed), FIXED, progress)
+    return {kind: n / moments for kind, n in replay.counts.items()}
 
 
 def test_3_9_phi_rises_by_a_tenth_when_the_validation_loss_does_and_stops_at_one():
-    replay = Replay()
+    replay = AdaptiveSampler()
     seen = []
     for loss in (1.0, 0.9, 1.1, 1.1, 1.2, 1.0, *range(2, 20)):
-        replay.validate(loss)
+        replay.update_phi(loss)
         seen.append(replay.phi)
     assert seen[:6] == pytest.approx([0, 0, 0.1, 0.1, 0.2, 0.2])
     assert seen[-1] == 1.0
 
 
 def test_3_9_with_phi_0_all_is_fixed_data():
-    replay = Replay()
-    assert replay.serve(Asked(3, [4, 2]), FIXED, 0.5) == [(4, [7, 4]), (2, [7, 2])]
+    replay = AdaptiveSampler()
+    assert replay.sample_batch(Asked(3, [4, 2]), FIXED, 0.5) == [(4, [7, 4]), (2, [7, 2])]
     assert kinds(replay, 50, 0.0) == {"fixed": 1.0}
     assert replay.buffer == []
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.25, 0.9])
 def test_3_9_shares_of_fresh_replayed_and_fixed(progress):
-    replay = Replay(capacity=4, phi=0.6)
+    replay = AdaptiveSampler(capacity=4, phi=0.6)
     kinds(replay, 20, progress)  # fills the buffer
     shares = kinds(replay, 3000, progress)
     fresh = 0.6 * (1 - progress)
@@ -203,26 +203,28 @@ def test_3_9_shares_of_fresh_replayed_and_fixed(progress):
 
 
 def test_3_9_the_buffer_keeps_the_newest_and_is_filled_before_it_is_read():
-    replay = Replay(capacity=6, phi=1.0)
+    replay = AdaptiveSampler(capacity=6, phi=1.0)
     for seed in range(3):
-        replay.serve(Asked(seed), FIXED, 1.0)  # at the end of training a full buffer only replays
-    assert replay.served == {"fresh": 3}
-    rows = replay.serve(Asked(99), FIXED, 1.0)
-    assert replay.served == {"fresh": 3, "replayed": 1}
+        replay.sample_batch(
+            Asked(seed), FIXED, 1.0
+        )  # at the end of training a full buffer only replays
+    assert replay.counts == {"fresh": 3}
+    rows = replay.sample_batch(Asked(99), FIXED, 1.0)
+    assert replay.counts == {"fresh": 3, "replayed": 1}
     assert all(row in replay.buffer for row in rows)
-    replay.serve(Asked(9), FIXED, 0.0)
+    replay.sample_batch(Asked(9), FIXED, 0.0)
     assert [y[0] for _, y in replay.buffer] == [101, 101, 102, 102, 109, 109]
 
 
 def test_3_9_a_replayed_response_comes_with_its_own_prompt(pair, few):
     run = rollouts(pair, few, {"tgo": "tgo", "replay": "replay"})
     run.collect(0)
-    run.replay = Replay(capacity=2, phi=1.0, buffer=[(6, [9, 9, 9]), (7, [8])])
-    run.prepare(0, 0, [0, 1, 2], 1.0)
+    run.replay = AdaptiveSampler(capacity=2, phi=1.0, buffer=[(6, [9, 9, 9]), (7, [8])])
+    run.collect_step(0, 0, [0, 1, 2], 1.0)
     for i in (0, 1, 2):
-        index, response = run._now["replay"][i]
+        index, response = run._step_responses["replay"][i]
         assert (index, response) in [(6, [9, 9, 9]), (7, [8])]
-        batch = run._collate([run._row("replay", i)])
+        batch = run._collate([run._response("replay", i)])
         prompt = batch.input_ids[0, : batch.input_ids.shape[1] - len(response)].tolist()
         assert prompt == run.prompts[index]
 

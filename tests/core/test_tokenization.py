@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidistill.rollouts import buckets
+from minidistill.rollouts import length_buckets
 from minidistill.tasks import Example
 from minidistill.tokenization import encode_prompt, encode_references, encode_response
 from minidistill.utils import derive_seed
@@ -63,7 +63,7 @@ def test_a_prompt_without_reference_is_named(tokenizer):
     seed=st.integers(0, 99),
 )
 def test_buckets_hold_every_index_once_in_batches_of_the_size_asked(lengths, batch_size, seed):
-    batches = buckets(lengths, batch_size, seed)
+    batches = length_buckets(lengths, batch_size, seed)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     assert len(batches) == -(-len(lengths) // batch_size)
     assert sum(len(batch) < batch_size for batch in batches) <= 1
@@ -71,20 +71,20 @@ def test_buckets_hold_every_index_once_in_batches_of_the_size_asked(lengths, bat
 
 def test_buckets_are_repeatable_differ_by_seed_and_hold_similar_lengths():
     lengths = [(7 * i) % 40 for i in range(256)]
-    assert buckets(lengths, 8, seed=3) == buckets(lengths, 8, seed=3)
-    assert buckets(lengths, 8, seed=3) != buckets(lengths, 8, seed=4)
+    assert length_buckets(lengths, 8, seed=3) == length_buckets(lengths, 8, seed=3)
+    assert length_buckets(lengths, 8, seed=3) != length_buckets(lengths, 8, seed=4)
     spans = [
         max(map(lengths.__getitem__, b)) - min(map(lengths.__getitem__, b))
-        for b in buckets(lengths, 8, 3)
+        for b in length_buckets(lengths, 8, 3)
     ]
     assert sum(spans) / len(spans) < 10  # by chance it would be above 30
 
 
 def test_buckets_come_in_random_order_with_random_members():
     lengths = [i // 2 for i in range(64)]
-    totals = [sum(lengths[i] for i in batch) for batch in buckets(lengths, 8, seed=3)]
+    totals = [sum(lengths[i] for i in batch) for batch in length_buckets(lengths, 8, seed=3)]
     assert totals != sorted(totals)
-    members = [{frozenset(batch) for batch in buckets([5] * 64, 8, seed)} for seed in (3, 4)]
+    members = [{frozenset(batch) for batch in length_buckets([5] * 64, 8, seed)} for seed in (3, 4)]
     assert members[0] != members[1]
 
 

@@ -19,7 +19,7 @@ from minidistill.config import DistillConfig
 from minidistill.evaluation import make_probe
 from minidistill.objectives import METHODS, method
 from minidistill.tasks import Preference, Task
-from minidistill.training import Trainer, schedule
+from minidistill.training import Trainer, lr_schedule
 from tests.conftest import build_pair
 
 QUICK = {"epochs": 1, "batch_size": 16, "max_new_tokens": 4, "progress": False}
@@ -341,7 +341,7 @@ def test_the_students_first_responses_are_those_of_the_student_before_training(
 
     def spy(self, epoch):
         real(self, epoch)
-        asked.append(copy.deepcopy(self.responses["first_sgo"]))
+        asked.append(copy.deepcopy(self.responses["initial_sgo"]))
         fresh = rollouts.Rollouts(pair, few, {"sgo": "sgo"}, self.config)
         real(fresh, 0)
         asked.append(fresh.responses["sgo"])
@@ -370,7 +370,7 @@ def test_the_history_holds_every_step_and_a_probe_at_each_interval(pair, task):
     assert [s["alpha_tgo"] for s in history.steps[:3]] == pytest.approx([0.1] * 3)
     assert all(0.01 <= s["alpha_sgo"] <= 0.1 + 1e-7 for s in history.steps[3:])
     assert [s["lr"] for s in history.steps] == pytest.approx(
-        [1e-3 * schedule(i / 6) for i in range(6)]
+        [1e-3 * lr_schedule(i / 6) for i in range(6)]
     )
     assert len(history.probe.prompts) == len(history.probe.tgo) == len(task.test)
 
@@ -413,11 +413,11 @@ def test_distill_and_its_command_have_the_defaults_of_the_config():
 
 
 def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
-    assert schedule(0.0) == pytest.approx(0.02)
-    assert schedule(0.02) < schedule(0.04) < schedule(0.05)
-    assert schedule(0.06) == schedule(0.69) == 1.0
-    assert schedule(0.85) == pytest.approx(0.5)
-    assert schedule(1.0) == pytest.approx(0.0, abs=1e-12)
+    assert lr_schedule(0.0) == pytest.approx(0.02)
+    assert lr_schedule(0.02) < lr_schedule(0.04) < lr_schedule(0.05)
+    assert lr_schedule(0.06) == lr_schedule(0.69) == 1.0
+    assert lr_schedule(0.85) == pytest.approx(0.5)
+    assert lr_schedule(1.0) == pytest.approx(0.0, abs=1e-12)
 
 
 # --- bad input ---------------------------------------------------------------------------------------

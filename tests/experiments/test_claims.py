@@ -170,11 +170,17 @@ def test_all_that_an_arm_says_reaches_the_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runner, "distill", stop)
     arm = run_configs.RunConfig(
-        "cald", {"tgo": "mixed"}, {"beta": 0.3}, {"epsilon": 0.7, "epochs": 3, "lr": 1e-4}
+        "cald", {"tgo": "speculative_mix"}, {"beta": 0.3}, {"epsilon": 0.7, "epochs": 3, "lr": 1e-4}
     )
     with pytest.raises(InterruptedError):
         runner.run_one(run_configs.Run(SMALL, "x", arm, 4), tmp_path)
-    wanted = {"method": "cald", "feed": {"tgo": "mixed"}, "beta": 0.3, "epsilon": 0.7, "seed": 4}
+    wanted = {
+        "method": "cald",
+        "feed": {"tgo": "speculative_mix"},
+        "beta": 0.3,
+        "epsilon": 0.7,
+        "seed": 4,
+    }
     wanted |= {"epochs": 3, "lr": 1e-4, "batch_size": SMALL.batch_size}
     assert {name: told[name] for name in wanted} == wanted
 

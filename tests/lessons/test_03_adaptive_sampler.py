@@ -23,9 +23,9 @@ def test_3_9_the_replayed_sampler_counts_what_a_real_run_counted():
     run.rollouts.replay.capacity = 40
     run.train(progress=False)
     phi = [step["phi"] for step in run.history.steps]
-    kinds = lesson_03.served(phi, seed=3, capacity=40)
-    counts = {kind: kinds.count(kind) for kind in lesson_03.SERVED if kind in kinds}
-    assert counts == run.rollouts.replay.served
+    kinds = lesson_03.batch_kinds(phi, seed=3, capacity=40)
+    counts = {kind: kinds.count(kind) for kind in lesson_03.BATCH_KINDS if kind in kinds}
+    assert counts == run.rollouts.replay.counts
     assert len(counts) >= 2
 
 
@@ -46,6 +46,6 @@ def test_3_9_the_explorer_shows_shares_that_add_up_to_one(phi):
         assert ax.get_ylim() == (0, 1)
         tops = [c.get_paths()[0].vertices[:, 1].max() for c in ax.collections]
         assert tops[-1] == pytest.approx(1.0)
-    parts = lesson_03.shares(lesson_03.served([phi] * 625))
+    parts = lesson_03.kind_shares(lesson_03.batch_kinds([phi] * 625))
     torch.testing.assert_close(sum(parts.values()), torch.ones(25))
     assert parts["fixed"].mean() == pytest.approx(1 - phi, abs=0.06)

@@ -8,7 +8,7 @@ from minidistill import load_pair, load_task
 from minidistill.generation import sample
 from minidistill.lessons import lesson_03_responses as lesson_03
 from minidistill.lessons import response_scores
-from minidistill.logprobs import Scored
+from minidistill.logprobs import ResponseLogProbs
 from minidistill.objectives import METHODS, TrainState
 from minidistill.tokenization import encode_prompt, encode_response
 
@@ -32,7 +32,8 @@ def scored():
     labels, mask = torch.tensor([[1, 2, 3], [4, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
     names = ("reference", "tgo", "sgo", "speculative")
     return {
-        n: Scored(labels, mask, p, lambda q=q: q) for n, (p, q) in zip(names, draw, strict=True)
+        n: ResponseLogProbs(labels, mask, p, lambda q=q: q)
+        for n, (p, q) in zip(names, draw, strict=True)
     }
 
 
@@ -133,7 +134,7 @@ def test_the_ratio_explorer_prints_the_number_under_every_token(pair, asked, pro
 
 
 def test_a_strong_ratio_is_framed_and_its_colour_tells_the_sign():
-    up, down, weak = map(lesson_03.ratio_look, (2.0, -2.0, 0.2))
+    up, down, weak = map(lesson_03.ratio_style, (2.0, -2.0, 0.2))
     assert up["facecolor"][0] != down["facecolor"][0]
     assert up["edgecolor"] == down["edgecolor"] == "black" != weak["edgecolor"]
 

@@ -49,7 +49,7 @@ def test_4_3_a_perfect_student_has_margin_zero_and_loss_log_2():
 
 
 def test_the_words_share_what_the_overlap_says():
-    words = lesson_04.words_with(torch.tensor([0.0, 1.0]))
+    words = lesson_04.output_embeddings(torch.tensor([0.0, 1.0]))
     assert words.shape == (2, 3, 2)
     assert words[0].tolist() == [[1, 0], [1, 1], [0, 0]]
     assert words[1, 2].tolist() == [0, -2]
@@ -80,14 +80,14 @@ def test_collapse_step_is_the_first_probe_a_nat_above_the_start():
 
 def test_every_place_of_the_map_is_an_arm():
     names = {
-        lesson_04.arm(form, lam, lr)
+        lesson_04.run_name(form, lam, lr)
         for form in ("sequence", "token")
         for lam in lesson_04.LAMBDAS
         for lr in lesson_04.RATES
     }
     assert names == set(DPKD_SWEEP)
     with pytest.raises(KeyError):
-        lesson_04.arm("sequence", 0.2, 1.5e-3)
+        lesson_04.run_name("sequence", 0.2, 1.5e-3)
 
 
 @pytest.mark.parametrize(("lam", "rate"), [(0, 0), (1, 2), (3, 2)])
@@ -99,7 +99,7 @@ def test_the_map_explorer_shows_the_final_nll_of_every_run_and_the_curves_of_one
     wanted = []
     for lr in lesson_04.RATES:
         for place in lesson_04.LAMBDAS:
-            probes = runs[lesson_04.arm("sequence", place, lr)]
+            probes = runs[lesson_04.run_name("sequence", place, lr)]
             when = lesson_04.collapse_step(probes)
             note = f"step {when}" if when else "under a nat"
             wanted.append(f"{probes[-1]['nll_teacher']:.2f}\n{note}")
@@ -107,7 +107,7 @@ def test_the_map_explorer_shows_the_final_nll_of_every_run_and_the_curves_of_one
     place = lesson_04.LAMBDAS[lam], lesson_04.RATES[rate]
     drawn = {line.get_label(): list(line.get_ydata()) for line in right.lines}
     for form in ("sequence", "token"):
-        probes = runs[lesson_04.arm(form, *place)]
+        probes = runs[lesson_04.run_name(form, *place)]
         assert drawn[f"{form} form"] == [p["nll_teacher"] for p in probes]
     assert f"lambda = {place[0]:g}" in right.get_title(loc="left")
 
@@ -115,10 +115,10 @@ def test_the_map_explorer_shows_the_final_nll_of_every_run_and_the_curves_of_one
 def test_first_losers_are_what_a_run_of_that_seed_trains_on():
     pair, task = load_pair("instruct"), load_task("instruct")
     task = replace(task, train=task.train[:8], test=task.test[:8])
-    losers = lesson_04.first_losers(pair, task, seed=3)
+    losers = lesson_04.rejected_responses(pair, task, seed=3)
     run = Trainer(pair, task, DistillConfig("dpkd", epochs=1, seed=3))
     run.train(progress=False)
-    assert run.rollouts.responses["first_sgo"] == losers
+    assert run.rollouts.responses["initial_sgo"] == losers
 
 
 def test_4_3_the_diary_keeps_margins_likelihoods_and_answers_of_a_run():
@@ -126,7 +126,7 @@ def test_4_3_the_diary_keeps_margins_likelihoods_and_answers_of_a_run():
     task = replace(task, train=task.train[:16], test=task.test[:16])
     prompts = [encode_prompt(pair.tokenizer, e.prompt) for e in task.train]
     tgo, sgo = (sample(model, prompts, pair, seed=1) for model in (pair.teacher, pair.student))
-    diary = lesson_04.Diary(pair, task, tgo, sgo, ["name three tools"], size=8)
+    diary = lesson_04.MarginTracker(pair, task, tgo, sgo, ["name three tools"], size=8)
     distill(pair, task, "kd", epochs=1, batch_size=8, probe_every=1, tgo=tgo, callback=diary,
             progress=False)  # fmt: skip
     assert [row["step"] for row in diary.rows] == [0, 1, 2]

@@ -11,7 +11,7 @@ from minidistill.experiments.logs import shipped_runs
 from minidistill.experiments.run_configs import ALPHAS, BETAS
 from minidistill.lessons import lesson_05_cald as lesson_05
 from minidistill.lessons import plots, response_scores, run_plots
-from minidistill.logprobs import Scored
+from minidistill.logprobs import ResponseLogProbs
 from minidistill.tasks import Task
 
 
@@ -20,17 +20,22 @@ def responses():
     draw = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     labels = torch.tensor([[0, 3, 5, 1], [2, 2, 0, 0], [4, 1, 1, 5]])
     mask = torch.arange(4) < torch.tensor([[4], [1], [3]])
-    return Scored(labels, mask, draw[0], lambda: draw[1])
+    return ResponseLogProbs(labels, mask, draw[0], lambda: draw[1])
 
 
 def test_kl_pulls_a_written_token_by_the_probability_that_is_missing(responses):
     missing = responses.token_log_p.exp() - responses.token_log_q.exp()
-    torch.testing.assert_close(response_scores.force(responses, D.kl), missing[responses.mask])
+    torch.testing.assert_close(
+        response_scores.token_gradient(responses, D.kl), missing[responses.mask]
+    )
 
 
 @pytest.mark.parametrize(
     ("of", "divergence"),
-    [(response_scores.skl_force, D.skew_kl), (response_scores.srkl_force, D.skew_reverse_kl)],
+    [
+        (response_scores.skl_token_gradient, D.skew_kl),
+        (response_scores.srkl_token_gradient, D.skew_reverse_kl),
+    ],
 )
 def test_a_force_is_the_finite_difference_in_the_written_logit(responses, of, divergence):
     step, found = 1e-3, of(responses, 0.3)
@@ -45,7 +50,7 @@ def test_a_force_is_the_finite_difference_in_the_written_logit(responses, of, di
 
 
 def test_gaps_are_those_of_written_tokens_in_order(responses):
-    gaps = lesson_05.written_gaps(responses)
+    gaps = lesson_05.token_log_ratios(responses)
     assert len(gaps) == 8
     assert gaps.tolist() == sorted(gaps.tolist())
     first = responses.log_p[1, 0, 2] - responses.log_q[1, 0, 2]
@@ -54,7 +59,7 @@ def test_gaps_are_those_of_written_tokens_in_order(responses):
 
 def test_both_models_read_both_kinds_of_responses(shared_pair, task):
     few = Task("few", task.train[:3], task.test[:2], task.grade)
-    both = response_scores.read_both(shared_pair, few, DistillConfig(max_new_tokens=4))
+    both = response_scores.score_both_sources(shared_pair, few, DistillConfig(max_new_tokens=4))
     assert set(both) == {"tgo", "sgo"}
     assert not torch.equal(both["tgo"].log_p[:, :1], both["tgo"].log_q[:, :1])
 
@@ -62,7 +67,7 @@ def test_both_models_read_both_kinds_of_responses(shared_pair, task):
 def word(label, log_p, log_q):
     """A response of one token, `label`, as teacher and student see it."""
     labels, mask = torch.tensor([[label]]), torch.ones(1, 1, dtype=torch.bool)
-    return Scored(labels, mask, log_q.view(1, 1, -1), lambda: log_p.view(1, 1, -1))
+    return ResponseLogProbs(labels, mask, log_q.view(1, 1, -1), lambda: log_p.view(1, 1, -1))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.7])
@@ -72,7 +77,7 @@ def test_5_2_the_margin_of_written_words_is_minus_two_cald_on_average(alpha):
     expected = sum(
         p_t[a].exp()
         * q_s[b].exp()
-        * objectives.written_margin(word(a, p_t, q_t), word(b, p_s, q_s), alpha)
+        * objectives.implicit_reward_margin(word(a, p_t, q_t), word(b, p_s, q_s), alpha)
         for a in range(5)
         for b in range(5)
     )
@@ -81,11 +86,13 @@ def test_5_2_the_margin_of_written_words_is_minus_two_cald_on_average(alpha):
 
 
 def test_5_2_without_skew_is_the_margin_of_dpkd_per_token(responses):
-    margin = objectives.written_margin(responses, responses, 0.0)
+    margin = objectives.implicit_reward_margin(responses, responses, 0.0)
     torch.testing.assert_close(margin, torch.zeros(3))
-    other = Scored(responses.labels, responses.mask, responses.log_p, lambda: responses.log_q)
+    other = ResponseLogProbs(
+        responses.labels, responses.mask, responses.log_p, lambda: responses.log_q
+    )
     dpkd = objectives.dpkd(other, responses, lam=0.5, per_token=True)
-    margin = objectives.written_margin(other, responses, 0.0)
+    margin = objectives.implicit_reward_margin(other, responses, 0.0)
     torch.testing.assert_close(dpkd, -torch.nn.functional.logsigmoid(0.5 * margin))
 
 

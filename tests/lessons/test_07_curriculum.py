@@ -12,7 +12,7 @@ from minidistill.experiments.run_configs import ALPHAS, BETAS
 from minidistill.lessons import lesson_07_curriculum as lesson_07
 from minidistill.lessons import lesson_08_distillm2 as lesson_08
 from minidistill.lessons import plots, response_scores, run_plots
-from minidistill.logprobs import Scored
+from minidistill.logprobs import ResponseLogProbs
 
 GAPS = {"tgo": torch.tensor([0.02, 0.05, 0.11, 0.30]), "sgo": torch.tensor([-0.1, 0.2, 0.5])}
 ARMS = ["cald", "distillm2", "distillm2_no_beta", "distillm2_paper_beta"]
@@ -35,7 +35,7 @@ def drawn(ax) -> dict:
 def test_a_confidence_is_exp_of_the_mean_log_prob_and_the_writer_comes_first():
     draw = torch.randn(2, 2, 3, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     labels, mask = torch.tensor([[0, 3, 1], [2, 2, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
-    y = Scored(labels, mask, draw[0], lambda: draw[1])
+    y = ResponseLogProbs(labels, mask, draw[0], lambda: draw[1])
     found = response_scores.confidences({"tgo": y, "sgo": y})
     by_hand = sum(float(draw[1][0, i, labels[0, i]]) for i in range(3)) / 3
     assert found["tgo"][0][0].log().item() == pytest.approx(by_hand)
@@ -48,7 +48,7 @@ def test_a_confidence_is_exp_of_the_mean_log_prob_and_the_writer_comes_first():
 
 def test_shares_count_both_bounds_and_what_is_between():
     alpha = torch.tensor([0.01, 0.01, 0.05, 0.1])
-    found = response_scores.shares(alpha)
+    found = response_scores.clip_shares(alpha)
     assert found == {"low": 0.5, "between": 0.25, "high": 0.25}
 
 
@@ -70,7 +70,7 @@ def test_7_1_the_alpha_slider_counts_the_real_gaps(alpha0, low, high, m):
     heights = [bar.get_height() for bar in right.patches]
     for number, gap in enumerate(GAPS.values()):
         alpha = C.adaptive_alpha(gap, m * float(gap.mean()), alpha0, low, high)
-        expected = list(response_scores.shares(alpha, low, high).values())
+        expected = list(response_scores.clip_shares(alpha, low, high).values())
         assert heights[3 * number : 3 * number + 3] == pytest.approx(expected)
 
 
@@ -88,30 +88,30 @@ def test_7_3_7_4_the_beta_slider_draws_both_schedules(start, end, ramp, epochs):
 
 
 def test_7_4_the_saw_drops_at_each_epoch_but_the_last():
-    saw = lesson_07.schedules(3, 0.5, 0.75, 0.5)["paper's formula (7.4)"]
+    saw = lesson_07.beta_schedules(3, 0.5, 0.75, 0.5)["paper's formula (7.4)"]
     assert saw[59] == 1.0
     assert saw[60] < saw[59]
     assert len(plots.png(lesson_07.beta_explorer())) > 1000
 
 
 def test_what_runs_logged_is_one_row_a_seed(logs):
-    steps, beta = run_plots.logged(logs, "distillm2_paper_beta", "beta")
+    steps, beta = run_plots.logged_metric(logs, "distillm2_paper_beta", "beta")
     assert beta.shape == (sum(g["run"]["name"] == "distillm2_paper_beta" for g in logs), len(steps))
     assert beta.max() == 1.0
-    first = run_plots.logged(logs, "distillm2", "alpha_tgo")[1][:, steps.index(31)]
+    first = run_plots.logged_metric(logs, "distillm2", "alpha_tgo")[1][:, steps.index(31)]
     assert first == pytest.approx(0.1), "no update in the first epoch"
 
 
 @pytest.mark.parametrize("moment", [1, 4, 21, 99])
 def test_the_path_slider_ends_where_the_runs_stood(grid, logs, moment):
     left, right = lesson_07.path_explorer(grid, logs)(moment).axes
-    steps, beta = run_plots.logged(logs, "distillm2", "beta")
+    steps, beta = run_plots.logged_metric(logs, "distillm2", "beta")
     here = min(moment, len(steps)) - 1
     x = left.lines[0].get_xdata()
     assert len(x) == here + 1
     assert BETAS[0] + 0.2 * x[-1] == pytest.approx(beta.mean(0)[here])  # the places are 0.2 apart
     assert f"step {steps[here]}:" in right.get_title(loc="left")
-    nll = run_plots.logged(logs, "cald", "nll_teacher")[1].mean(0)
+    nll = run_plots.logged_metric(logs, "cald", "nll_teacher")[1].mean(0)
     assert drawn(right)["cald"] == pytest.approx(nll.tolist())
 
 

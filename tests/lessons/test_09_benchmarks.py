@@ -191,7 +191,7 @@ def test_samples_stand_beside_the_verdict_of_the_grader(world, task, shared_pair
 def test_answers_are_those_of_the_model_that_is_asked(task, shared_pair):
     prompts = [e.prompt for e in task.test[:4]]
     by = [
-        lesson_09.answers(model, shared_pair, prompts, temperature=0.0, max_new_tokens=6)
+        lesson_09.sample_texts(model, shared_pair, prompts, temperature=0.0, max_new_tokens=6)
         for model in (shared_pair.teacher, shared_pair.student, shared_pair.student)
     ]
     assert by[0] != by[1] == by[2]

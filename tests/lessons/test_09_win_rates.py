@@ -29,9 +29,9 @@ def graded(texts=()) -> Task:
 
 # --- duels --------------------------------------------------------------------------------------------
 def test_9_2_points_are_1_for_a_win_and_one_half_for_a_tie():
-    assert lesson_09.points([1, 0.67, 0.33, 0], [0.33, 0.67, 1, 0]) == [1, 0.5, 0, 0.5]
+    assert lesson_09.verdict_scores([1, 0.67, 0.33, 0], [0.33, 0.67, 1, 0]) == [1, 0.5, 0, 0.5]
     with pytest.raises(ValueError, match="shorter"):
-        lesson_09.points([1, 0], [1])
+        lesson_09.verdict_scores([1, 0], [1])
 
 
 def test_9_2_a_duel_pairs_the_seeds_that_both_have(tmp_path):
@@ -39,8 +39,8 @@ def test_9_2_a_duel_pairs_the_seeds_that_both_have(tmp_path):
         log(tmp_path, "one", seed, grades)
     for seed, grades in ((0, [[0, 0], [1, 0]]), (1, [[1, 0], [0, 1]])):
         log(tmp_path, "two", seed, grades)
-    assert lesson_09.duel("one", "two", tmp_path) == {0: [1, 0.5], 1: [0.5, 1]}
-    assert lesson_09.duel("one", "two", tmp_path, draw=1) == {0: [0, 0.5], 1: [1, 0.5]}
+    assert lesson_09.paired_verdicts("one", "two", tmp_path) == {0: [1, 0.5], 1: [0.5, 1]}
+    assert lesson_09.paired_verdicts("one", "two", tmp_path, draw=1) == {0: [0, 0.5], 1: [1, 0.5]}
 
 
 def test_a_log_that_keeps_no_grades_is_named(tmp_path):
@@ -48,7 +48,7 @@ def test_a_log_that_keeps_no_grades_is_named(tmp_path):
     log(tmp_path, "two", 0)
     for other in ("two", "three"):
         with pytest.raises(ValueError, match=f"the logs of {other} in .* keep no grades"):
-            lesson_09.duel("one", other, tmp_path)
+            lesson_09.paired_verdicts("one", other, tmp_path)
 
 
 def test_9_2_the_interval_is_1_96_standard_errors_of_the_points():
@@ -64,7 +64,7 @@ def test_9_2_the_interval_is_1_96_standard_errors_of_the_points():
 
 
 def test_9_2_more_prompts_narrow_the_band_by_their_root():
-    found = lesson_09.growth(POINTS, [100, 400])
+    found = lesson_09.running_win_rate(POINTS, [100, 400])
     widths = [high - low for low, high in zip(found["low"], found["high"], strict=True)]
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.02)
     assert found["rate"] == pytest.approx([0.625, 0.625], abs=0.01)
@@ -81,25 +81,25 @@ def test_9_2_a_row_a_duel_with_its_interval():
 
 def test_five_seeds_decide_too_often_and_twenty_hardly():
     """A bootstrap of n values takes √((n − 1)/n) of their spread and no t: P(|t₄| > 1.75) is 0.155."""
-    few = lesson_09.decided_by_luck(rivals=1, worlds=1, seeds=5, tables=300)
-    many = lesson_09.decided_by_luck(rivals=1, worlds=1, seeds=20, tables=300)
+    few = lesson_09.false_positive_counts(rivals=1, worlds=1, seeds=5, tables=300)
+    many = lesson_09.false_positive_counts(rivals=1, worlds=1, seeds=20, tables=300)
     assert set(few) == {0, 1}
     assert 0.10 < sum(few) / 300 < 0.21
     assert 0.02 < sum(many) / 300 < 0.10
 
 
 def test_a_table_by_luck_counts_all_its_contrasts_and_repeats():
-    found = lesson_09.decided_by_luck(tables=4)
+    found = lesson_09.false_positive_counts(tables=4)
     assert len(found) == 4
     assert all(0 <= number <= 21 for number in found)
-    assert found == lesson_09.decided_by_luck(tables=4)
+    assert found == lesson_09.false_positive_counts(tables=4)
 
 
 # --- judges that err ----------------------------------------------------------------------------------
 def test_9_3_flipped_verdicts_blur_the_rate_and_leave_ties():
-    assert lesson_09.flipped(POINTS, 0.0) == POINTS
-    assert lesson_09.flipped(POINTS, 1.0) == [1 - point for point in POINTS]
-    many = lesson_09.flipped(POINTS * 20, 0.2)
+    assert lesson_09.flip_verdicts(POINTS, 0.0) == POINTS
+    assert lesson_09.flip_verdicts(POINTS, 1.0) == [1 - point for point in POINTS]
+    many = lesson_09.flip_verdicts(POINTS * 20, 0.2)
     assert sum(many) / len(many) == pytest.approx(noisy_win_rate(0.625, 0.2), abs=0.01)
     assert many.count(0.5) == POINTS.count(0.5) * 20
 
@@ -108,7 +108,7 @@ def test_9_3_flipped_verdicts_blur_the_rate_and_leave_ties():
 @pytest.mark.parametrize("error", [0.0, 0.1, 0.5])
 def test_9_2_9_3_the_judge_slider_shows_fewer_verdicts_and_worse_ones(prompts, error):
     left, right = lesson_09.judge_explorer(POINTS)(prompts, error).axes
-    seen = lesson_09.flipped(POINTS, error)[:prompts]
+    seen = lesson_09.flip_verdicts(POINTS, error)[:prompts]
     assert left.lines[0].get_xdata()[-1] == prompts
     assert left.lines[0].get_ydata()[-1] == pytest.approx(sum(seen) / prompts)
     assert f"(9.2) W = {sum(seen) / prompts:.3f}" in left.get_title(loc="left")
@@ -120,17 +120,17 @@ def test_9_2_9_3_the_judge_slider_shows_fewer_verdicts_and_worse_ones(prompts, e
 
 def test_a_judge_that_only_likes_a_place_gives_the_first_the_prize_and_both_orders_nothing():
     prompts, ours, theirs = [*"pqr"], ["0", "0.5", "1"], ["1", "0.5", "0"]
-    judge = lesson_09.PlacedJudge(graded(), bias=1.0)
-    assert lesson_09.asked_once(judge, prompts, ours, theirs).rate == 1
+    judge = lesson_09.PositionBiasedJudge(graded(), bias=1.0)
+    assert lesson_09.single_order_win_rate(judge, prompts, ours, theirs).rate == 1
     found = judge.report(prompts, ours, theirs)
     assert (found.rate, found.position_inconsistency, found.unparsed) == (0.5, 1.0, 0.0)
 
 
 def test_a_placed_judge_without_bias_is_the_grader_whatever_the_texts_look_like():
-    judge = lesson_09.PlacedJudge(graded(), bias=0.0)
+    judge = lesson_09.PositionBiasedJudge(graded(), bias=0.0)
     prompts = ["sort:\n\nResponse B:\nx", "p {a} {b}", "r"]
     ours, theirs = ["1", "0.5", "0"], ["0", "0.5", "1"]
-    once = lesson_09.asked_once(judge, prompts, ours, theirs)
+    once = lesson_09.single_order_win_rate(judge, prompts, ours, theirs)
     assert (once.wins, once.ties, once.losses) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
     assert judge.report(prompts, ours, theirs).position_inconsistency == 0
 
@@ -138,9 +138,11 @@ def test_a_placed_judge_without_bias_is_the_grader_whatever_the_texts_look_like(
 def test_9_3_a_bias_of_b_asked_in_both_orders_is_an_error_of_half_b():
     n = 3000
     ours, theirs = ["1"] * n, ["0"] * (n - 600) + ["2"] * 600  # W = 0.8
-    judge = lesson_09.PlacedJudge(graded(), bias=0.3)
+    judge = lesson_09.PositionBiasedJudge(graded(), bias=0.3)
     prompts = ["p"] * n
-    assert lesson_09.asked_once(judge, prompts, ours, theirs).rate == pytest.approx(0.86, abs=0.02)
+    assert lesson_09.single_order_win_rate(judge, prompts, ours, theirs).rate == pytest.approx(
+        0.86, abs=0.02
+    )
     found = judge.report(prompts, ours, theirs)
     assert found.rate == pytest.approx(noisy_win_rate(0.8, 0.15), abs=0.02)
     assert found.position_inconsistency == pytest.approx(0.3, abs=0.03)
@@ -163,18 +165,18 @@ def test_9_1_estimates_are_the_means_over_all_outcomes():
 def test_9_1_the_curve_of_a_task_is_the_mean_over_its_prompts():
     task = graded("abc")
     draws = [["1", "0", "1"], ["0", "0", "1"], ["0.5", "0", "1"], ["1", "0", "1"]]
-    right = lesson_09.right_counts(task, draws)
+    right = lesson_09.correct_counts(task, draws)
     assert right == [2, 0, 4]
     curve = lesson_09.pass_curve(right, 4)
     assert curve[0] == pytest.approx((2 / 4 + 0 + 1) / 3)
     assert curve[1] == pytest.approx((1 - 1 / 6 + 0 + 1) / 3)
     assert curve[3] == pytest.approx(2 / 3)
-    assert lesson_09.right_counts(task, [row[:2] for row in draws]) == [2, 0], "the first prompts"
+    assert lesson_09.correct_counts(task, [row[:2] for row in draws]) == [2, 0], "the first prompts"
 
 
 def test_the_grader_and_a_fair_judge_agree_on_real_texts(task):
     prompts, good = zip(*((e.prompt, e.references[0]) for e in task.test), strict=True)
     bad = [" ".join(sorted(text.split())) for text in good]
-    judge = lesson_09.PlacedJudge(task, bias=0.0)
+    judge = lesson_09.PositionBiasedJudge(task, bias=0.0)
     grader = judging.win_rate(prompts, good, bad, judging.RuleJudge(task))
-    assert lesson_09.asked_once(judge, prompts, good, bad) == grader
+    assert lesson_09.single_order_win_rate(judge, prompts, good, bad) == grader

@@ -71,7 +71,7 @@ def test_11_2_the_gain_is_the_difference_of_two_log_probs_per_token(pair, task):
             rows = []
             for x in (prompts[i], ablation.ablate_image(prompts, how)[i]):
                 with torch.no_grad():
-                    log_p = response_log_probs(pair.teacher, collate([x], [y], 0), pair.vocab)
+                    log_p = response_log_probs(pair.teacher, collate([x], [y], 0), pair.vocab_size)
                 rows.append(log_p[0, range(len(y)), y].double().mean())
             assert float(found[i]) == pytest.approx(float(rows[0] - rows[1]), abs=1e-4)
     assert ablation.image_log_prob_gain(pair.teacher, pair, [], []).shape == (0,)

@@ -12,7 +12,7 @@ import torch
 from minidistill import load_pair, load_task
 from minidistill.applications import lora, quantization, quantization_sweep
 from minidistill.applications.quantization import stored_bytes
-from minidistill.applications.quantization_backends import break_model
+from minidistill.applications.quantization_backends import quantize_with
 from minidistill.evaluation import make_probe
 from minidistill.experiments import contrasts, run_configs, runner
 from minidistill.experiments.logs import runs_by_seed
@@ -61,26 +61,28 @@ def test_the_shipped_table_has_every_width_and_group_and_agrees_with_the_models(
     assert found == wanted
     assert len(rows) == len(wanted)
     whole = load_pair("instruct").teacher
-    assert quantization_sweep.find(rows, None)["bytes"] == stored_bytes(whole)
-    broken = break_model(load_pair("instruct").teacher, 2, 32)
-    assert quantization_sweep.find(rows, 2, 32)["bytes"] == stored_bytes(broken)
+    assert quantization_sweep.select(rows, None)["bytes"] == stored_bytes(whole)
+    broken = quantize_with(load_pair("instruct").teacher, 2, 32)
+    assert quantization_sweep.select(rows, 2, 32)["bytes"] == stored_bytes(broken)
 
 
 def test_what_the_lesson_says_of_the_breaks(rows):
     """Four bits do no harm, three little, two much; and fewer bits with more steps can be worse."""
-    right = {bits: mean(quantization_sweep.find(rows, bits, 32)["drawn"]) for bits in (8, 4, 3, 2)}
-    whole = mean(quantization_sweep.find(rows, None)["drawn"])
+    right = {
+        bits: mean(quantization_sweep.select(rows, bits, 32)["drawn"]) for bits in (8, 4, 3, 2)
+    }
+    whole = mean(quantization_sweep.select(rows, None)["drawn"])
     assert abs(right[8] - whole) < 0.01
     assert abs(right[4] - whole) < 0.01
     assert 0 < whole - right[3] < 0.03
     assert right[2] < 0.4
-    two, three = quantization_sweep.find(rows, 2, 16), quantization_sweep.find(rows, 3, 128)
+    two, three = quantization_sweep.select(rows, 2, 16), quantization_sweep.select(rows, 3, 128)
     assert three["bytes"] < two["bytes"]
     assert mean(three["drawn"]) > mean(two["drawn"]) + 0.3
 
 
 def test_the_table_in_words(rows):
-    lines = quantization_sweep.breaks_table(rows).splitlines()
+    lines = quantization_sweep.sweep_table(rows).splitlines()
     assert [line.split("|")[1].strip() for line in lines] == [
         "bits", "---", "whole", "8", "4", "3", "2",
     ]  # fmt: skip
@@ -90,7 +92,7 @@ def test_the_table_in_words(rows):
 # --- the stage and its logs ---------------------------------------------------------------------------
 def test_the_stage_breaks_the_teacher_and_keeps_it_as_the_teacher():
     stage = get_hook("quantize")
-    assert (stage.before_training, stage.after_training) == (lora.broken_pair, None)
+    assert (stage.before_training, stage.after_training) == (lora.quantized_pair, None)
     pair = runner.load_models(Run(ExperimentConfig(), "x", run_configs.RUN_CONFIGS["int_gkd"], 0))
     assert type(pair.teacher).__name__ == "LlamaForCausalLM"
     layer = pair.student.base_model.model.model.layers[0].mlp.up_proj
@@ -176,7 +178,7 @@ def test_the_slider_over_bits_and_groups(rows, bits, doublings):
     left, right = lesson_12.break_explorer(weight, rows)(bits, doublings).axes
     group = 16 * 2**doublings
     assert f"{bits} bits, group {group}" in left.get_title(loc="left")
-    row = quantization_sweep.find(rows, bits, group)
+    row = quantization_sweep.select(rows, bits, group)
     assert f"NLL {row['nll_teacher']:.3f}" in right.get_title(loc="left")
     chosen = right.lines[-1]
     assert list(chosen.get_xdata()) == [row["bytes"] / 1e6]
@@ -199,7 +201,7 @@ def test_the_slider_over_an_outlier(size, bits):
 
 def test_healing_is_drawn_with_a_point_a_seed():
     logs = {arm: list(runs_by_seed(arm, RUNS).values()) for arm in lesson_12.RUN_LABELS}
-    assert lesson_12.scores(logs, "accuracy")["GKD"] == [
+    assert lesson_12.recovery_scores(logs, "accuracy")["GKD"] == [
         log["scores"]["accuracy"] for log in logs["int_gkd"]
     ]
     left = lesson_12.draw_healing(logs, list(runs_by_seed("int_whole", RUNS).values()), "(12.3)")
@@ -224,7 +226,7 @@ def test_the_tiny_teacher_is_broken_and_healed_and_comes_back_from_its_files(tmp
     nll = {name: row["nll_teacher"] for name, row in log["scores"].items()}
     assert nll["whole"] < nll["broken"]
     assert (log["bits"], log["group"], log["method"]) == (2, 32, "kd")
-    again = lora.load_healed(load_pair("instruct").teacher, tmp_path)
+    again = lora.load_quantized_with_lora(load_pair("instruct").teacher, tmp_path)
     start = read_log(tmp_path / "start.json")
     asked = torch.tensor([start["probe"]["prompts"][0]])
     assert again(asked).logits.isfinite().all()
@@ -261,7 +263,7 @@ def test_breaking_alone_by_other_libraries(tmp_path, library):
         )
         assert (
             stored_bytes(model)
-            == quantization_sweep.find(
+            == quantization_sweep.select(
                 read_log(data_dir() / "quantization" / "breaks.json")["rows"], 4, 32
             )["bytes"]
         )
@@ -331,7 +333,7 @@ def test_smollm2_is_broken_by_torchao_and_a_few_steps_heal_it(tmp_path):
     assert nll["whole"] + 0.5 < nll["healed"] + 0.5 < nll["broken"]
     assert log["bytes"]["file"] < 0.4 * log["bytes"]["whole"]
     model, tokenizer = load_model(file)
-    again = lora.load_healed(model, tmp_path / "run")
+    again = lora.load_quantized_with_lora(model, tmp_path / "run")
     assert again.lm_head.weight is again.model.model.embed_tokens.weight
     assert again.generate(
         torch.tensor([[tokenizer.eos_token_id]]), max_new_tokens=3, do_sample=False

@@ -19,7 +19,7 @@ from minidistill.experiments.logs import runs_by_seed
 from minidistill.generation import sample
 from minidistill.lessons import lesson_13_speculative_decoding as lesson_13
 from minidistill.lessons import plots
-from minidistill.lessons.lesson_09_benchmarks import answers
+from minidistill.lessons.lesson_09_benchmarks import sample_texts
 from minidistill.models import load_model, make_pair, prune_layers
 from minidistill.runlog import read_log
 from minidistill.tasks import write_examples, write_jsonl
@@ -37,7 +37,9 @@ HOW = {"max_new_tokens": 6}
 def log(shared_pair, prompts):
     told = []
     tell = lambda done, total: told.append((done, total))  # noqa: E731
-    log = speculative_benchmark.race(shared_pair, prompts[:3], (1, 3), repeats=2, tell=tell, **HOW)
+    log = speculative_benchmark.benchmark(
+        shared_pair, prompts[:3], (1, 3), repeats=2, tell=tell, **HOW
+    )
     assert told[-1][0] == told[-1][1] == len(told)
     return log
 
@@ -52,12 +54,12 @@ def test_a_race_has_each_way_as_often_as_repeats(log):
 
 
 def test_the_warm_up_leaves_no_number(shared_pair, prompts):
-    log = speculative_benchmark.race(shared_pair, prompts[:3], (2,), repeats=1, **HOW)
+    log = speculative_benchmark.benchmark(shared_pair, prompts[:3], (2,), repeats=1, **HOW)
     alone = [
         S.speculate(shared_pair, x, draft_length=2, seed=i, **HOW)
         for i, x in enumerate(prompts[:3])
     ]
-    assert log["counts"]["2"] == asdict(speculative_metrics.counted(alone, 2))
+    assert log["counts"]["2"] == asdict(speculative_metrics.count_rounds(alone, 2))
 
 
 def fake_log() -> dict:
@@ -72,15 +74,15 @@ def fake_log() -> dict:
 
 def test_ratios_are_taken_within_a_turn_and_13_5_has_the_logs_costs():
     log = fake_log()
-    assert speculative_benchmark.faster(log, "ours", 2) == [2.0, 3.0]
-    assert speculative_benchmark.cost(log) == 0.25
-    assert speculative_benchmark.reading(log, 2) == 1.5
+    assert speculative_benchmark.speedups(log, "ours", 2) == [2.0, 3.0]
+    assert speculative_benchmark.draft_cost(log) == 0.25
+    assert speculative_benchmark.verification_cost(log, 2) == 1.5
     a = 14 / 18
-    assert speculative_benchmark.expected(log, 2) == pytest.approx(
+    assert speculative_benchmark.predicted_speedup(log, 2) == pytest.approx(
         (1 + a + a * a) / (0.25 * 2 + 1.5)
     )
-    assert speculative_benchmark.accounted(log, 2) == pytest.approx(2.4 / 2)
-    row = speculative_benchmark.race_table(log).splitlines()[-1]
+    assert speculative_benchmark.speedup_from_counts(log, 2) == pytest.approx(2.4 / 2)
+    row = speculative_benchmark.benchmark_table(log).splitlines()[-1]
     assert row == "| 2 | 0.700 | 2.40 | 175 | 2.50 (2.00 to 3.00) | 1.19 |"
 
 
@@ -101,10 +103,14 @@ def test_models_of_unequal_width_and_other_rules_race_in_our_loop_alone(
     with pytest.warns(UserWarning, match="are cut to"):
         pair = make_pair(wide, tokenizer, shared_pair.student, tokenizer)
     assert list(
-        speculative_benchmark.race(pair, prompts[:1], (1,), repeats=1, **HOW)["tokens_per_second"]
+        speculative_benchmark.benchmark(pair, prompts[:1], (1,), repeats=1, **HOW)[
+            "tokens_per_second"
+        ]
     ) == ["ours"]
     rule = S.typical_rule(0.3)
-    log = speculative_benchmark.race(shared_pair, prompts[:1], (1,), repeats=1, rule=rule, **HOW)
+    log = speculative_benchmark.benchmark(
+        shared_pair, prompts[:1], (1,), repeats=1, rule=rule, **HOW
+    )
     assert list(log["tokens_per_second"]) == ["ours"]
 
 
@@ -114,7 +120,7 @@ def test_a_shipped_race_can_be_read_and_was_run_as_the_card_says(name):
     assert log["about"]["repeats"] == 7
     assert log["about"]["prompts"] == 40
     assert list(log["counts"]) == ["1", "2", "4", "6", "8"]
-    assert "transformers" in speculative_benchmark.race_table(log)
+    assert "transformers" in speculative_benchmark.benchmark_table(log)
 
 
 def test_what_the_lesson_says_of_the_races():
@@ -122,10 +128,10 @@ def test_what_the_lesson_says_of_the_races():
     races = {name: read_log(data_dir() / "speculative" / f"{name}.json") for name in RACES}
     for name in ("sft", "gkd", "distillm", "distillm2"):
         for n in (1, 2, 4, 6, 8):
-            assert min(speculative_benchmark.faster(races[name], "ours", n)) > 1, (name, n)
+            assert min(speculative_benchmark.speedups(races[name], "ours", n)) > 1, (name, n)
     for n in (1, 2, 4, 6, 8):
-        assert max(speculative_benchmark.faster(races["shallow"], "ours", n)) < 1, n
-    assert speculative_benchmark.cost(races["shallow"]) > 0.6
+        assert max(speculative_benchmark.speedups(races["shallow"], "ours", n)) < 1, n
+    assert speculative_benchmark.draft_cost(races["shallow"]) > 0.6
 
 
 # --- leniency -----------------------------------------------------------------------------------------
@@ -136,33 +142,33 @@ def test_13_6_for_any_rule_is_bayes(name):
     p, q = distributions(30, 7, seed=6)
     ids = torch.arange(7).expand(30, 7)
     shown = [x[:, None].expand(30, 7, 7) for x in (p, q)]
-    stay = lesson_13.stay_under(rule, *shown, ids)
+    stay = lesson_13.posterior_acceptance_of(rule, *shown, ids)
     torch.testing.assert_close((rule.said(p, q) * stay).sum(-1), (q * rule.keep(p, q)).sum(-1))
     if name == "exact":
         possible = p > 0
-        wanted = speculative_metrics.stay_chance(*(x.log() for x in shown), ids)
+        wanted = speculative_metrics.posterior_acceptance(*(x.log() for x in shown), ids)
         torch.testing.assert_close(stay[possible], wanted[possible])
 
 
 def test_leniency_at_its_ends(pair, task):
     some = replace(task, test=task.test[:12])
-    all_stay = lesson_13.lenient(pair, some, 0.0)
+    all_stay = lesson_13.evaluate_typical_acceptance(pair, some, 0.0)
     assert all_stay.counts.acceptance == pytest.approx(1, abs=0.5)
     assert all_stay.counts.rate == pytest.approx(1)
-    exact = lesson_13.lenient(pair, some, None)
+    exact = lesson_13.evaluate_typical_acceptance(pair, some, None)
     assert exact.distance == 0
     assert all_stay.distance > 0.1
     assert exact.nll < all_stay.nll
 
 
 # --- drawings -----------------------------------------------------------------------------------------
-ROUNDS = S.Written(
+ROUNDS = S.SpeculativeOutput(
     (S.Round((5, 6), 1, 7), S.Round((8, 9), 2, 4), S.Round((3, 0, 2), 2, None), S.Round((), 0, 5))
 )
 
 
 def test_every_token_of_every_round_has_a_fate():
-    assert lesson_13.fates(ROUNDS) == [
+    assert lesson_13.token_outcomes(ROUNDS) == [
         [(5, "stays"), (6, "rejected"), (7, "target, redrawn")],
         [(8, "stays"), (9, "stays"), (4, "target, for free")],
         [(3, "stays"), (0, "stays"), (2, "never judged")],
@@ -170,7 +176,7 @@ def test_every_token_of_every_round_has_a_fate():
     ]
     written = [
         [t for t, f in row if f not in ("rejected", "never judged")]
-        for row in lesson_13.fates(ROUNDS)
+        for row in lesson_13.token_outcomes(ROUNDS)
     ]
     assert [token for row in written for token in row] == ROUNDS.tokens
 
@@ -227,8 +233,8 @@ def test_the_slider_over_costs(rate, cost):
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_the_slider_over_epsilon(place):
     counts = speculative_metrics.Counts(24.0, 10.0, 20.0, (10.0, 8.0), (8.0, 6.0))
-    found = [lesson_13.Lenient(e, counts, 0.1, 0.4, 0.8) for e in (0.0, 0.3, 1.0)]
-    exact = lesson_13.Lenient(None, counts, 0.0, 0.3, 0.9)
+    found = [lesson_13.TypicalAcceptanceResult(e, counts, 0.1, 0.4, 0.8) for e in (0.0, 0.3, 1.0)]
+    exact = lesson_13.TypicalAcceptanceResult(None, counts, 0.0, 0.3, 0.9)
     p, q = torch.tensor([0.7, 0.3]), torch.tensor([0.2, 0.8])
     figure = lesson_13.leniency_explorer(exact, found, p, q, ("a", "b"))(place)
     said = S.typical_rule(found[place].epsilon).said(p, q)
@@ -281,7 +287,7 @@ def test_the_target_is_deep_and_right_and_the_draft_is_flat():
     depths = [m.config.num_hidden_layers for m in (pair.teacher, pair.student)]
     assert depths == [12, 1]
     few = [e.prompt for e in task.test[:100]]
-    said = answers(pair.teacher, pair, few, temperature=0.0)
+    said = sample_texts(pair.teacher, pair, few, temperature=0.0)
     assert sum(task.grade(x, y) >= 1 for x, y in zip(few, said, strict=True)) > 90
 
 

@@ -24,7 +24,7 @@ def widths(ax) -> list[float]:
 @pytest.mark.parametrize("mean", [0.0, 50.0, 98.0])
 @pytest.mark.parametrize("width", [3.0, 20.0, 40.0])
 def test_hill_explorer_plots_the_four_divergences(mean, width):
-    left, right = lesson_01.hill_explorer(mean, width).axes
+    left, right = lesson_01.bimodal_explorer(mean, width).axes
     z = -((LINE - mean) ** 2) / (2 * width**2)
     torch.testing.assert_close(lines(left)["student"].float(), z.softmax(-1), atol=1e-4, rtol=1e-3)
     pair = bimodal(), z.log_softmax(-1)

@@ -12,14 +12,14 @@ import textwrap
 import pytest
 
 from minidistill import sandbox
-from minidistill.evaluation import verdicts
+from minidistill.evaluation import grade_responses
 from minidistill.tasks import NO_ANSWER, Example, Grade, Task, benchmarks
 from minidistill.tasks.benchmarks import load_benchmark
 from minidistill.tasks.code_extraction import (
-    emptied,
     humaneval_program,
     humaneval_test,
     mbpp_program,
+    strip_body,
 )
 from tests.conftest import DATA, needs_data
 
@@ -210,12 +210,12 @@ def test_other_prompts_and_responses_are_refused(load):
 
 def test_verdicts_grade_each_response_to_its_prompt(load):
     task = load("gsm8k", APPLES, PEARS)
-    found = verdicts(task, ["#### 5", "#### 5"])
+    found = grade_responses(task, ["#### 5", "#### 5"])
     assert found == [Grade(1.0, "right"), Grade(0.0, "wrong")]
     with pytest.raises(ValueError, match="1 responses to 2 prompts of 'gsm8k'"):
-        verdicts(task, ["#### 5"])
+        grade_responses(task, ["#### 5"])
     with pytest.raises(ValueError, match="task 'few' has no grader"):
-        verdicts(Task("few", [], []), [])
+        grade_responses(Task("few", [], []), [])
 
 
 # --- final answers --------------------------------------------------------------------------------------
@@ -350,9 +350,9 @@ def test_a_helper_of_the_prompt_cannot_be_forged(load):
 
 
 def test_emptied_keeps_all_but_the_body_of_the_last_function():
-    program = emptied(DOUBLE["prompt"] + DOUBLE["canonical_solution"])
+    program = strip_body(DOUBLE["prompt"] + DOUBLE["canonical_solution"])
     assert program == "import math\n\ndef one():\n    return 1\n\ndef double(x):\n    pass"
-    assert emptied(DOUBLE["prompt"]) == program
+    assert strip_body(DOUBLE["prompt"]) == program
 
 
 @pytest.mark.parametrize("allowed", [True, False])
@@ -406,7 +406,7 @@ def humaneval():
 
 
 def share_right(task, respond):
-    grades = verdicts(task, [respond(e.prompt, e.references[0]) for e in task.test])
+    grades = grade_responses(task, [respond(e.prompt, e.references[0]) for e in task.test])
     return sum(g.grade for g in grades), [g.reason for g in grades if not g.grade]
 
 
@@ -428,7 +428,7 @@ def test_all_solutions_of_humaneval_pass(humaneval, respond):
 
 @needs_data
 def test_no_emptied_function_of_humaneval_passes(humaneval):
-    right, reasons = share_right(humaneval, lambda prompt, solution: emptied(prompt + solution))
+    right, reasons = share_right(humaneval, lambda prompt, solution: strip_body(prompt + solution))
     assert (right, len(reasons)) == (0, 164)
     assert NO_ANSWER not in reasons
 
@@ -471,7 +471,7 @@ def test_mutated_solutions_of_humaneval_fail(humaneval, monkeypatch):
         found = list(mutants(example.prompt + example.references[0]))
         chosen += [(example, program) for program in rng.sample(found, min(3, len(found)))]
     task = Task("mutants", [], [e for e, _ in chosen], humaneval.grade, humaneval.explain)
-    graded = verdicts(task, [program for _, program in chosen])
+    graded = grade_responses(task, [program for _, program in chosen])
     alive = [pair for pair, g in zip(chosen, graded, strict=True) if g.grade]
     assert len(chosen) > 350
     assert len(alive) < 0.15 * len(chosen), f"{len(alive)} of {len(chosen)} mutants pass"
@@ -515,7 +515,7 @@ def test_solutions_of_mbpp_pass_and_others_do_not(load, row):
         1.0, "right"
     )
     others = ("def f():\n    pass\n", "```\nx = 1\n```", "def f(:\n")
-    for wrong in (emptied(row["code"]), row["code"].replace("return ", "return 1 + "), *others):
+    for wrong in (strip_body(row["code"]), row["code"].replace("return ", "return 1 + "), *others):
         found = task.explain(example.prompt, wrong)
         assert found.grade == 0
         assert found.reason not in ("right", NO_ANSWER)

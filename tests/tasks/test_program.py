@@ -17,7 +17,7 @@ from minidistill.tasks.program import (
     SOURCES,
     every_request,
     hidden_cases,
-    write_program,  # fmt: skip
+    write_program,
 )
 
 WORLD = get_world("program")

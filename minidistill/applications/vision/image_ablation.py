@@ -87,8 +87,8 @@ def _token_log_probs(model, pair: Pair, prompts, responses) -> Tensor:
     found, rows = [], max_batch_size(prompts, 128)
     for start in range(0, len(prompts), rows):
         part = slice(start, start + rows)
-        batch = collate(prompts[part], responses[part], pair.pad_id, pair.device)
-        log_probs = response_log_probs(model, batch, pair.vocab)
+        batch = collate(prompts[part], responses[part], pair.pad_token_id, pair.device)
+        log_probs = response_log_probs(model, batch, pair.vocab_size)
         chosen = log_probs.gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)
         found.append(masked_mean(chosen, batch.mask))
     return torch.cat(found) if found else torch.empty(0)
