@@ -6,10 +6,7 @@ whose names are here too, so that a notebook needs this one import.
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-
+# First of all imports, because it says what to install where matplotlib is missing.
 from minidistill.lessons.plot_style import (
     BLACK,
     METHODS,
@@ -24,6 +21,11 @@ from minidistill.lessons.plot_style import (
     stacked,
     styles,
 )
+
+# isort: split
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 
 __all__ = [
     "BLACK", "METHODS", "ROLES", "axes", "curves", "densities", "log_axis", "nll_bars", "nll_curves",
