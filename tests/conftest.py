@@ -1,6 +1,7 @@
 """A task of 48 + 24 prompts and untrained pairs: small enough to train in a second."""
 
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["OMP_NUM_THREADS"] = "1"  # in each worker, and in the kernels and commands it starts
@@ -82,6 +83,17 @@ def build_pair(tokenizer, seed: int = 0):
     teacher = sharpen(tiny_model("teacher", tokenizer, seed=2 * seed + 1))
     student = sharpen(tiny_model("student", tokenizer, seed=2 * seed + 2))
     return make_pair(teacher, tokenizer, student, tokenizer)
+
+
+@pytest.fixture
+def hide(monkeypatch):
+    """`hide("peft")`: from then on and until the test's end it is as if the package were not installed."""
+
+    def hide(package: str) -> None:
+        for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+            monkeypatch.setitem(sys.modules, name, None)
+
+    return hide
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,15 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from minidistill import models
+from minidistill.lessons import widgets
+from minidistill.tasks import forms
 
 ROOT = Path(__file__).parents[1]
 OPTIONAL = {"matplotlib", "ipywidgets", "datasets", "rouge_score", "peft", "accelerate", "gguf"}
@@ -55,27 +60,30 @@ def test_the_names_that_the_course_imports_are_there():
     assert all(map(callable, (distill, evaluate)))
 
 
-# As a loader does that needs the package; README.md stands for a file that exists.
-LOAD_GGUF = f"""
-from minidistill import models
-models.AutoTokenizer.from_pretrained = lambda *_, **__: __import__("gguf")
-models.load_model({str(ROOT / "README.md")!r})
-"""
+def load_gguf():
+    """As a loader does that needs the package; README.md stands for a file that exists."""
+    with patch.object(models.AutoTokenizer, "from_pretrained", lambda *_, **__: __import__("gguf")):
+        models.load_model(ROOT / "README.md")
 
 
 @pytest.mark.parametrize(
-    ("package", "code", "extra"),
+    ("package", "use", "extra"),
     [
-        ("matplotlib", "import minidistill.plots", "course"),
-        ("ipywidgets", "from minidistill import widgets; widgets.explore(print)", "course"),
-        ("math_verify", "from minidistill.tasks.forms import *; same_answer('2x', 'x2')", "course"),
-        ("gguf", LOAD_GGUF, "scale"),
+        ("ipywidgets", lambda: widgets.explore(print), "course"),
+        ("math_verify", lambda: forms.same_answer("2x", "x2"), "course"),
+        ("gguf", load_gguf, "scale"),
     ],
 )
-def test_a_missing_package_is_answered_with_the_extra_that_installs_it(package, code, extra):
-    ran = python(f"import sys; sys.modules[{package!r}] = None\n{code}")
-    assert f'pip install "minidistill[{extra}]"' in ran.stderr, ran.stderr[-500:]
+def test_a_missing_package_is_answered_with_the_extra_that_installs_it(hide, package, use, extra):
+    hide(package)
+    with pytest.raises(ModuleNotFoundError, match=rf'pip install "minidistill\[{extra}\]"'):
+        use()
     assert extra in EXTRAS
+
+
+def test_matplotlib_is_missed_as_soon_as_the_figures_are_imported():
+    ran = python("import sys; sys.modules['matplotlib'] = None\nimport minidistill.lessons.plots")
+    assert 'pip install "minidistill[course]"' in ran.stderr, ran.stderr[-500:]
 
 
 def test_the_plain_install_evaluates():

@@ -1,7 +1,6 @@
 """Lesson 12's library: the grid is torchao's, bytes are real, and healing moves the adapters alone."""
 
 import copy
-import sys
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -523,10 +522,9 @@ def test_what_was_healed_and_saved_is_loaded_again(tokenizer, task, tmp_path):
     ],
 )
 def test_a_missing_package_is_answered_with_the_extra_that_installs_it(
-    tokenizer, monkeypatch, package, use, extra
+    tokenizer, hide, package, use, extra
 ):
-    for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
-        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    hide(package)
     with pytest.raises(ModuleNotFoundError, match=rf'pip install "minidistill\[{extra}\]"'):
         use(model_of(tokenizer))
 
