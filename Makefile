@@ -35,8 +35,8 @@ test test-fast test-slow: export HF_HUB_OFFLINE = 1
 test: lint                  ## all but the slow tests: the lessons and two of them in a browser too
 	$(PYTEST) $(NBVAL) -m "not slow" notebooks tests
 
-test-fast: lint             ## neither notebooks nor a browser: the loop while working
-	$(PYTEST) -m "not slow and not browser" tests
+test-fast: lint             ## the core, tasks and sandbox: the loop while working
+	$(PYTEST) -m "not slow" tests/core tests/tasks tests/sandbox tests/test_boundaries.py tests/test_tags.py
 
 test-slow: .venv/installed  ## what `make test` leaves out: solutions, all lessons in a browser, hostile programs
 	$(PYTEST) $(NBVAL) -m slow notebooks tests

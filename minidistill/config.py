@@ -1,11 +1,10 @@
-"""The settings of a run and their defaults: `distill`, the commands and the ledger read them from here."""
+"""The settings of a run and their defaults: `distill`, the commands and the ledger read them from here.
+
+torch is not imported before a config is made, so that a command can say what it will do at once.
+"""
 
 import math
 from dataclasses import dataclass, field
-
-from minidistill.divergences import check_unit_interval
-from minidistill.objectives import get_method
-from minidistill.sources import resolve_sources
 
 
 @dataclass(frozen=True)
@@ -13,7 +12,7 @@ class DistillConfig:
     """All that decides a run's result, besides the models, the task and the method's own settings.
 
     `gradient_accumulation_steps`: parts that a batch is split into. `temperature`, `top_p`,
-    `max_new_tokens`: how both models are sampled. `epsilon`: of the source `mixed`.
+    `max_new_tokens`: how both models are sampled. `epsilon`: of the source `speculative_mix`.
     `source_overrides`: slot of the method → the source it reads instead of the one it is named after.
     Raises ValueError naming the setting and its value.
     """
@@ -31,6 +30,10 @@ class DistillConfig:
     source_overrides: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
+        from minidistill.divergences import check_unit_interval
+        from minidistill.objectives import get_method
+        from minidistill.sources import resolve_sources
+
         for name in ("epochs", "batch_size", "gradient_accumulation_steps", "max_new_tokens"):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
                 raise ValueError(

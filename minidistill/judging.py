@@ -150,7 +150,7 @@ class LLMJudge:
 
     def __init__(self, model, tokenizer):
         self.pair = single_model(model, tokenizer)
-        self.choices = choice_tokens(tokenizer)
+        self.choices = choice_tokens(self.pair.tokenizer)
         self.name = f"{type(self).__name__} {model.name_or_path}"
 
     def __call__(self, prompt: str, ours: str, theirs: str) -> float:

@@ -23,6 +23,7 @@ needs_data = pytest.mark.skipif(
 )
 
 
+SLOW_LESSONS = {"03", "04", "09", "10", "11", "12", "13"}  # notebooks of a minute and more
 LEFT_OUT = Counter()
 
 
@@ -36,7 +37,7 @@ def pytest_ignore_collect(collection_path, config):
 def pytest_collection_modifyitems(items):
     """Mark what a folder decides and skip what the machine cannot."""
     for item in items:
-        if "solutions" in item.path.parts:
+        if "solutions" in item.path.parts or item.path.name[:2] in SLOW_LESSONS:
             item.add_marker("slow")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from minidistill.applications import preference as P
+from minidistill.applications.preference_config import PreferenceConfig
 from minidistill.checkpoint import check_same_run, fingerprint
-from minidistill.config import DistillConfig
 from minidistill.judging import Judge, WinRate, win_rate
 from minidistill.models import Pair
-from minidistill.objectives import get_method
 from minidistill.runlog import environment_info, read_log, write_log
 from minidistill.tasks import Preference, Task
 from minidistill.training import distill
@@ -45,32 +44,6 @@ class WinRateEvaluator:
         ]
         every = [sum(map(list, texts), []) for texts in (said, self.rivals)]
         return win_rate([*self.asked] * len(said), *every, self.judge), said
-
-
-@dataclass(frozen=True)
-class PreferenceConfig:
-    """What `prefer` is told: the loss's beta, the pairs, and the settings of training and sampling."""
-
-    beta: float = 0.3
-    samples: int = 4
-    epochs: int = 1
-    lr: float = 1e-4
-    batch_size: int = 16
-    seed: int = DistillConfig.seed
-    temperature: float = DistillConfig.temperature
-    top_p: float = DistillConfig.top_p
-    max_new_tokens: int = DistillConfig.max_new_tokens
-
-    def config(self) -> DistillConfig:
-        """Those that `distill` knows, checked."""
-        how = {k: v for k, v in asdict(self).items() if k not in ("beta", "samples")}
-        return DistillConfig("dpo", **how)
-
-    def check(self) -> None:
-        """ValueError for what cannot be, before anything is loaded."""
-        self.config()
-        get_method("dpo").check_settings({"beta": self.beta})
-        P.check_samples(self.samples)
 
 
 def run_dpo(

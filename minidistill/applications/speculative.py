@@ -56,7 +56,8 @@ class Rule:
     def said(self, p: Tensor, q: Tensor) -> Tensor:
         """The distribution of what is said: q·keep + (1 − Σ q·keep)·redo; p, if the rule is exact."""
         kept = q * self.keep(p, q)
-        return kept + (1 - kept.sum(-1, keepdim=True)) * self.redo(p, q)
+        rest = (1 - kept.sum(-1, keepdim=True)).clamp(min=0)  # rounding must not make it negative
+        return kept + rest * self.redo(p, q)
 
 
 EXACT = Rule(acceptance_probability, residual)

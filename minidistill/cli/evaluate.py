@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-Prompts = Annotated[Path | None, typer.Option(help="A JSONL file of prompts, instead of --task.")]
-Model = Annotated[str | None, typer.Option(help="A folder, a hub name or a .gguf file.")]
-Tokens = Annotated[int, typer.Option(help="Longest response.")]
+from minidistill.cli.options import Limit, Model, Prompts, Tokens
+
 Judged = Annotated[
     str | None,
     typer.Option(
@@ -18,7 +17,6 @@ Judged = Annotated[
         "mbpp).",
     ),
 ]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many prompts.", min=1)]
 Unsandboxed = Annotated[
     bool,
     typer.Option(

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from minidistill.applications.preference_tuning import PreferenceConfig, run_dpo
-from minidistill.cli.evaluate import Prompts, Tokens
+from minidistill.applications.preference_config import PreferenceConfig
+from minidistill.cli.options import Prompts, Tokens
 
 
 def preference(
@@ -64,6 +64,8 @@ def preference(
     work, pairs = _work(task, prompts, preferences, limit)
     who = _judge(work, judge, pairs)
     model, tokenizer = _start(task, student)
+    from minidistill.applications.preference_tuning import run_dpo
+
     result = run_dpo(model, tokenizer, work, who, recipe, out, pairs)
     _print(result)
     typer.echo(f"{result['pairs']} pairs trained on; student: {out / 'student'}")

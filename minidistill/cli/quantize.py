@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from minidistill.cli.evaluate import Prompts, Tokens, print_scores
+from minidistill.cli.evaluate import print_scores
+from minidistill.cli.options import Limit, Prompts, Tokens
 from minidistill.config import DistillConfig
 
 Model = Annotated[
@@ -29,7 +30,6 @@ Method = Annotated[
     str, typer.Option(help="What heals: any method of `distill`, or 'none' to break only.")
 ]
 Rank = Annotated[int, typer.Option(help="Of the adapters (LoRA) beside every quantized layer.")]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many prompts.", min=1)]
 Table = Annotated[
     Path | None,
     typer.Option(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from minidistill.cli.evaluate import Model, Prompts, Tokens
+from minidistill.cli.options import Model, Prompts, Tokens
 from minidistill.config import DistillConfig
 
 Method = Annotated[

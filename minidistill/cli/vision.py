@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from minidistill.cli.evaluate import Tokens, print_scores
+from minidistill.cli.evaluate import print_scores
+from minidistill.cli.options import Tokens
 from minidistill.config import DistillConfig
 
 VisionModel = Annotated[

@@ -1,5 +1,6 @@
 """Tables: of the claims, of the README, and one claim in full. Logs in, Markdown out; nothing is run here."""
 
+import ast
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,15 @@ from minidistill.experiments.run_configs import BASELINES, DOMAINS, in_world
 from minidistill.runlog import read_log
 from minidistill.utils import data_dir
 
+CORE_FILES = [
+    "divergences",
+    "curriculum",
+    "logprobs",
+    "objectives",
+    "sources",
+    "rollouts",
+    "training",
+]
 COMPARED_METHODS = (*BASELINES, "distillm2")  # the rows of the table over domains
 Accuracies = Mapping[str, Mapping[str, Sequence[float]]]  # world → method → accuracy by seed
 
@@ -182,8 +192,8 @@ def domains_table() -> str:
 
 
 # --- the README -----------------------------------------------------------------------------------------
-def readme_tables() -> dict[str, str]:
-    """Compose the generated parts of the README, by the name in their marker."""
+def results_tables() -> dict[str, str]:
+    """Compose the generated parts of data/RESULTS.md, by the name in their marker."""
     results = [read_log(data_dir() / "smollm2" / f"{m}.json") for m in ("kd", "distillm2")]
     return {
         "main": main_table(shipped_runs()),
@@ -193,9 +203,38 @@ def readme_tables() -> dict[str, str]:
     }
 
 
-def update_readme(text: str) -> str:
+def readme_tables() -> dict[str, str]:
+    """Compose the generated parts of the README, by the name in their marker."""
+    return {"core": core_table(), "verdicts": verdicts_summary()}
+
+
+def core_table() -> str:
+    """Compose a row a file of the core: what its docstring says first, and its lines."""
+    lines, total = _head("file", "what it holds", "lines"), 0
+    for name in CORE_FILES:
+        text = (Path(__file__).parents[1] / f"{name}.py").read_text(encoding="utf-8")
+        title = (ast.get_docstring(ast.parse(text)) or "").split(".")[0]
+        lines.append(f"| [`{name}`](minidistill/{name}.py) | {title} | {text.count(chr(10))} |")
+        total += text.count("\n")
+    return "\n".join([*lines, f"| | | {total} |"]) + "\n"
+
+
+def verdicts_summary() -> str:
+    """Compose a line a verdict, with the claims that it is for, and where to read on."""
+    found: dict[str, list[str]] = {"holds": [], "not resolved": [], "reversed": []}
+    for name, claim in CLAIMS.items():
+        found[verdict([judge(contrast) for contrast in claim.contrasts])].append(name)
+    lines = [f"- **{kind}**: {len(names)} ({', '.join(names)})" for kind, names in found.items()]
+    text = (
+        f"The paper's {len(CLAIMS)} claims in miniature, paired over seeds, with computed verdicts; all "
+        "numbers are in [data/RESULTS.md](data/RESULTS.md):\n\n"
+    )
+    return text + "\n".join(lines) + "\n"
+
+
+def update_tables(text: str, tables: Mapping[str, str]) -> str:
     """Make anew what stands in `text` between `<!-- table:NAME -->` and `<!-- end -->`."""
-    for name, body in readme_tables().items():
+    for name, body in tables.items():
         start, end = f"<!-- table:{name} -->\n", "<!-- end -->"
         before, rest = text.split(start)
         text = before + start + body + end + rest.split(end, 1)[1]

@@ -502,6 +502,7 @@ def test_another_judge_is_another_run(tokenizer, task, tmp_path):
 
 
 # --- the hook of runs -----------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_the_hook_scores_before_and_after_against_one_rival(tmp_path):
     options = {"prompts": 12, "samples": 2, "lr": 1e-3}
     config = RunConfig("sft", hook="dpo", hook_kwargs=options)

@@ -123,6 +123,7 @@ def test_each_metric_by_hand():
 
 
 # --- running ----------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_deleted_run_comes_back_with_the_same_numbers_and_no_other_is_made_again(tmp_path):
     folder, in_flight = tmp_path / "runs", tmp_path / "in_flight"
 

@@ -34,6 +34,7 @@ def run_small(out: Path, *more: str) -> None:
     app(["run", "--out", str(out), *few, *more], standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_the_main_job_leaves_logs_table_and_figures_and_resumes(tmp_path, capsys):
     run_small(tmp_path, "--methods", "kd")
     printed = capsys.readouterr().out
@@ -68,6 +69,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+@pytest.mark.slow
 def test_a_killed_grid_leaves_no_worker_behind(tmp_path):
     (tmp_path / "job.py").write_text(KILLED)
     command = [sys.executable, str(tmp_path / "job.py"), str(tmp_path)]
@@ -151,9 +153,17 @@ def test_a_table_cell_is_mean_and_standard_deviation_over_seeds():
     assert "over 2 seeds" in text
 
 
-def test_the_readme_holds_the_tables_that_the_logs_make():
-    text = README.read_text(encoding="utf-8")
-    assert tables.update_readme(text) == text
+def test_readme_and_results_hold_what_the_logs_and_the_code_make():
+    for path, made in (
+        (README, tables.readme_tables()),
+        (README.parent / "data" / "RESULTS.md", tables.results_tables()),
+    ):
+        text = path.read_text(encoding="utf-8")
+        assert tables.update_tables(text, made) == text
+
+
+def test_the_readme_is_short():
+    assert README.stat().st_size <= 7000
 
 
 def test_the_shipped_table_says_what_the_course_says():

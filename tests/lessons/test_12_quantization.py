@@ -101,6 +101,7 @@ def test_the_stage_breaks_the_teacher_and_keeps_it_as_the_teacher():
     assert layer.lora_A["default"].weight.shape[0] == 16
 
 
+@pytest.mark.slow
 def test_a_run_of_the_ledger_through_the_stage(tmp_path):
     options = {"bits": 2, "group": 32, "rank": 2}
     small = ExperimentConfig(prompts=8, epochs=1, draws=1)

@@ -309,6 +309,7 @@ def test_a_word_outside_the_vocabulary_gets_a_remark():
     assert "does not know" not in call(*asked, "i need three creatures , please").stderr
 
 
+@pytest.mark.slow
 def test_the_race_on_the_command_line(tmp_path):
     file = tmp_path / "log.json"
     done = call("--time", "--limit", 1, "--repeats", 1, "--log", file, "--typical", 0.3)

@@ -335,6 +335,7 @@ def _caller(pid: int, found: set[int], parents: dict[int, int]) -> int:
 
 @needs_bubblewrap
 @pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.slow
 def test_a_hostile_program_fails_and_leaves_nothing(name, victim):
     sentinel, tcp, unix, abstract = victim
     sandbox.close()

@@ -248,6 +248,7 @@ def test_answers_are_compared(load, row, response, reason):
 
 
 @needs_data
+@pytest.mark.slow
 def test_all_references_of_gsm8k_are_right_and_no_other_number_is():
     task = load_benchmark("gsm8k", DATA / "gsm8k_train.jsonl")
     assert len(task.test) == 7473

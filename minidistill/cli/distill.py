@@ -1,0 +1,106 @@
+"""`distill` and `prune`: distil a pair, tiny or real, and make a student where there is none."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minidistill.cli.evaluate import print_scores
+from minidistill.cli.options import Model, Out, Prompts, Task, Tokens
+from minidistill.config import DistillConfig
+
+
+def distill(
+    method: Annotated[
+        str, typer.Option(help="A wrong name lists them all.")
+    ] = DistillConfig.method,
+    task: Task = None,
+    prompts: Prompts = None,
+    teacher: Model = None,
+    student: Model = None,
+    out: Out = Path("out/distill"),
+    epochs: int = DistillConfig.epochs,
+    seed: int = DistillConfig.seed,
+    batch_size: int = DistillConfig.batch_size,
+    gradient_accumulation_steps: Annotated[
+        int, typer.Option(help="Parts a batch is split into.")
+    ] = DistillConfig.gradient_accumulation_steps,
+    lr: float = DistillConfig.lr,
+    temperature: Annotated[
+        float, typer.Option(help="Sampling, both models.")
+    ] = DistillConfig.temperature,
+    top_p: float = DistillConfig.top_p,
+    max_new_tokens: Tokens = DistillConfig.max_new_tokens,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="The method's own, e.g. --set alpha=0.2")
+    ] = None,
+    feed: Annotated[
+        list[str] | None,
+        typer.Option(help="Other responses for a slot, e.g. --feed tgo=reference"),
+    ] = None,
+    epsilon: Annotated[float, typer.Option(help="Of the source 'mixed'.")] = DistillConfig.epsilon,
+) -> None:
+    """Distil a pair, tiny or real; scores before and after. The same command resumes a stopped run."""
+    from minidistill.experiments.runner import distill_and_evaluate
+    from minidistill.objectives import get_method
+
+    method_kwargs = dict(_setting(text) for text in setting or [])
+    # Whatever is wrong with the settings, say so before loading anything.
+    get_method(method).check_settings(method_kwargs)
+    sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    overrides = dict(_pair(text, "--feed slot=source") for text in feed or [])
+    config = DistillConfig(
+        method, epochs, seed, batch_size, gradient_accumulation_steps, lr, epsilon=epsilon,
+        source_overrides=overrides, **sampling,
+    )  # fmt: skip
+    pair, work = _load(task, prompts, teacher, student)
+    print_scores(distill_and_evaluate(pair, work, config, method_kwargs, out))
+    typer.echo(f"student: {out / 'student'}")
+
+
+def prune(
+    teacher: Annotated[str, typer.Option(help="A folder, a hub name or a .gguf file.")],
+    keep: Annotated[int, typer.Option(help="How many layers the student keeps.")],
+    out: Out = Path("out/student"),
+) -> None:
+    """Make a student from a teacher by keeping some of its layers, evenly spaced."""
+    from minidistill.models import load_model, prune_layers
+
+    model, tokenizer = load_model(teacher)
+    student = prune_layers(model, keep)
+    student.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    millions = [sum(p.numel() for p in m.parameters()) / 1e6 for m in (model, student)]
+    typer.echo(f"{out}: {millions[1]:.1f} M parameters, the teacher has {millions[0]:.1f} M")
+
+
+def _load(task, prompts, teacher, student):
+    from minidistill import load_pair, load_task
+    from minidistill.applications.vision.inputs import VisionPair
+    from minidistill.tasks.vision.images import check_images
+
+    if (task is None) == (prompts is None):
+        raise ValueError("give either --task NAME or --prompts FILE.jsonl")
+    work = load_task(task or prompts)  # first: a mistake here costs no model loading
+    pair = load_pair(task, teacher=teacher, student=student)
+    if prompts:
+        check_images(prompts, wanted=isinstance(pair, VisionPair))
+    return pair, work
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """'alpha=0.2' → ('alpha', 0.2)."""
+    name, value = _pair(text, "--set name=number")
+    try:
+        return name, json.loads(value.lower() if value in ("True", "False") else value)
+    except json.JSONDecodeError:
+        raise ValueError(f"--set wants name=number, but got {text!r}") from None
+
+
+def _pair(text: str, wanted: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        option, form = wanted.split()
+        raise ValueError(f"{option} wants {form}, but got {text!r}")
+    return name, value

@@ -1,0 +1,80 @@
+"""`run`, `teach` and `table`: the commands that make what data/ and the README show."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minidistill.cli.options import Out
+
+
+def run(
+    out: Out = Path("out"),
+    seeds: Annotated[int, typer.Option(help="How many seeds each method gets.", min=1)] = 2,
+    methods: Annotated[str, typer.Option(help="Comma-separated; the main ones if empty.")] = "",
+    prompts: Annotated[int, typer.Option(help="Training prompts.", min=1)] = 1000,
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
+) -> None:
+    """The main job: distil the tiny pair with each method; prints a table, draws figures."""
+    from minidistill.experiments.labels import MAIN_METHODS, START
+    from minidistill.experiments.progress import first_line
+
+    names = [m.strip() for m in methods.split(",")] if methods else MAIN_METHODS
+    rows = list(dict.fromkeys([START, *names]))
+    typer.echo(first_line(rows, seeds, out / "runs"))  # before torch, which takes its time
+    from minidistill.experiments.run_configs import ExperimentConfig
+    from minidistill.experiments.runner import run_baselines
+    from minidistill.experiments.tables import main_table
+    from minidistill.runlog import atomic_write
+
+    started = time.monotonic()
+    logs = run_baselines(
+        rows, seeds, ExperimentConfig(prompts=prompts, epochs=epochs), out / "runs"
+    )
+    table = main_table(logs)
+    atomic_write(out / "table.md", table.encode())
+    typer.echo(table)
+    minutes = (time.monotonic() - started) / 60
+    typer.echo(f"{len(logs)} runs in {minutes:.1f} minutes. Table: {out / 'table.md'}")
+    _draw_figures(logs, out / "figures")
+
+
+def _draw_figures(logs, folder: Path) -> None:
+    try:
+        from minidistill.lessons.main_figures import draw_main_figures
+
+        typer.echo("Figures: " + ", ".join(map(str, draw_main_figures(logs, folder))))
+    except ModuleNotFoundError as error:
+        typer.echo(f"No figures: {error}")
+
+
+def teach(
+    task: Annotated[str, typer.Argument(help="The tiny world whose pair to remake.")] = "instruct",
+    out: Out = Path("data"),
+) -> None:
+    """Remake a shipped pair: prompts, teacher and SFT student, with their cards."""
+    from minidistill.experiments.pretrain import pretrain
+
+    pretrain(task, out)
+
+
+def table(
+    root: Annotated[
+        Path, typer.Option(help="The checkout whose README.md and data/RESULTS.md to make anew.")
+    ] = Path("."),
+) -> None:
+    """Make the generated tables and figures anew from the logs under data/."""
+    from minidistill.experiments import tables
+    from minidistill.experiments.logs import shipped_runs
+    from minidistill.lessons.main_figures import draw_main_figures
+    from minidistill.runlog import atomic_write
+    from minidistill.utils import data_dir
+
+    draw_main_figures(shipped_runs(), data_dir() / "figures")
+    for path, made in (
+        (root / "README.md", tables.readme_tables()),
+        (root / "data" / "RESULTS.md", tables.results_tables()),
+    ):
+        text = tables.update_tables(path.read_text(encoding="utf-8"), made)
+        atomic_write(path, text.encode())
