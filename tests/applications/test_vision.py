@@ -658,7 +658,7 @@ def test_what_reads_text_alone_refuses_a_multimodal_model(shared, shared_pair, p
     with pytest.raises(ValueError, match="a judge reads text alone, and this is a model of pict"):
         require_text_model("a judge", shared)
     require_text_model("a judge", shared_pair)
-    with pytest.raises(ValueError, match="read pictures, and this prompt has none"):
+    with pytest.raises(ValueError, match="one token for each of A, B and C"):
         LLMJudge(shared.teacher, processor)("which ?", "a", "b")
 
 
