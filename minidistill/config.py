@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 class DistillConfig:
     """All that decides a run's result, besides the models, the task and the method's own settings.
 
-    `gradient_accumulation_steps`: parts that a batch is split into. `temperature`, `top_p`,
+    `batch_size`: the effective one, split into `gradient_accumulation_steps` parts
+    (transformers' per_device_train_batch_size is `batch_size` / that). `temperature`, `top_p`,
     `max_new_tokens`: how both models are sampled. `epsilon`: of the source `speculative_mix`.
     `source_overrides`: slot of the method → the source it reads instead of the one it is named after.
     Raises ValueError naming the setting and its value.

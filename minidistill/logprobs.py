@@ -21,7 +21,7 @@ from minidistill.tokenization import EncodedPrompt
 class Batch:
     """Hold token ids: input_ids, attention_mask (batch, prompt + tokens); labels, mask (batch, tokens).
 
-    `extra_inputs`: what else the model reads, by argument, (batch, …) each; nothing where prompts are text.
+    `extra_inputs`: other keyword arguments of the model's forward, (batch, …) each; empty for text.
     """
 
     input_ids: Tensor

@@ -1,9 +1,9 @@
 """Every distillation method as one short function: what it reads, what it minimises.
 
-The parameters are the description. Positional ones name the responses a method reads, by their
-source (`sources.py`): tgo, what the teacher wrote; sgo, what the student wrote; reference; … `state`,
-if there, says where training stands (for schedules). Keyword-only ones are its settings.
-Each source is a `Scored` batch; the function returns one loss a sample, (batch,) nats.
+The parameters are the description. Positional ones are slots: each is named after the source that fills
+it (`sources.py`) unless a run overrides that: tgo, what the teacher wrote; sgo, what the student wrote;
+reference; … `state`, if there, says where training stands (for schedules). Keyword-only ones are settings.
+A slot holds a `ResponseLogProbs`; the function returns one loss a sample, (batch,) nats.
 To add a method, write such a function under `@method`; `distill(..., method="its_name")` finds it.
 
 Sources: DistiLLM-2 (arXiv 2503.07067) and its released code for the baselines, DPKD (2406.19774),
@@ -30,7 +30,7 @@ METHODS: dict[str, "Method"] = {}
 
 @dataclass
 class TrainState:
-    """Where training stands: `epoch` of `epochs`, `progress` in [0, 1], an `AlphaTracker` for each slot.
+    """Hold where training stands: `epoch` of `epochs`, `progress` in [0, 1], an `AlphaTracker` for each slot.
 
     `log` is what a method wants recorded at each step (alpha, beta, …).
     """
@@ -60,18 +60,16 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Method:
-    """A loss function and what its signature says: the sources it reads and its settings."""
+    """Hold a loss function and what its signature says: the slots it reads and its settings."""
 
     name: str
     loss: Callable[..., Tensor]
     reads: tuple[str, ...]
     settings: dict[str, object]
 
-    def __call__(
-        self, sources: dict[str, ResponseLogProbs], state: TrainState, **settings
-    ) -> Tensor:
+    def __call__(self, slots: dict[str, ResponseLogProbs], state: TrainState, **settings) -> Tensor:
         extra = {"state": state} if "state" in inspect.signature(self.loss).parameters else {}
-        return self.loss(**{name: sources[name] for name in self.reads}, **extra, **settings)
+        return self.loss(**{name: slots[name] for name in self.reads}, **extra, **settings)
 
     def check_settings(self, settings: dict) -> None:
         """TypeError for a setting this method does not have, ValueError for a value it refuses."""
@@ -319,6 +317,7 @@ def _check_positive(**values: float) -> None:
 def weighted_cald(
     tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, alpha_t, alpha_s, beta: float
 ) -> Tensor:
+    """½ [(1−β) SKL_{α_t} + β SRKL_{α_s}], what (8.1) and its ablations end in; half of CALD at β = ½."""
     state.log["beta"] = beta
     pull_up = tgo.mean(D.skew_kl(tgo.log_p, tgo.log_q, alpha_t))
     push_down = sgo.mean(D.skew_reverse_kl(sgo.log_p, sgo.log_q, alpha_s))

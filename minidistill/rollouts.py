@@ -95,7 +95,7 @@ class Rollouts:
     def score(self, indices: list[int]) -> dict[str, ResponseLogProbs]:
         """Each slot as the student (with gradient) and, once a method asks, the teacher see it.
 
-        The student reads all sources in one pass. Two slots fed from one source share a `Scored`.
+        The student reads all sources in one pass. Two slots fed from one source share a `ResponseLogProbs`.
         """
         names, size = list(dict.fromkeys(self.slots.values())), len(indices)
         batch = self._collate([self._response(name, i) for name in names for i in indices])

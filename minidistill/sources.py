@@ -4,11 +4,13 @@
             best_of_n_tgo  the best graded of several of the teacher's
             chosen, rejected  the two sides of preference data
     epoch   sgo  student-generated outputs, anew ("batched on-policy")
-            reference  what the data set says       speculative, mixed  student drafts, teacher corrects
+            reference  what the data set says
+            speculative  student drafts, the teacher redraws what is outside its top k
+            speculative_mix  the same by typical acceptance
     step    on_policy_sgo  the student's for this mini-batch alone (on-policy)
             replay  what DistiLLM's adaptive sampler serves
 
-A method reads some of them (the names of its parameters); `feed` hands it others in their place.
+A method reads some of them (the names of its parameters); `source_overrides` hands it others instead.
 Sources of the sources: DistiLLM (arXiv 2402.03898) for `replay`, Speculative KD (2410.11325),
 DistiLLM-2 (2503.07067, Fig 2 and T12) for the rest.
 """
@@ -36,7 +38,7 @@ SOURCES: dict[str, "Source"] = {}
 
 @dataclass
 class SamplingContext:
-    """Hold what a source needs: models, task, prompts as token ids, their places in it, settings, seed."""
+    """Hold what a source needs: models, prompts as token ids, their indices in `task.train`, config, seed."""
 
     pair: Pair
     task: Task
@@ -155,7 +157,7 @@ def reference(ctx: SamplingContext) -> list[list[int]]:
 
 @source("epoch")
 def speculative(ctx: SamplingContext) -> list[list[int]]:
-    """Speculative KD: the student's drafts, redone where the teacher's five likeliest tokens are left."""
+    """Speculative KD: each drafted token outside the teacher's five likeliest is redrawn from the teacher."""
     return speculative_drafts(ctx.prompts, ctx.pair, top_k_acceptance(5), **ctx.sampling)
 
 
@@ -174,19 +176,18 @@ def on_policy_sgo(ctx: SamplingContext) -> list[list[int]]:
 
 @source("step")
 def replay(ctx: SamplingContext) -> list[list[int]]:
-    """See `Replay`, which holds the memory that this source needs."""
-    raise NotImplementedError("replay is counts by sources.Replay")
+    """See `AdaptiveSampler`, which holds the buffer that this source needs."""
+    raise NotImplementedError("replay is served by sources.AdaptiveSampler")
 
 
 @dataclass
 class AdaptiveSampler:
-    r"""(3.9) DistiLLM's adaptive off-policy sampling: fresh with probability φ(1−t), else replayed with φ.
+    r"""(3.9) DistiLLM's adaptive off-policy sampling: fresh with φ(1−t), replayed with φt, else fixed data.
 
-    t is the share of training done. A fresh mini-batch is stored; the buffer holds `capacity`
-    responses, and until it is full every draw below φ is a fresh one. Above φ the fixed data sample_batch
-    (here the teacher's responses). φ starts at 0 and rises by 0.1 whenever the validation loss does:
-    the worse the student gets on fixed data, the more of its own it sees. (The released code waits
-    for a rise of 0.1 nats.)
+    t is the share of training done, the fixed data are the teacher's responses. A fresh mini-batch is
+    stored; the buffer holds `capacity` responses, and until it is full nothing is replayed. φ starts at 0
+    and rises by 0.1 whenever the validation loss does: the worse the student gets on fixed data, the more
+    of its own it sees. (The released code waits for a rise of 0.1 nats.)
     """
 
     capacity: int = 1000
@@ -219,7 +220,7 @@ class AdaptiveSampler:
 
 
 class UpdatePhi:
-    """Callback: tell `Replay` the student's NLL on the held-out teacher responses, twenty times a run."""
+    """Callback: tell `AdaptiveSampler` the student's NLL on held-out responses, twenty times a run."""
 
     def on_train_begin(self, trainer) -> None:
         if trainer.step == 0:

@@ -75,7 +75,7 @@ def distill(
 
     `source_overrides`, or `feed` for short, hands a method other responses than its slots are named
     after, {"tgo": "reference"} or {"sgo": "initial_sgo"}: any of `sources.SOURCES`. `epsilon` is for the
-    source `mixed`. `out`: a folder for checkpoints; the same call resumes from there. `tgo`: the
+    source `speculative_mix`. `out`: a folder for checkpoints; the same call resumes from there. `tgo`: the
     teacher's responses to task.train as token ids, `probe`: the held-out responses; sampled here if
     None. `callback(history)` runs after every measurement (each `probe_every` steps, by default four
     times an epoch); returning True stops. `method_kwargs`: the method's own settings (alpha, beta, lam,

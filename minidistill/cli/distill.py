@@ -39,7 +39,9 @@ def distill(
         list[str] | None,
         typer.Option(help="Other responses for a slot, e.g. --feed tgo=reference"),
     ] = None,
-    epsilon: Annotated[float, typer.Option(help="Of the source 'mixed'.")] = DistillConfig.epsilon,
+    epsilon: Annotated[
+        float, typer.Option(help="Of the source 'speculative_mix'.")
+    ] = DistillConfig.epsilon,
 ) -> None:
     """Distil a pair, tiny or real; scores before and after. The same command resumes a stopped run."""
     from minidistill.experiments.runner import distill_and_evaluate

@@ -35,7 +35,7 @@ runner = CliRunner()
 
 
 def response(seed, lengths=(4, 2, 1), vocab_size=5, same=False):
-    """A float64 `Scored`; `same`: the reference is the policy; rubbish in the reference's padding."""
+    """Float64 `ResponseLogProbs`; `same`: the reference is the policy; rubbish in its padding."""
     generator = torch.Generator().manual_seed(seed)
     shape = (len(lengths), max([*lengths, 1]), vocab_size)
     ref, policy = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in "rp")

@@ -23,7 +23,7 @@ NAMES = [
 
 
 def source(seed, lengths=(4, 2, 1), vocab_size=5, sharpness=2.0):
-    """A `Scored` batch of random models, float64; rubbish in the padding."""
+    """A `ResponseLogProbs` batch of random models, float64; rubbish in the padding."""
     generator = torch.Generator().manual_seed(seed)
     shape = (len(lengths), max(lengths), vocab_size)
     logits = [
