@@ -1,4 +1,4 @@
-"""What a student is worth: likelihoods, overlap, the grader's word, and comparisons."""
+"""Evaluate a student: NLL, ROUGE-L, accuracy, pass@k, and intervals of a mean."""
 
 import math
 import os
@@ -183,7 +183,7 @@ def rouge_l(examples: Sequence[Example], responses: Sequence[str]) -> float | No
 
 
 def grade_responses(task: Task, responses: Sequence[str]) -> list[Grade]:
-    """What the task's grader says of each held-out prompt's response; programs run on all cores."""
+    """Grade each held-out prompt's response by the task's grader; programs run on all cores."""
     if task.grade is None:
         raise ValueError(f"task {task.name!r} has no grader")
     if len(responses) != len(task.test):

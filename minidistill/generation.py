@@ -204,7 +204,7 @@ def check_logits(logits: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
 
 
 def _max_batch_size(model, width: int) -> int:
-    """How many sequences of `width` tokens fit a key–value cache of CACHE_BYTES."""
+    """Count the sequences of `width` tokens that fit a key–value cache of CACHE_BYTES."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -1,4 +1,4 @@
-"""Which of two responses is better: a rule judge, a model as the judge, and what a win rate is worth.
+"""Judge which of two responses is better: a rule judge, a model as the judge, win rates and their error.
 
 Open instructions have no answer key, so the paper compares: a judge prefers one of two responses.
 """

@@ -111,14 +111,14 @@ class Rollouts:
         return {slot: scored[name] for slot, name in self.slots.items()}
 
     def state(self) -> dict:
-        """What a checkpoint must keep."""
+        """Return what a checkpoint must keep."""
         return {"responses": self.responses, "replay": asdict(self.replay)}
 
     def restore(self, state: dict) -> None:
         self.responses, self.replay = state["responses"], AdaptiveSampler(**state["replay"])
 
     def _response(self, name: str, index: int) -> tuple[int, list[int]]:
-        """What source `name` has for a place in the mini-batch: whose prompt, which response."""
+        """Return what source `name` has for a place in the mini-batch: whose prompt, which response."""
         if SOURCES[name].refresh == "step":
             return self._step_responses[name][index]
         return index, self.responses[name][index]

@@ -150,7 +150,7 @@ def sgo(ctx: SamplingContext) -> list[list[int]]:
 
 @source("epoch")
 def reference(ctx: SamplingContext) -> list[list[int]]:
-    """What the data set says, another reference each epoch where there are several."""
+    """Read the data set's reference, another one each epoch where there are several."""
     examples = [ctx.task.train[i] for i in ctx.indices]
     return encode_references(ctx.pair.tokenizer, examples, ctx.epoch)
 

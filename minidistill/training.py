@@ -100,7 +100,7 @@ def distill(
 
 
 class Callback(Protocol):
-    """What `Trainer` calls, in the order of its list; `trainer.should_stop = True` ends the run."""
+    """Events that `Trainer` calls, in the order of its list; `trainer.should_stop = True` ends the run."""
 
     def on_train_begin(self, trainer: "Trainer") -> None:
         """Before the first step, or the first one after a resumption."""

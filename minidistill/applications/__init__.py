@@ -1,1 +1,1 @@
-"""What distillation is good for: preference tuning, vision, 4-bit healing, draft models."""
+"""Applications of distillation: preference tuning, vision, LoRA recovery of 4 bits, draft models."""

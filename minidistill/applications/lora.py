@@ -40,7 +40,7 @@ def add_lora(model: nn.Module, rank: int = 16, seed: int = 0):
 
 
 def load_quantized_with_lora(whole: nn.Module, folder: Path):
-    """What `apply quantize` left in a folder: broken.safetensors in place of `whole`, adapters beside it."""
+    """Load what `apply quantize` saved: packed weights in place of those of `whole`, and adapters."""
     broken = load_packed(whole, Path(folder) / "broken.safetensors")
     with quiet():
         return _forbid_merge(_peft().PeftModel.from_pretrained(broken, Path(folder) / "student"))

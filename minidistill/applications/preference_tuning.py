@@ -124,7 +124,7 @@ def _sides(pair: Pair, task: Task, judge, recipe: PreferenceConfig, preferences)
 def _measured(
     pair: Pair, held_out, contest: WinRateEvaluator | None, recipe: PreferenceConfig, asked
 ) -> dict:
-    """What the command prints: win rate with interval, margin and reward accuracy, KL."""
+    """Measure what the command prints: win rate with interval, margin and reward accuracy, KL."""
     row = P.preference_metrics(pair, held_out, recipe.beta) if held_out else {}
     kl = {"seed": derive_seed(recipe.seed, "kl"), "max_new_tokens": recipe.max_new_tokens}
     row["kl"] = P.kl_to_reference(pair, asked, **kl)

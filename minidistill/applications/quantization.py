@@ -133,7 +133,7 @@ def quantizable_layers(model: nn.Module, head: bool = False) -> Iterator[tuple[s
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Whether a layer is ours, torchao's or bitsandbytes'."""
+    """Tell whether a quantized layer is ours, torchao's or bitsandbytes'."""
     ours = any(isinstance(module, QuantizedLinear) for module in model.modules())
     return ours or any(len(parts(p)) > 1 for p in model.parameters())
 

@@ -1,4 +1,4 @@
-"""How much a model loses at every width and group size: the table behind lesson 12's slider."""
+"""Quantization sweep: a model's scores at every bit width and group size, for lesson 12's slider."""
 
 import copy
 from collections.abc import Callable, Iterable

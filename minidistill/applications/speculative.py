@@ -124,7 +124,7 @@ class CachedModel:
         self.name = "cache" if "cache" in known else "past_key_values"  # before transformers 5.24
 
     def ahead(self, text: Sequence[int], last: int = 1) -> Tensor:
-        """What follows each of the last `last` tokens: (last, vocab). Reads what is new of `text`."""
+        """Compute the next-token distribution after each of the last `last` tokens: (last, vocab)."""
         new = torch.tensor([text[self.cache.get_seq_length() :]], device=self.model.device)
         cached = {self.name: self.cache, "use_cache": True}
         logits = self.model(input_ids=new, logits_to_keep=last, **cached).logits
@@ -184,7 +184,7 @@ def draft_tokens(
 def verify(
     p: Tensor, q: Sequence[Tensor], drafted: Sequence[int], rule: Rule, rng
 ) -> tuple[int, int]:
-    """How many drafted tokens stay, and the target's own next one: a redrawn one, or one for free at the end.
+    """Verify drafted tokens: how many are accepted, and the target's own next one (redrawn, or for free).
 
     `p` (drafted + 1, vocab): the target's distributions, one more than `q` has of the draft's.
     """

@@ -143,7 +143,7 @@ def verification_cost(log: dict, length: int) -> float:
 
 
 def counts(log: dict, length: int) -> Counts:
-    """What our loop counted at that draft length."""
+    """Return what our loop counted at that draft length."""
     return Counts(**log["counts"][str(length)])
 
 

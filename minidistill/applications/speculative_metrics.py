@@ -1,4 +1,4 @@
-r"""What a draft model is worth: chances and counts in closed form.
+r"""Acceptance rate, tokens a call, speed-up of a draft model: chances and counts in closed form.
 
 Everything here is computed from the log-probabilities of both models on responses that the target has
 written: no new sampling for another draft length, and no noise but that of the responses.

@@ -35,7 +35,7 @@ def claims_run(
 
 @app.command("grid")
 def claims_grid(out: Logs = None, in_flight: InFlight = Path("out/claims")) -> None:
-    """What lessons show beside the claims: the grid of alpha and beta, DPKD's map, CALD in other worlds."""
+    """Run what lessons show beside the claims: the grid of alpha and beta, DPKD's map and others."""
     from minidistill.experiments.claims import SEEDS, run_by_name
     from minidistill.experiments.run_configs import CALD_SWEEP, CONTROLS, DPKD_SWEEP
 

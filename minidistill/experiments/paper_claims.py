@@ -1,4 +1,4 @@
-"""What the DistiLLM-2 paper (arXiv 2503.07067) claims and reports, as data: contrasts and numbers."""
+"""The claims of the DistiLLM-2 paper (arXiv 2503.07067) as data: contrasts and reported numbers."""
 
 import math
 from dataclasses import dataclass

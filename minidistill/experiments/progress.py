@@ -1,4 +1,4 @@
-"""What a grid of runs shows while it goes: a bar on a terminal, elsewhere a line every ten seconds.
+"""Show the progress of a grid of runs: a bar on a terminal, elsewhere a line every ten seconds.
 
 torch is not imported here: the first line stands before it is loaded.
 """

@@ -93,7 +93,7 @@ def difference(result: Result) -> str:
 
 
 def _cost(folder: Path | None, names: set[str] | None) -> tuple[int, float, str]:
-    """How many runs (of these names, or all), their seconds, and where they were made."""
+    """Count the runs (of these names, or all), their seconds, and the machines they were made on."""
     logs = load_all_runs(folder)
     if names is not None:
         logs = [log for log in logs if log["run"]["name"] in names]

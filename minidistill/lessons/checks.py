@@ -37,7 +37,7 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the function is right, and a sentence about it."""
+    """Hold whether the function is right, and a sentence about it."""
 
     passed: bool
     message: str

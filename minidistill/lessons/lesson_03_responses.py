@@ -166,7 +166,7 @@ def _ratio_cells(pair: Pair, response: list[int], ratios: Tensor) -> list[Cell]:
 
 
 def reads_view(labels: dict[str, str], title: str = ""):
-    """Which responses each method reads, from its own signature; `labels` maps methods to headings."""
+    """Draw which responses each method reads, from its own signature; `labels` maps methods to headings."""
     columns = ["reference", "tgo", "sgo", "speculative", "replay"]
     bare, empty = ({"facecolor": "white", "edgecolor": edge} for edge in ("white", "#dddddd"))
     lines = [("", [Cell(head, bare) for head in ("", *columns)])]

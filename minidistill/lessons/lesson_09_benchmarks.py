@@ -194,7 +194,7 @@ def running_win_rate(
 def false_positive_counts(
     rivals: int = len(BASELINES), worlds: int = len(DOMAINS), seeds: int = 5, tables: int = 100
 ) -> list[int]:
-    """How many contrasts of a table get a verdict where none should: no method differs from another.
+    """Count the contrasts of a table that get a verdict where none should: no method differs from another.
 
     Every run is a normal draw; in each world one method's seeds are compared with each rival's, and
     `bootstrap_interval` decides as in the ledger. One number a table.
@@ -243,7 +243,7 @@ def single_order_win_rate(
 
 # --- pass@k -------------------------------------------------------------------------------------------
 def estimates(p: float, samples: int, ks: Sequence[int]) -> dict[str, list[float]]:
-    """What pass@k is, and what two estimates of it are on average over `samples` draws right with chance p.
+    """Compute pass@k and what two estimates of it are on average over `samples` draws right with chance p.
 
     'true' 1 − (1 − p)^k; 'unbiased' the mean of (9.1); 'plug-in' that of 1 − (1 − c/n)^k. Exact.
     """
@@ -260,7 +260,7 @@ def estimates(p: float, samples: int, ks: Sequence[int]) -> dict[str, list[float
 
 
 def correct_counts(task: Task, draws: Sequence[Sequence[str]]) -> list[int]:
-    """How many draws of each prompt get the full grade; a draw is a response to each of the first prompts."""
+    """Count the draws of each prompt that get the full grade; a draw answers each of the first prompts."""
     rows = zip(*draws, strict=True)
     return [
         sum(task.grade(e, text) >= 1 for text in texts)

@@ -80,7 +80,7 @@ def by_step(logs: Sequence[dict], side: str, name: str) -> tuple[list[int], list
 
 
 def draw_sides(logs: Sequence[dict], ax, side: str = "held_out", title: str = ""):
-    """How log π of chosen and rejected responses has changed since the start: median, range of seeds."""
+    """Draw how log π of chosen and rejected responses has changed since the start: median, range of seeds."""
     lines = {}
     for name in ("chosen", "rejected"):
         steps, rows = by_step(logs, side, name)

@@ -45,7 +45,7 @@ def posterior_acceptance_of(rule: Rule, p: Tensor, q: Tensor, labels: Tensor) ->
 
 @dataclass(frozen=True)
 class TypicalAcceptanceResult:
-    """What one ε does to responses: drafts that stay, and how far from the target's own they are.
+    """Hold what one ε does to responses: drafts that are accepted, and their distance from the target's own.
 
     `distance`: the mean TV between what is said and the target, token by token; `nll`: the target's,
     nats a token; `right`: share of the full grade.

@@ -29,7 +29,7 @@ except ModuleNotFoundError as error:
 
 @dataclass(frozen=True)
 class Style:
-    """How one thing looks in every figure: as a line and as a bar."""
+    """Hold how one thing looks in every figure, as a line and as a bar."""
 
     color: str
     dash: str | tuple

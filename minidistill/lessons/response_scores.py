@@ -78,7 +78,7 @@ def confidences(both: Mapping[str, ResponseLogProbs]) -> dict[str, tuple[Tensor,
 
 
 def clip_shares(alpha: Tensor, low: float = 0.01, high: float = 0.1) -> dict[str, float]:
-    """Which part of the samples has its alpha at `low`, strictly between, at `high`."""
+    """Compute the share of samples that have their alpha at `low`, strictly between, at `high`."""
     at_low, at_high = (torch.isclose(alpha, alpha.new_tensor(end)) for end in (low, high))
     parts = {"low": at_low, "between": ~(at_low | at_high), "high": at_high}
     return {name: part.float().mean().item() for name, part in parts.items()}

@@ -107,7 +107,7 @@ def step_explorer(logs: Sequence[dict], seed: int = 0) -> Callable:
 
 
 def _write(ax, prompt: str, answers: dict[str, str]) -> None:
-    """What was asked and what each student answered, as text in the place of a plot."""
+    """Write what was asked and what each student answered, as text in the place of a plot."""
     ax.set_axis_off()
     lines = [f"asked:  {prompt}", ""]
     for name, answer in answers.items():

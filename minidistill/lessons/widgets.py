@@ -43,7 +43,7 @@ def explore(callback: Callable, **sliders: tuple):
 
 
 def stills(callback: Callable, caption: str, alt: str, **sliders: tuple) -> None:
-    """What `explore` shows, as one picture: the first slider at its low end, default and high end."""
+    """Show `explore` as one picture: the first slider at its low end, default and high end."""
     (moved, (low, high, default, *_)), *others = sliders.items()
     rest = {name: bounds[2] for name, bounds in others}
     pages = [callback(**{moved: value, **rest}) for value in (low, default, high)]

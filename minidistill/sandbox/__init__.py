@@ -34,7 +34,7 @@ NOBODY = 65534
 
 @dataclass(frozen=True)
 class Result:
-    """Whether the test went through, and if not, why: one sentence."""
+    """Hold whether the test passed, and if not, why: one sentence."""
 
     passed: bool
     reason: str
@@ -126,7 +126,7 @@ def close() -> None:
 
 
 def _command(allow_unsandboxed: bool) -> list[str]:
-    """How the runner is started: under bubblewrap, or with limits alone if that is allowed."""
+    """Compose the command that starts the runner: under bubblewrap, or limits alone if allowed."""
     inside = bubblewrap()
     if inside:
         return [*inside, PYTHON, *ISOLATED, "/sandbox/runner.py"]

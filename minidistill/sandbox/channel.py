@@ -149,14 +149,14 @@ class Channel:
 
 
 def ending(code: int) -> str:
-    """How a program's process ended, in words."""
+    """Say in words how a program's process ended."""
     if code == -signal.SIGXCPU or code == -signal.SIGKILL:
         return "was killed: too much processor time or memory"
     return f"was killed by signal {-code}" if code < 0 else f"exited with {code} before it answered"
 
 
 def error_of(name: str, says: str) -> Exception:
-    """What the program raised as an exception of the test's side: built in, or a RuntimeError."""
+    """Turn what the program raised into an exception of the test's side: built in, or a RuntimeError."""
     kind = getattr(builtins, name, None)
     if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UNSAFE):
         with suppress(TypeError):  # those that want more than words, such as UnicodeDecodeError

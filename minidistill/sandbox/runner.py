@@ -48,7 +48,7 @@ def main(control: int, status: int, requests: int, replies: int) -> None:
 
 
 def others_may_import() -> bool:
-    """Whether nobody could still read Python's library (not one in root's home, without bubblewrap)."""
+    """Tell whether nobody could still read Python's library (not one in root's home, without bubblewrap)."""
     folders = os.path.abspath(os.__file__).split(os.sep)[:-1]
     paths = [os.sep.join(folders[:n]) or os.sep for n in range(1, len(folders) + 1)]
     return all(os.stat(path).st_mode & 0o005 == 0o005 for path in paths)
@@ -65,7 +65,7 @@ def fingerprint(shared: tuple[int, ...]) -> tuple:
 
 
 def ipc_object_counts() -> tuple[int, int, int]:
-    """How many shared memory segments, message queues and semaphore sets there are (System V)."""
+    """Count the shared memory segments, message queues and semaphore sets (System V)."""
     libc, numbers = ctypes.CDLL(None), (ctypes.c_int * 64)()
     libc.shmctl(0, SHM_INFO, numbers)
     segments = numbers[0]
@@ -76,7 +76,7 @@ def ipc_object_counts() -> tuple[int, int, int]:
 
 
 def process_limit_holds() -> bool:
-    """Whether the limit of processes holds here (for root it does not)."""
+    """Tell whether the limit of processes holds here (for root it does not)."""
     child = os.fork()
     if child == 0:
         limit(1)

@@ -12,7 +12,7 @@ MANY = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 
 
 class RemoteObject:
-    """What stands on the test's side for an object that stayed with the program: equal to itself alone."""
+    """Stand on the test's side for an object that stayed with the program: equal to itself alone."""
 
     def __init__(self, number: int):
         self.number = number

@@ -95,7 +95,7 @@ BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def extract_boxed(text: str) -> str | None:
-    r"""What stands in the last \boxed{…} or \fbox{…}, or after a \boxed without braces.
+    r"""Return what stands in the last \boxed{…} or \fbox{…}, or after a \boxed without braces.
 
     None if there is no box, or the last one is empty or never closed. TypeError if no text.
     """

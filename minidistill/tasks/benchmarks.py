@@ -32,7 +32,7 @@ SECONDS = 5.0  # for a program and its tests; HumanEval's own solutions take 0.2
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where a data set is on the hub, which fields are texts, what makes a prompt and a grade of a row."""
+    """Hold where a data set is on the hub, its text fields, what makes a prompt and a grade of a row."""
 
     hub: tuple[str, ...]
     texts: tuple[str, ...]
@@ -159,7 +159,7 @@ def _explain_math(row: dict, response: str, _: bool) -> Grade:
 
 
 def _stated(response: str) -> str | None:
-    """What follows the last "the answer is", for models that were not told to use a box."""
+    """Return what follows the last "the answer is", for models that were not told to use a box."""
     *_, rest = ANSWER_IS.split(response)
     line = rest.strip().partition("\n")[0] if rest != response else ""
     formula = re.search(r"\$([^$]+)\$", line)
@@ -206,7 +206,7 @@ def _asserts(row: dict) -> str:
 
 
 def _mbpp_setup(row: dict) -> tuple[str, str]:
-    """What the data runs before its asserts: on the tests' side, and on the program's.
+    """Return what the data runs before its asserts: on the tests' side, and on the program's.
 
     Some of it builds trees of the program's own classes. The program's side builds, and hands them over. Some
     functions have the name of a builtin, which a test would take for Python's.

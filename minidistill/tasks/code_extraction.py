@@ -67,7 +67,7 @@ def strip_body(program: str) -> str:
 
 
 def entry_of(prompt: str) -> tuple[str, str]:
-    """What stands before the last function of a prompt, and the function's name."""
+    """Return what stands before the last function of a prompt, and the function's name."""
     functions = list(re.finditer(r"^def\s+(\w+)", prompt, re.MULTILINE))
     if not functions:
         raise ValueError(f"field 'prompt' has no function to complete: {prompt!r:.80}")
@@ -84,7 +84,7 @@ def _blocks(response: str) -> list[str]:
 
 
 def _definitions(text: str, names: set[str]) -> str | None:
-    """What a text defines at the margin, if one of the names is among it; as it stands if Python cannot
+    """Return a text's top-level definitions, if one of the names is among them; as it stands if Python cannot
     read it."""
     text = dedent(text)
     if not re.search(rf"^(?:async\s+)?def\s+(?:{'|'.join(names)})\s*\(", text, re.MULTILINE):
@@ -113,7 +113,7 @@ def _parsed(code: str) -> ast.Module | None:
 
 
 def _completes(prompt: str, body: str) -> bool:
-    """Whether the body goes into the prompt's last function, does something, and ends with it."""
+    """Tell whether the body goes into the prompt's last function, does something, and ends with it."""
     try:
         before = ast.parse(f"{prompt}    pass\n").body
         after = ast.parse(f"{prompt}{body}\n").body

@@ -60,7 +60,7 @@ UNREADABLE = re.compile(r"(?<![\w.])[0-9.]+ +[0-9]|[0-9] *\\text\{[^{}]*\}.*[0-9
 
 
 def same_answer(answer: str, reference: str) -> bool:
-    r"""Whether an answer to a problem of MATH is the reference. TypeError if one is no text.
+    r"""Tell whether an answer to a problem of MATH equals the reference. TypeError if one is no text.
 
     Equal are numbers of one value (\frac{1}{2}, 0.5, 50\%), a decimal of six places or more and what it
     rounds, expressions that algebra turns into one another, sets and lists in any order, tuples, intervals
@@ -108,7 +108,7 @@ class Algebra:
         self.lock, self.process = Lock(), None
 
     def equal(self, answer: str, reference: str) -> bool:
-        """What math-verify finds; False where it took too long or too much memory."""
+        """Ask math-verify; False where it took too long or too much memory."""
         with self.lock:
             if self.process is None or self.process.poll() is not None:
                 self.process = _start()

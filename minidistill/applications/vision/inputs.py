@@ -94,7 +94,7 @@ class VisionPair(Pair):
 
 
 def is_processor(tokenizer) -> bool:
-    """Whether this is a processor, for images and text, and not a tokenizer."""
+    """Tell whether this is a processor, for images and text, and not a tokenizer."""
     return hasattr(tokenizer, "image_processor")
 
 

@@ -23,7 +23,7 @@ PLURALS = {shape: shape + ("es" if shape == "cross" else "s") for shape in SHAPE
 
 
 def _fits(shape: Shape, said: dict, *names: str) -> bool:
-    """Whether all that was said of a shape is true of it; what was not said cannot be false."""
+    """Tell whether all that was said of a shape is true of it; what was not said cannot be false."""
     return all(said.get(name, getattr(shape, name)) == getattr(shape, name) for name in names)
 
 
