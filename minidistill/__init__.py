@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from minidistill import curriculum, divergences
     from minidistill.evaluation import evaluate
-    from minidistill.models import load_pair
+    from minidistill.models import load_model, load_pair
     from minidistill.tasks import load_task
     from minidistill.training import distill
 
 __version__ = "0.1.0"
-__all__ = ["curriculum", "distill", "divergences", "evaluate", "load_pair", "load_task"]
+__all__ = [
+    "curriculum", "distill", "divergences", "evaluate", "load_model", "load_pair", "load_task",
+]  # fmt: skip
 
 
 def __getattr__(name: str):
@@ -19,8 +21,11 @@ def __getattr__(name: str):
         from minidistill.training import distill as found
     elif name == "evaluate":
         from minidistill.evaluation import evaluate as found
-    elif name == "load_pair":
-        from minidistill.models import load_pair as found
+    elif name in ("load_model", "load_pair"):
+        import minidistill.applications.vision.inputs  # noqa: F401, its kind of pair is known from then on
+        from minidistill import models
+
+        found = getattr(models, name)
     elif name == "load_task":
         from minidistill.tasks import load_task as found
     elif name == "curriculum":

@@ -54,8 +54,8 @@ logging.disable_progress_bar()  # of loading and saving: noise between the cells
 class Pair:
     """Hold a teacher, a student, the tokenizer they share, and how many tokens of it both know.
 
-    For text. A subclass is for models that read more (`applications.vision.inputs.VisionPair`): it says
-    how they are loaded, given prompts and saved; `pair_class` names it.
+    For text. A subclass is for models that read more: it says which it `handles`, and how those are
+    loaded, given prompts and saved.
     """
 
     inputs: ClassVar[str] = "text"
@@ -93,6 +93,11 @@ class Pair:
         return self.tokenizer.eos_token_id if pad is None else pad
 
     # --- what a subclass overrides ------------------------------------------------------------------
+    @classmethod
+    def handles(cls, config) -> bool:
+        """Tell whether models of this config are paired by this class; `Pair` takes what no other does."""
+        return cls is Pair
+
     @classmethod
     def load(cls, source: str | Path, **options) -> tuple:
         """Load (model, tokenizer) in float32."""
@@ -142,13 +147,9 @@ class Pair:
 def pair_class(config) -> type[Pair]:
     """Find the class that pairs models of this config: the one place where kinds of models are told apart.
 
-    And the one arrow from the core to an application, so that `load_pair` loads whatever a folder holds.
+    A subclass counts once it is imported; `minidistill.load_pair` and `load_model` see to that.
     """
-    if hasattr(config, "vision_config"):
-        from minidistill.applications.vision.inputs import VisionPair
-
-        return VisionPair
-    return Pair
+    return next((kind for kind in Pair.__subclasses__() if kind.handles(config)), Pair)
 
 
 def load_pair(name: str | None = None, *, teacher=None, student=None) -> Pair:

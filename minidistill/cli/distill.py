@@ -67,7 +67,8 @@ def prune(
     out: Out = Path("out/student"),
 ) -> None:
     """Make a student from a teacher by keeping some of its layers, evenly spaced."""
-    from minidistill.models import load_model, prune_layers
+    from minidistill import load_model
+    from minidistill.models import prune_layers
 
     model, tokenizer = load_model(teacher)
     student = prune_layers(model, keep)

@@ -103,8 +103,8 @@ def _task(name, prompts, limit, allow_unsandboxed):
 
 def _models(task, teacher, student):
     """A pair, or where no teacher is named and none is shipped, the student alone."""
-    from minidistill import load_pair
-    from minidistill.models import load_model, single_model
+    from minidistill import load_model, load_pair
+    from minidistill.models import single_model
     from minidistill.tasks import WORLDS
 
     if student is None or teacher is not None or task in WORLDS:

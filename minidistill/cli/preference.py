@@ -106,9 +106,9 @@ def _first(pairs, work, limit: int):
 
 def _judge(work, model, pairs):
     """A named model; else the world's rules; else nobody, if the pairs are there already."""
+    from minidistill import load_model
     from minidistill.applications.vision.inputs import require_text_model
     from minidistill.judging import LLMJudge, RuleJudge
-    from minidistill.models import load_model
 
     if model:
         judge = LLMJudge(*load_model(model))
@@ -125,8 +125,9 @@ def _judge(work, model, pairs):
 
 
 def _start(task, student):
+    from minidistill import load_model
     from minidistill.applications.vision.inputs import require_text_model
-    from minidistill.models import load_model, single_model
+    from minidistill.models import single_model
     from minidistill.tasks import WORLDS
     from minidistill.utils import data_dir
 

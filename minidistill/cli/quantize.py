@@ -112,9 +112,9 @@ def _check_same(out: Path, about: dict) -> None:
 
 def _load(model, task, prompts, train_limit, test_limit):
     """A pair of the model and a copy of it that is to be broken, and the prompts."""
-    from minidistill import load_task
+    from minidistill import load_model, load_task
     from minidistill.applications.vision.inputs import require_text_model
-    from minidistill.models import load_model, make_pair
+    from minidistill.models import make_pair
     from minidistill.utils import data_dir
 
     work = load_task(prompts or task)  # a mistake here costs no model loading

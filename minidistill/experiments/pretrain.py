@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from minidistill import load_model
 from minidistill.applications.vision.tiny_llava import (
     init_vision_tower_from,
     tiny_llava,
@@ -12,7 +13,7 @@ from minidistill.applications.vision.tiny_llava import (
 )
 from minidistill.evaluation import accuracy
 from minidistill.generation import decode, sample
-from minidistill.models import load_model, single_model, tiny_model, word_tokenizer
+from minidistill.models import single_model, tiny_model, word_tokenizer
 from minidistill.runlog import atomic_write
 from minidistill.tasks import Example, Task, get_world, write_examples, write_jsonl
 from minidistill.tasks.instruct import rubric_table

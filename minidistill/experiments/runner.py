@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from minidistill import load_pair
 from minidistill.checkpoint import check_same_run, fingerprint
 from minidistill.config import DistillConfig
 from minidistill.evaluation import HeldOutResponses, Scores, evaluate, make_probe
@@ -26,7 +27,7 @@ from minidistill.experiments.run_configs import ExperimentConfig, Run, RunConfig
 from minidistill.experiments.run_logger import RunLogger
 from minidistill.experiments.stages import TrainedRun, get_hook
 from minidistill.generation import sample
-from minidistill.models import Pair, load_pair
+from minidistill.models import Pair
 from minidistill.runlog import environment_info, read_log, write_log
 from minidistill.tasks import Task, load_task
 from minidistill.training import distill

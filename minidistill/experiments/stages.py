@@ -6,21 +6,18 @@ training and scores are those of every run.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
 
+from minidistill import load_pair
 from minidistill.applications import preference, speculative_metrics
 from minidistill.applications.lora import quantized_pair
 from minidistill.applications.preference_tuning import WinRateEvaluator
 from minidistill.applications.speculative import speculate
 from minidistill.evaluation import HeldOutResponses, accuracy, rouge_l
 from minidistill.judging import RuleJudge
-from minidistill.models import Pair, load_pair
+from minidistill.models import Pair
 from minidistill.tasks import Task, write_examples
 from minidistill.training import distill
 from minidistill.utils import derive_seed, unknown_name_message
-
-if TYPE_CHECKING:
-    from minidistill.experiments.run_configs import Run
 
 WIN_RATE_DRAWS = 4  # responses a held-out prompt in the win rates
 TRACKED = 128  # pairs and prompts that are measured while DPO trains
@@ -30,12 +27,12 @@ DRAFT_LENGTH = 4  # where runs are compared
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """Hold a run whose distillation is over: what `after_training` works on."""
+    """Hold a run whose distillation is over: what `after_training` works on; `run` is a `run_configs.Run`."""
 
     pair: Pair
     task: Task
     probe: HeldOutResponses
-    run: "Run"
+    run: object
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
+from minidistill import load_pair
 from minidistill.evaluation import Z, bootstrap_interval, normal_interval, pass_at_k
 from minidistill.experiments import tables
 from minidistill.experiments.claims import get_claim
@@ -35,7 +36,7 @@ from minidistill.judging import LLMJudge, WinRate, averaged_verdicts, noisy_win_
 from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker
 from minidistill.lessons.run_plots import differences
-from minidistill.models import Pair, load_pair
+from minidistill.models import Pair
 from minidistill.tasks import Task, load_task
 from minidistill.utils import data_dir
 

@@ -13,18 +13,18 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor
-from transformers.utils import is_vision_available
 
 from minidistill.models import Pair, load_complete
 from minidistill.tasks import Example, as_example
 from minidistill.tasks.vision.images import load_image
 from minidistill.tokenization import EncodedPrompt
-from minidistill.utils import missing_extra_message
+from minidistill.utils import missing_extra_message, quiet
 
-MAX_CACHED_VALUES = (
-    2**14
-)  # numbers in an image that stays in memory; a larger one is read anew each time
+with quiet():  # transformers imports torchao where that is installed
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import is_vision_available
+
+MAX_CACHED_VALUES = 2**14  # numbers in an image that stays in memory; a larger one is read anew
 
 
 class ImagePrompt(EncodedPrompt):
@@ -59,6 +59,11 @@ class VisionPair(Pair):
 
     inputs: ClassVar[str] = "images and text"
     processor: object = None
+
+    @classmethod
+    def handles(cls, config) -> bool:
+        """Tell whether a config is of a model that reads images."""
+        return hasattr(config, "vision_config")
 
     @classmethod
     def load(cls, source: str | Path) -> tuple:
