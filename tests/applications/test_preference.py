@@ -373,7 +373,7 @@ def test_the_best_and_the_worst_sample_are_a_pair_and_ties_are_none(pair, task, 
         task.test[2].prompt: ["cc", "c", "cc"],
     }
     draws = iter(zip(*said.values(), strict=True))
-    monkeypatch.setattr(P, "answers", lambda *_, **__: list(next(draws)))
+    monkeypatch.setattr(P, "sample_texts", lambda *_, **__: list(next(draws)))
     found = P.sample_pairs(pair, task.test[:3], by_length, samples=3)
     assert [(p.prompt, p.chosen, p.rejected) for p in found] == [
         (task.test[0].prompt, "aaa", "a"),
@@ -542,7 +542,7 @@ def test_all_starts_of_a_seed_meet_the_same_rival(tokenizer, task):
 
 def test_a_contest_counts_every_draw(tokenizer, task, monkeypatch):
     said = iter([["long", "x"], ["y", "longer"]])
-    monkeypatch.setattr(P, "answers", lambda *_, **__: next(said))
+    monkeypatch.setattr(P, "sample_texts", lambda *_, **__: next(said))
     contest = R.WinRateEvaluator(["a", "b"], [["xx", "x"], ["yy", "yyy"]], by_length, {})
     won, kept = contest.enter(None, 0)
     assert kept == [["long", "x"], ["y", "longer"]]

@@ -316,7 +316,7 @@ def test_the_cache_changes_nothing(shared_pair, prompts, monkeypatch):
     long = [i for x in prompts for i in x][:90]
     how = {"draft_length": 3, "max_new_tokens": 20}
     cached = [speculate(shared_pair, x, seed=1, **how) for x in (*prompts[:6], long)]
-    monkeypatch.setattr(S, "Reader", Rereader)
+    monkeypatch.setattr(S, "CachedModel", Rereader)
     assert [speculate(shared_pair, x, seed=1, **how) for x in (*prompts[:6], long)] == cached
     assert any(r.kept < 3 for w in cached for r in w.rounds)  # caches were cropped
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from minidistill import checkpoint, cli, distill, rollouts
+from minidistill import checkpoint, distill, rollouts
+from minidistill.cli.distill import distill as distill_command
 from minidistill.config import DistillConfig
 from minidistill.evaluation import make_probe
 from minidistill.objectives import METHODS, method
@@ -405,7 +406,7 @@ def test_a_callback_of_the_loop_is_called_at_the_start_and_after_each_step_until
 
 
 def test_distill_and_its_command_have_the_defaults_of_the_config():
-    for function in (distill, cli.distill):
+    for function in (distill, distill_command):
         parameters = inspect.signature(function).parameters
         for setting in fields(DistillConfig):
             if setting.name != "source_overrides":
