@@ -43,6 +43,18 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep a file's tests on one worker, but a lesson in a browser is a long test of its own."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return nodeid if "tests/browser" in nodeid else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
+
+
 def pytest_deselected(items):
     """Count what -m and -k leave out."""
     LEFT_OUT["tests"] += len(items)
