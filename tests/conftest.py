@@ -23,7 +23,7 @@ needs_data = pytest.mark.skipif(
 )
 
 
-SLOW_LESSONS = {"03", "04", "09", "10", "11", "12", "13"}  # notebooks of a minute and more
+SLOW_LESSONS = {"03", "04", "06", "09", "10", "11", "12", "13"}  # notebooks of a minute and more
 LEFT_OUT = Counter()
 
 
