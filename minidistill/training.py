@@ -60,6 +60,8 @@ def distill(
     temperature: float = DistillConfig.temperature,
     top_p: float = DistillConfig.top_p,
     max_new_tokens: int = DistillConfig.max_new_tokens,
+    max_grad_norm: float = DistillConfig.max_grad_norm,
+    adam_beta2: float = DistillConfig.adam_beta2,
     epsilon: float = DistillConfig.epsilon,
     source_overrides: dict[str, str] | None = None,
     feed: dict[str, str] | None = None,
@@ -85,7 +87,7 @@ def distill(
     """
     config = DistillConfig(
         method, epochs, seed, batch_size, gradient_accumulation_steps, lr, temperature, top_p,
-        max_new_tokens, epsilon, {**(source_overrides or {}), **(feed or {})},
+        max_new_tokens, max_grad_norm, adam_beta2, epsilon, {**(source_overrides or {}), **(feed or {})},
     )  # fmt: skip
     trainer = Trainer(pair, task, config, method_kwargs, tgo, probe)
     trainer.callbacks.append(NLLProbe(probe_every, callback))
@@ -124,7 +126,8 @@ class Trainer:
         self.trained = {n: w for n, w in pair.student.named_parameters() if w.requires_grad}
         if not self.trained:
             raise ValueError("the student has no weight to train: all of them are frozen")
-        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=config.lr, weight_decay=0.0)
+        how = {"lr": config.lr, "betas": (0.9, config.adam_beta2), "weight_decay": 0.0}
+        self.optimizer = torch.optim.AdamW(self.trained.values(), **how)
         self.state, self.step, self.should_stop = TrainState(epochs=config.epochs), 0, False
         self.batches_per_epoch = math.ceil(len(task.train) / config.batch_size)
         self.total_steps = config.epochs * self.batches_per_epoch
@@ -172,11 +175,11 @@ class Trainer:
         lr = self.config.lr * lr_schedule(self.state.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.config.max_grad_norm)
         if not torch.isfinite(norm):
             raise self.not_finite(f"the gradient is {float(norm)} (prompts {indices[:4]} …)")
         self.optimizer.step()
-        row = {"step": self.step, "epoch": epoch, "loss": loss, "lr": lr}
+        row = {"step": self.step, "epoch": epoch, "loss": loss, "lr": lr, "grad_norm": float(norm)}
         self.history.steps.append({**row, **self.state.log})
         self.step += 1
 

@@ -32,6 +32,10 @@ def distill(
     ] = DistillConfig.temperature,
     top_p: float = DistillConfig.top_p,
     max_new_tokens: Tokens = DistillConfig.max_new_tokens,
+    max_grad_norm: Annotated[
+        float, typer.Option(help="Longer gradients are scaled to it.")
+    ] = DistillConfig.max_grad_norm,
+    adam_beta2: float = DistillConfig.adam_beta2,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="The method's own, e.g. --set alpha=0.2")
     ] = None,
@@ -54,7 +58,8 @@ def distill(
     overrides = dict(_pair(text, "--feed slot=source") for text in feed or [])
     config = DistillConfig(
         method, epochs, seed, batch_size, gradient_accumulation_steps, lr, epsilon=epsilon,
-        source_overrides=overrides, **sampling,
+        source_overrides=overrides,
+        max_grad_norm=max_grad_norm, adam_beta2=adam_beta2, **sampling,
     )  # fmt: skip
     pair, work = _load(task, prompts, teacher, student)
     print_scores(distill_and_evaluate(pair, work, config, method_kwargs, out))

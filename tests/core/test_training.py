@@ -421,6 +421,32 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
     assert lr_schedule(1.0) == pytest.approx(0.0, abs=1e-12)
 
 
+def first_update(tokenizer, few, **how) -> tuple[float, list]:
+    """The gradient's norm and all weights after one step of plain gradient descent."""
+    pair = build_pair(tokenizer)
+    steps = distill(
+        pair, few, "kd", **{**QUICK, "epochs": 1, "batch_size": 99, "lr": 0.1, **how}
+    ).steps
+    return steps[0]["grad_norm"], list(weights_of(pair.student).values())
+
+
+def test_a_longer_gradient_is_scaled_to_max_grad_norm_and_inf_leaves_it(
+    tokenizer, few, monkeypatch
+):
+    monkeypatch.setattr(torch.optim, "AdamW", lambda w, lr, **_: torch.optim.SGD(w, lr=lr))
+    start = list(weights_of(build_pair(tokenizer).student).values())
+    norm, free = first_update(tokenizer, few, max_grad_norm=math.inf)
+    clipped_norm, clipped = first_update(tokenizer, few, max_grad_norm=norm / 4)
+    assert clipped_norm == pytest.approx(norm), "what is logged is the norm before the clip"
+    for w, a, b in zip(start, free, clipped, strict=True):
+        torch.testing.assert_close(b - w, (a - w) / 4, rtol=1e-3, atol=1e-7)
+
+
+def test_adam_beta2_is_the_optimizers(pair, few):
+    config = DistillConfig("kd", adam_beta2=0.95)
+    assert Trainer(pair, few, config).optimizer.param_groups[0]["betas"] == (0.9, 0.95)
+
+
 # --- bad input ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("setting", "bad"),
@@ -434,6 +460,8 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
         *(("temperature", bad) for bad in (0.0, -1.0, math.nan, math.inf)),
         *(("top_p", bad) for bad in (0.0, 1.5, math.nan)),
         *(("epsilon", bad) for bad in (-0.1, 1.5, math.nan)),
+        *(("max_grad_norm", bad) for bad in (0.0, -1.0, math.nan)),
+        *(("adam_beta2", bad) for bad in (-0.1, 1.0, math.nan)),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_name_and_value(shared_pair, few, setting, bad):
