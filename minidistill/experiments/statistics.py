@@ -60,8 +60,9 @@ def mean_over_seeds_and_prompts(table: Sequence[Sequence[float]]) -> Estimate:
     r"""Estimate the mean of a (seeds, prompts) table whose rows and columns are both drawn at random.
 
     d_sp = μ + a_s + b_p + e_sp; Var(mean) = (MS_seeds + MS_prompts − MS_rest) / (S · P), never less than
-    either of the first two alone; Satterthwaite's degrees of freedom. ValueError for fewer than two rows or
-    columns. Source: Searle, Casella and McCulloch, Variance Components (1992), two-way crossed model.
+    either of the first two alone; Satterthwaite's degrees of freedom, but no more than the seeds have: a few
+    seeds that happen to agree would seem to be many. ValueError for fewer than two rows or columns. Source:
+    Searle, Casella and McCulloch, Variance Components (1992), two-way crossed model.
     """
     d = np.asarray(table, dtype=float)
     if d.ndim != 2 or min(d.shape) < 2:
@@ -78,7 +79,7 @@ def mean_over_seeds_and_prompts(table: Sequence[Sequence[float]]) -> Estimate:
     variance = max(squares[0] + squares[1] - squares[2], squares[0], squares[1])
     spread = sum(ms**2 / n for ms, n in zip(squares, freedom, strict=True))
     df = variance**2 / spread if spread else math.inf
-    return Estimate(float(mean), (variance / d.size) ** 0.5, max(df, 1.0))
+    return Estimate(float(mean), (variance / d.size) ** 0.5, min(max(df, 1.0), seeds - 1))
 
 
 @dataclass(frozen=True)

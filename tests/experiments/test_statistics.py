@@ -36,9 +36,8 @@ def test_the_mean_squares_by_definition():
     found = S.mean_over_seeds_and_prompts(d)
     assert found.mean == pytest.approx(m)
     assert found.se**2 == pytest.approx(variance)
-    assert found.df == pytest.approx(
-        (12 * variance) ** 2 / (seeds**2 / 2 + prompts**2 / 3 + rest**2 / 6)
-    )
+    satterthwaite = (12 * variance) ** 2 / (seeds**2 / 2 + prompts**2 / 3 + rest**2 / 6)
+    assert found.df == pytest.approx(min(satterthwaite, 2))
 
 
 def test_a_table_without_spread_is_known_exactly():
@@ -78,7 +77,7 @@ def test_the_interval_covers_the_mean_in_19_of_20(spread):
     missed = sum(not low < 0.3 < high for low, high in ends) / trials
     assert missed < 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
     if spread.get("prompt_sd", 1) > 0:
-        assert missed > 0.02, "an interval that never misses is too wide"
+        assert missed > 0.01, "an interval that never misses is too wide"
 
 
 @pytest.mark.parametrize(
@@ -151,8 +150,9 @@ def simulated_ledgers(count: int, smallest: float, seeds: int = 10, prompts: int
         yield ledger
 
 
-def test_identical_arms_are_called_different_in_at_most_one_ledger_of_twenty():
-    ledgers = list(simulated_ledgers(60, smallest=0.02))
+@pytest.mark.parametrize("seeds", [4, 10])
+def test_identical_arms_are_called_different_in_at_most_one_ledger_of_twenty(seeds):
+    ledgers = list(simulated_ledgers(150, 0.02, seeds, prompts=400))
     false = sum(any({"replicated", "opposite"} & set(c) for c in ledger) for ledger in ledgers)
     assert false / len(ledgers) <= 0.05
 
