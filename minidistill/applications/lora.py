@@ -73,10 +73,11 @@ def adapter_bytes(student) -> int:
 
 
 def quantized_pair(
-    pair: Pair, bits: int, group: int = 32, rank: int = 16, library: str = "minidistill"
-) -> Pair:
+    pair: Pair, bits: int, group: int = 32, rank: int = 16, library: str = "minidistill",
+    scale: str = "absmax",
+) -> Pair:  # fmt: skip
     """Teacher: the pair's. Student: a copy of it in `bits` bits with adapters that say nothing yet."""
-    broken = quantize_with(copy.deepcopy(pair.teacher), bits, group, library)
+    broken = quantize_with(copy.deepcopy(pair.teacher), bits, group, library, scale)
     return replace(pair, student=add_lora(broken, rank))
 
 

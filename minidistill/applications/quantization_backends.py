@@ -13,14 +13,25 @@ from minidistill.applications.quantization import check_layers, quantizable_laye
 from minidistill.utils import missing_extra_message, quiet, unknown_name_message
 
 
-def quantize_with(model: nn.Module, bits: int, group: int = 32, library: str = "minidistill"):
+def quantize_with(
+    model: nn.Module,
+    bits: int,
+    group: int = 32,
+    library: str = "minidistill",
+    scale: str = "absmax",
+):
     """`model` in a few bits, in place: Linears of the blocks; embeddings, norms and the head stay.
 
     `library`: minidistill (packed), torchao (the same numbers, a byte each), bitsandbytes (nf4, 4 bits).
+    `scale`: (12.1)'s, or "mse", which only minidistill has.
     Raises as `quantize_model` does, and ValueError for a library or a width that is not there.
     """
     if library not in BACKENDS:
         raise ValueError(unknown_name_message("library", library, BACKENDS))
+    if library == "minidistill":
+        return quantize_model(model, bits, group, scale=scale)
+    if scale != "absmax":
+        raise ValueError(f"{library} has no scale {scale!r}: only minidistill searches")
     return BACKENDS[library](model, bits, group)
 
 
