@@ -214,4 +214,5 @@ def random_distributions(*settings, vocab_size: int = 5) -> tuple:
 
 
 def log_probs_of(*probabilities: float) -> torch.Tensor:
+    """Return log p of a distribution written out by hand: (vocab,)."""
     return torch.tensor(probabilities).log()

@@ -14,6 +14,7 @@ MEMORY = 2**31  # bytes
 
 
 def main(seconds: int) -> None:
+    """Answer each line of stdin with one on stdout; at most `seconds` a comparison."""
     from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
 

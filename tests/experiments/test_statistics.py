@@ -77,7 +77,8 @@ def test_the_interval_covers_the_mean_in_19_of_20(spread):
     missed = sum(not low < 0.3 < high for low, high in ends) / trials
     assert missed < 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
     if spread.get("prompt_sd", 1) > 0:
-        assert missed > 0.01, "an interval that never misses is too wide"
+        least = 0.02 if spread.get("seeds", 10) == 10 else 0.01  # few seeds: wider on purpose
+        assert missed > least, "an interval that never misses is too wide"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def simulated_ledgers(count: int, smallest: float, seeds: int = 10, prompts: int
 
 @pytest.mark.parametrize("seeds", [4, 10])
 def test_identical_arms_are_called_different_in_at_most_one_ledger_of_twenty(seeds):
-    ledgers = list(simulated_ledgers(150, 0.02, seeds, prompts=400))
+    ledgers = list(simulated_ledgers(150, 0.02, seeds))
     false = sum(any({"replicated", "opposite"} & set(c) for c in ledger) for ledger in ledgers)
     assert false / len(ledgers) <= 0.05
 
