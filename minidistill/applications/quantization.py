@@ -39,12 +39,17 @@ def quantize(weight: Tensor, bits: int, group: int, scale: str = "absmax") -> tu
 
 
 def _least_squares_steps(groups: Tensor, widest: Tensor, low: int, high: int) -> Tensor:
-    """The step a group that leaves the least squared error: ± a share of the widest, from 0.3 to 1."""
-    best, least = widest, torch.full_like(widest, float("inf"))
-    for share in torch.linspace(0.3, 1, 71).tolist():
+    """The step a group that leaves the least squared error: ± a share of the widest, from 1 down to 0.3.
+
+    The error is that of the step as it is kept, summed in float32. Of equal ones the widest stays.
+    """
+    exact, best = groups.float(), widest
+    least = torch.full_like(widest, float("inf"), dtype=torch.float32)
+    for share in torch.linspace(1, 0.3, 71).tolist():
         for steps in (share * widest, -share * widest):
-            kept = (groups * (1 / steps)).round().clamp(low, high) * steps
-            error = (groups - kept).square().sum(-1, keepdim=True)
+            ints = (groups * (1 / steps)).round().clamp(low, high)
+            kept = (ints * steps).float()
+            error = (exact - kept).square().sum(-1, keepdim=True)
             best, least = torch.where(error < least, steps, best), torch.minimum(error, least)
     return best
 
@@ -120,6 +125,7 @@ def quantize_model(
 ) -> nn.Module:
     """Every Linear of the blocks becomes a `QuantizedLinear`, in place; all else is frozen as it is.
 
+    `scale`: how each group's step is chosen, as in `quantize`: "absmax" is (12.1), "mse" searches.
     Embeddings, norms and the output head stay. A head that is tied to the embedding *is* the
     embedding: to quantize it would break the tie or store it twice, so `head=True` is refused there.
     Raises ValueError for that, a model that is quantized already, a group that does not divide every

@@ -28,14 +28,10 @@ def quantize_with(
     """
     if library not in BACKENDS:
         raise ValueError(unknown_name_message("library", library, BACKENDS))
-    if library == "minidistill":
-        return quantize_model(model, bits, group, scale=scale)
-    if scale != "absmax":
-        raise ValueError(f"{library} has no scale {scale!r}: only minidistill searches")
-    return BACKENDS[library](model, bits, group)
+    return BACKENDS[library](model, bits, group, scale=scale)
 
 
-def _torchao(model: nn.Module, bits: int, group: int) -> nn.Module:
+def _torchao(model: nn.Module, bits: int, group: int, scale: str) -> nn.Module:
     """torchao's IntxWeightOnlyConfig as it comes: symmetric, a scale a group in the weight's dtype."""
     with quiet():
         try:
@@ -43,13 +39,13 @@ def _torchao(model: nn.Module, bits: int, group: int) -> nn.Module:
             from torchao.quantization.granularity import PerGroup
         except ModuleNotFoundError:
             raise ModuleNotFoundError(missing_extra_message("torchao", "adapt")) from None
-        layers = _checked(model, bits, group)
+        layers = _checked(model, bits, group, scale, "torchao")
         config = IntxWeightOnlyConfig(getattr(torch, f"int{bits}"), PerGroup(group))
         quantize_(model, config, filter_fn=lambda _, name: name in layers)
     return model.requires_grad_(False)
 
 
-def _bitsandbytes(model: nn.Module, bits: int, group: int) -> nn.Module:
+def _bitsandbytes(model: nn.Module, bits: int, group: int, scale: str) -> nn.Module:
     """bitsandbytes' nf4: blocks of `group` weights, each the nearest of 16 fixed values times its max."""
     if bits != 4:
         raise ValueError(f"bitsandbytes' nf4 has 4 bits, but bits is {bits}")
@@ -60,7 +56,7 @@ def _bitsandbytes(model: nn.Module, bits: int, group: int) -> nn.Module:
         raise ModuleNotFoundError(missing_extra_message("bitsandbytes", "adapt")) from None
     if group not in (32, 64, 128, 256, 512, 1024, 2048, 4096):
         raise ValueError(f"bitsandbytes wants a group of 32, 64 … 4096, but got {group}")
-    for name, layer in _checked(model, bits, group).items():
+    for name, layer in _checked(model, bits, group, scale, "bitsandbytes").items():
         size, dtype = (layer.in_features, layer.out_features), layer.weight.dtype
         new = bnb.nn.Linear4bit(*size, layer.bias is not None, dtype, False, "nf4")
         new.weight = bnb.nn.Params4bit(
@@ -74,7 +70,12 @@ def _bitsandbytes(model: nn.Module, bits: int, group: int) -> nn.Module:
     return model.requires_grad_(False)
 
 
-def _checked(model: nn.Module, bits: int, group: int) -> dict[str, nn.Linear]:
+def _checked(
+    model: nn.Module, bits: int, group: int, scale: str, library: str
+) -> dict[str, nn.Linear]:
+    """Collect what another library quantizes; ValueError for what it has not, or cannot be quantized."""
+    if scale != "absmax":
+        raise ValueError(f"{library} has no scale {scale!r}: only minidistill searches")
     layers = dict(quantizable_layers(model))
     check_layers(layers, bits, group)
     return layers

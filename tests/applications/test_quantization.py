@@ -149,10 +149,33 @@ def test_a_searched_step_leaves_the_least_squared_error_in_the_same_bytes(bits):
         Q.quantize(weight, bits, 32, "mes")
 
 
-def test_a_group_of_zeros_stays_zero():
-    assert not Q.dequantize(*Q.quantize(torch.zeros(2, 64), 4, 32, "mse")).any()
-    ints, steps = Q.quantize(torch.zeros(2, 64), 4, 32)
-    assert (steps > 0).all()
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_hardly_a_step_drawn_by_chance_is_better_than_the_searched_one(bits):
+    group = weights(rows=1, dtype=torch.float64)[:, :32]
+    ints, step = Q.quantize(group, bits, 32, "mse")
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    widest = Q.quantize(group, bits, 32)[1]
+    drawn = (2 * torch.rand(500, 1, generator=torch.Generator().manual_seed(0)) - 1) * widest
+    errors = (group - (group / drawn).round().clamp(low, high) * drawn).square().sum(-1)
+    assert (group - Q.dequantize(ints, step)).square().sum() <= 1.1 * errors.min()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_a_searched_step_of_half_precision_is_no_worse_than_the_plain_one(bits, dtype):
+    weight = weights(rows=20).to(dtype)
+
+    def errors(scale):
+        found = Q.dequantize(*Q.quantize(weight, bits, 32, scale)).float()
+        return (weight.float() - found).square().view(20, -1, 32).sum(-1)
+
+    assert (errors("mse") <= errors("absmax") * (1 + 1e-5)).all()
+
+
+@pytest.mark.parametrize("scale", Q.SCALES)
+def test_a_group_of_zeros_stays_zero_by_the_smallest_step(scale):
+    ints, steps = Q.quantize(torch.zeros(2, 64), 4, 32, scale)
+    assert (steps == torch.finfo(torch.float32).smallest_normal).all()
     assert not Q.dequantize(ints, steps).any()
 
 
@@ -299,6 +322,20 @@ def test_what_is_quantized_is_not_quantized_again(tokenizer, first, library):
     model = quantize_with(model_of(tokenizer), 4, 32, first)
     with pytest.raises(ValueError, match="quantized already: load it in full precision first"):
         quantize_with(model, 4, 32, library)
+
+
+@pytest.mark.parametrize("library", BACKENDS)
+def test_other_libraries_refuse_a_scale_that_only_ours_searches(tokenizer, library):
+    model = model_of(tokenizer)
+    if library == "minidistill":
+        plain = copy.deepcopy(model)
+        quantize_with(model, 4, 32, scale="mse")
+        quantize_with(plain, 4, 32)
+        assert not torch.equal(*(m.model.layers[0].mlp.up_proj.weight for m in (model, plain)))
+    else:
+        with pytest.raises(ValueError, match=f"{library} has no scale 'mse'"):
+            quantize_with(model, 4, 32, library, scale="mse")
+        assert not Q.is_quantized(model)
 
 
 @pytest.mark.parametrize("library", BACKENDS)
