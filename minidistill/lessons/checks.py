@@ -23,8 +23,9 @@ from minidistill.utils import unknown_name_message
 class Exercise:
     """Hold the library's `answer`, ordinary inputs (`cases`) and those that break naive code (`edges`).
 
-    `mistakes` maps a hint to the function that makes that mistake. With `gradient`, the gradient in
-    the last tensor of each case must agree too.
+    `mistakes` maps a hint to the function that makes that mistake. With `gradient`, the gradients in the
+    arguments at the places `trained` must agree too; where that is empty, in the student of every
+    `ResponseLogProbs` of the case, or else in its last floating-point tensor.
     """
 
     answer: Callable
@@ -33,6 +34,7 @@ class Exercise:
     mistakes: dict[str, Callable]
     edges: dict[str, tuple] = field(default_factory=dict)
     gradient: bool = True
+    trained: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,13 @@ def within(what: str, values, low: float, high: float) -> None:
     print(f"{sentence}: agrees")
 
 
+RAISED = {  # what torch says → what it means here
+    "Boolean value of Tensor with more than one value is ambiguous": ". Python's min, max, if and `and` "
+    "look at one number; torch.minimum, torch.where, clamp and & look at each.",
+    "does not require grad": ". Is something detached, or all of it under no_grad?",
+}
+
+
 def verdict(exercise: Exercise, function: Callable) -> Verdict:
     """Compare a function with the exercise's answer and with its known mistakes."""
     if function is exercise.answer:
@@ -78,7 +87,8 @@ def verdict(exercise: Exercise, function: Callable) -> Verdict:
     except NotImplementedError:
         return Verdict(False, f"not solved yet. First step: {exercise.first_step}")
     except Exception as error:  # whatever it is, the learner should read it and the notebook go on
-        return Verdict(False, f"your function raised {type(error).__name__}: {error}")
+        hint = next((hint for said, hint in RAISED.items() if said in str(error)), "")
+        return Verdict(False, f"your function raised {type(error).__name__}: {error}{hint}")
     if fault:
         return Verdict(False, fault)
     return Verdict(True, f"right{', and so is its gradient' if exercise.gradient else ''}.")
@@ -115,6 +125,8 @@ def _form(yours: object, right: Tensor) -> str | None:
         if yours.dim() == right.dim() + 1:
             return f"{shapes}: there is one axis too many; which one has to go?"
         return f"{shapes}."
+    if right.dtype == torch.bool and yours.dtype != torch.bool:
+        return f"a boolean tensor is wanted, but yours holds {str(yours.dtype).removeprefix('torch.')}."
     if yours.isnan().any():
         return "the shape is right, but there is NaN even on ordinary inputs: a log of a negative number?"
     return None
@@ -125,14 +137,14 @@ def _known_mistake(exercise: Exercise, function: Callable) -> str | None:
     for hint, wrong in exercise.mistakes.items():
         if _same(_values(function, exercise.cases), _values(wrong, exercise.cases)) and (
             not exercise.gradient
-            or _same(_gradients(function, exercise.cases), _gradients(wrong, exercise.cases))
+            or _same(_gradients(exercise, function), _gradients(exercise, wrong))
         ):
             return f"the shape is right, but {hint}."
     return None
 
 
 def _difference(given: list[Tensor], wanted: list[Tensor]) -> str:
-    yours, right = torch.cat([g.flatten() for g in given]), torch.cat([w.flatten() for w in wanted])
+    yours, right = (torch.cat([v.flatten().double() for v in values]) for values in (given, wanted))
     ratio = yours / right
     if torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-4):
         return (
@@ -146,11 +158,13 @@ def _difference(given: list[Tensor], wanted: list[Tensor]) -> str:
 
 
 def _gradient_fault(exercise: Exercise, function: Callable) -> str | None:
-    given = _gradients(function, exercise.cases)
-    if _same(given, _gradients(exercise.answer, exercise.cases)):
+    given, wanted = _gradients(exercise, function), _gradients(exercise, exercise.answer)
+    if _same(given, wanted):
         return None
-    if not any(g.abs().sum() for g in given):
-        return "the value is right, but no gradient reaches the student: look for detach, item or no_grad."
+    if any(w.any() and not g.any() for g, w in zip(given, wanted, strict=True)):
+        everywhere = not any(g.any() for g in given)
+        missed = "the student" if everywhere else "one of the arguments that are trained"
+        return f"the value is right, but no gradient reaches {missed}: look for detach, item or no_grad."
     return (
         "the value is right, but its gradient is not: something on the student's path is detached."
     )
@@ -160,23 +174,39 @@ def _values(function: Callable, cases) -> list:
     return [_detached(function(*_copy(case))) for case in cases]
 
 
-def _gradients(function: Callable, cases) -> list[Tensor]:
-    """The gradient of the summed value in the last floating-point tensor of each case."""
+def _gradients(exercise: Exercise, function: Callable) -> list[Tensor]:
+    """The gradients of the summed value in what is trained, case by case."""
     found = []
-    for case in cases:
+    for case in exercise.cases:
         arguments = _copy(case)
-        last = [a for a in arguments if isinstance(a, Tensor) and a.is_floating_point()][-1]
-        last.requires_grad_()
+        trained = [leaf.requires_grad_() for leaf in _trained(arguments, exercise.trained)]
         value = function(*arguments).sum()
         if value.requires_grad:
             value.backward()
-        found.append(torch.zeros_like(last) if last.grad is None else last.grad)
+        found += [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in trained]
     return found
+
+
+def _trained(arguments: list, places: tuple[int, ...]) -> list[Tensor]:
+    if places:
+        return [arguments[place] for place in places]
+    students = [a.log_q for a in arguments if isinstance(a, ResponseLogProbs)]
+    return (
+        students or [a for a in arguments if isinstance(a, Tensor) and a.is_floating_point()][-1:]
+    )
 
 
 def _copy(case: tuple) -> list:
     """Fresh tensors for every call, so that a function which writes into its input spoils nothing."""
-    return [a.clone() if isinstance(a, Tensor) else a for a in case]
+    return [_fresh(argument) for argument in case]
+
+
+def _fresh(argument):
+    if isinstance(argument, ResponseLogProbs):
+        log_p = argument.log_p.clone()
+        own = (argument.labels, argument.mask, argument.log_q)
+        return ResponseLogProbs(*(tensor.clone() for tensor in own), lambda: log_p)
+    return argument.clone() if isinstance(argument, Tensor) else argument
 
 
 def _detached(value):
@@ -201,16 +231,18 @@ def length_mask(*lengths: int, width: int = 4) -> torch.Tensor:
 
 def random_log_probs(seed: int) -> ResponseLogProbs:
     """Two responses of 3 and 2 tokens over 5 words, as teacher and student see them."""
-    draw = torch.randn(2, 2, 3, 5, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
-    labels = torch.zeros(2, 3, dtype=torch.long)
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.randn(2, 2, 3, 5, generator=generator).log_softmax(-1)
+    labels = torch.randint(5, (2, 3), generator=generator)
     return ResponseLogProbs(labels, length_mask(3, 2, width=3), draw[0], lambda: draw[1])
 
 
-def random_distributions(*settings, vocab_size: int = 5) -> tuple:
-    """Two ordinary cases (log_p, log_q, *settings) of three tokens each."""
+def random_distributions(*scalars: float, vocab_size: int = 5) -> tuple:
+    """Two ordinary cases of three tokens each: (log_p, log_q), or with a scalar: (log_p, log_q, scalar)."""
     generator = torch.Generator().manual_seed(1)
     draw = torch.randn(2, 2, 3, vocab_size, generator=generator).log_softmax(-1)
-    return tuple((*pair, *settings) for pair in draw)
+    settings = [(scalar,) for scalar in scalars] or [()] * len(draw)
+    return tuple((*pair, *setting) for pair, setting in zip(draw, settings, strict=True))
 
 
 def log_probs_of(*probabilities: float) -> torch.Tensor:

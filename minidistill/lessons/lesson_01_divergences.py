@@ -107,7 +107,7 @@ EXERCISES = {
     "jsd": Exercise(
         answer=D.jsd,
         first_step="m = β p + (1−β) q as probabilities; then two KLs, each against log m.",
-        cases=random_distributions(0.3),
+        cases=random_distributions(0.3, 0.8),
         mistakes={
             "beta is the wrong way round: it weighs the teacher": lambda p, q, b: D.jsd(
                 p, q, 1 - b
@@ -117,6 +117,11 @@ EXERCISES = {
             ),
             "m always mixes half and half in yours: it needs beta too": lambda p, q, b: (
                 b * D.kl(p, D.log_mixture(p, q, 0.5)) + (1 - b) * D.kl(q, D.log_mixture(p, q, 0.5))
+            ),
+            "beta is swapped in m alone: m = β p + (1−β) q, with the weights that the KLs have": (
+                lambda p, q, b: (
+                    b * D.kl(p, D.log_mixture(q, p, b)) + (1 - b) * D.kl(q, D.log_mixture(q, p, b))
+                )
             ),
             "the two KLs need the weights beta and 1 − beta": lambda p, q, b: (
                 D.kl(p, D.log_mixture(p, q, b)) + D.kl(q, D.log_mixture(p, q, b))

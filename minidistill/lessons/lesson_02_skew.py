@@ -59,11 +59,17 @@ def _prob_mixture(log_a, log_b, alpha):
     return alpha * log_a.exp() + (1 - alpha) * log_b.exp()
 
 
+def _skew_kl_logit_gradient(log_p, log_q, alpha):
+    q = log_q.exp()
+    slope = -(1 - alpha) * (log_p - D.log_mixture(log_p, log_q, alpha)).exp()
+    return q * (slope - (q * slope).sum(-1, keepdim=True))
+
+
 EXERCISES = {
     "log_mixture": Exercise(
         answer=D.log_mixture,
         first_step="log(α a) = log α + log a; torch.logaddexp adds two numbers given by their logs.",
-        cases=random_distributions(0.3),
+        cases=random_distributions(0.3, 0.6),
         mistakes={
             "alpha and 1 − alpha are swapped: alpha belongs to the first": lambda a, b, alpha: (
                 D.log_mixture(a, b, 1 - alpha)
@@ -78,7 +84,7 @@ EXERCISES = {
     "skew_reverse_kl": Exercise(
         answer=D.skew_reverse_kl,
         first_step="the mixture is (1−α) p + α q: mostly teacher. Then KL(q ‖ mixture).",
-        cases=random_distributions(0.2),
+        cases=random_distributions(0.2, 0.05),
         mistakes={
             "this is SKL: in SRKL the student stands on the left": lambda p, q, a: D.skew_kl(
                 p, q, a
@@ -88,6 +94,9 @@ EXERCISES = {
             ),
             "the mixture is on the wrong side: it belongs on the right of ‖": lambda p, q, a: D.kl(
                 D.log_mixture(q, p, a), q
+            ),
+            "this is reverse KL without any skew: alpha is not used": lambda p, q, a: D.reverse_kl(
+                p, q
             ),
             "the left side must be the student, not the teacher": lambda p, q, a: D.kl(
                 p, D.log_mixture(q, p, a)
@@ -103,7 +112,7 @@ EXERCISES = {
             -(1 - alpha) * (log_p - D.log_mixture(log_p, log_q, alpha)).exp()
         ),
         first_step="q stands once, inside log(α p + (1−α) q): use the chain rule there.",
-        cases=random_distributions(0.2),
+        cases=random_distributions(0.2, 0.05),
         mistakes={
             "the inner derivative 1 − alpha is missing": lambda p, q, a: (
                 -(p - D.log_mixture(p, q, a)).exp()
@@ -112,6 +121,9 @@ EXERCISES = {
                 (1 - a) * (p - D.log_mixture(p, q, a)).exp()
             ),
             "this is KL's gradient −p/q: divide by the mixture": lambda p, q, a: -(p - q).exp(),
+            "this is the gradient in the logits: the one in q itself is asked for, before the softmax": (
+                _skew_kl_logit_gradient
+            ),
             "the inner derivative is 1 − alpha, not alpha": lambda p, q, a: (
                 -a * (p - D.log_mixture(p, q, a)).exp()
             ),

@@ -269,7 +269,13 @@ EXERCISES = {
                 (x * m).sum(-1) / m.sum() * len(m)
             ),
         },
-        edges={"a response with no tokens": (torch.ones(1, 2), length_mask(0, width=2))},
+        edges={
+            "a response with no tokens": (torch.ones(1, 2), length_mask(0, width=2)),
+            "padding that holds NaN (0 · NaN is NaN: choose with torch.where)": (
+                torch.tensor([[2.0, 4.0, float("nan")]]),
+                length_mask(2, width=3),
+            ),
+        },
     ),
     "token_log_probs": Exercise(
         answer=lambda logits, ids: _pick(logits[:, :-1], ids[:, 1:]),
@@ -281,6 +287,9 @@ EXERCISES = {
         mistakes={
             "shifted by one: each logit is compared with the token it has already read": (
                 lambda logits, ids: _pick(logits[:, 1:], ids[:, 1:])
+            ),
+            "not shifted at all: the logits in column t speak about the token in column t + 1": (
+                lambda logits, ids: _pick(logits[:, :-1], ids[:, :-1])
             ),
             "shifted the wrong way: logits must look forward, not back": (
                 lambda logits, ids: _pick(logits[:, 1:], ids[:, :-1])
@@ -303,6 +312,12 @@ EXERCISES = {
         mistakes={
             "the stop token itself is left out: it belongs to the response, or nobody learns to stop": (
                 lambda ids, stop: ((ids == stop).cumsum(-1) == 0).sum(-1)
+            ),
+            "everything up to the second stop token counts: a token counts if *no* stop stands before it": (
+                lambda ids, stop: ((ids == stop).cumsum(-1) <= 1).sum(-1)
+            ),
+            "a response without a stop token gets one token too many": lambda ids, stop: (
+                ((ids == stop).cumsum(-1) == 0).sum(-1) + 1
             ),
             "you count every token that is not the stop token: cut by position, not by value": (
                 lambda ids, stop: (ids != stop).sum(-1)

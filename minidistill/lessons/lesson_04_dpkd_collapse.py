@@ -190,11 +190,19 @@ def _dpkd_margin(tgo: logprobs.ResponseLogProbs, sgo: logprobs.ResponseLogProbs)
     return winner - loser
 
 
+def _padded_log_ratio(y: logprobs.ResponseLogProbs) -> torch.Tensor:
+    return (y.token_log_q - y.token_log_p).sum(-1)
+
+
+_PAIRS = tuple(
+    (random_log_probs(seed), random_log_probs(seed + 1), lam) for seed, lam in ((3, 0.5), (5, 0.2))
+)
+
 EXERCISES = {
     "dpkd": Exercise(
         answer=lambda tgo, sgo, lam: objectives.dpkd(tgo, sgo, lam=lam),
         first_step="sum log q − log p over each response; λ times the difference; −logsigmoid.",
-        cases=tuple((random_log_probs(seed), random_log_probs(seed + 1), 0.5) for seed in (3, 5)),
+        cases=_PAIRS,
         mistakes={
             "Δ has the wrong sign: the responses are swapped (the teacher's wins), or log p − log q": (
                 lambda tgo, sgo, lam: objectives.dpkd(sgo, tgo, lam=lam)
@@ -205,6 +213,12 @@ EXERCISES = {
             "these are means over the tokens, as in the released code; sums are asked for": (
                 lambda tgo, sgo, lam: objectives.dpkd(tgo, sgo, lam=lam, per_token=True)
             ),
+            "padding counts: sum over the response's own tokens, with tgo.sum": lambda tgo, sgo, lam: (
+                -_logsigmoid(lam * (_padded_log_ratio(tgo) - _padded_log_ratio(sgo)))
+            ),
+            "λ stands outside the sigmoid: it multiplies Δ, inside": lambda tgo, sgo, lam: (
+                lam * objectives.dpkd(tgo, sgo, lam=1.0)
+            ),
             "lambda is missing": lambda tgo, sgo, lam: objectives.dpkd(tgo, sgo, lam=1.0),
             "the teacher is missing: log q alone, with no log p beside it": lambda tgo, sgo, lam: (
                 -_logsigmoid(lam * (tgo.sum(tgo.token_log_q) - sgo.sum(sgo.token_log_q)))
@@ -213,7 +227,6 @@ EXERCISES = {
                 lambda tgo, sgo, lam: -lam * _dpkd_margin(tgo, sgo)
             ),
         },
-        gradient=False,
     ),
     "pair_weight": Exercise(
         answer=lambda margin, lam: lam * torch.sigmoid(-lam * margin),

@@ -109,6 +109,18 @@ def _typical_bar(p: torch.Tensor, epsilon: float) -> torch.Tensor:
     return epsilon * (-torch.special.entr(p).sum(-1, keepdim=True)).exp()
 
 
+_P = ((0.62, 0.30, 0.07, 0.01), (0.20, 0.35, 0.05, 0.40))
+_Q = ((0.15, 0.25, 0.35, 0.25), (0.45, 0.15, 0.30, 0.10))
+
+
+def _rejected(q: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
+    return 1 - torch.where(stays, q, 0.0).sum(-1, keepdim=True)
+
+
+def _normalised(mass: torch.Tensor) -> torch.Tensor:
+    return mass / mass.sum(-1, keepdim=True)
+
+
 EXERCISES = {
     "typical": Exercise(
         answer=lambda p, epsilon: generation.typical_acceptance(epsilon)(p),
@@ -118,12 +130,26 @@ EXERCISES = {
             "the larger of the two bars is taken: the smaller one decides": lambda p, e: (
                 p > torch.clamp(_typical_bar(p, e), min=e**2)
             ),
-            "the first bar is ε², not ε": lambda p, e: p > torch.clamp(_typical_bar(p, e), max=e),
+            "ε² is not in your bar, or stands there as ε: the smaller of ε² and ε·exp(−H) decides": (
+                lambda p, e: p > _typical_bar(p, e)
+            ),
+            "a word that lies on the bar stays in yours: it must be above it, > and not ≥": (
+                lambda p, e: p >= _typical_bar(p, e).clamp(max=e**2)
+            ),
+            "the entropy is summed over all rows: each row has its own": lambda p, e: (
+                p > (e * (-torch.special.entr(p).sum()).exp()).clamp(max=e**2)
+            ),
             "the bar ε² alone decides: the entropy is missing, or its sign is flipped": lambda p, e: (
                 p > e**2
             ),
             "the test is turned round: what is *likelier* than the bar stays": lambda p, e: (
                 ~(generation.typical_acceptance(e)(p))
+            ),
+        },
+        edges={
+            "a word of probability 0 (p·log p is NaN there; torch.special.entr says 0)": (
+                _words([[0.5, 0.5, 0.0]]),
+                0.5,
             ),
         },
         gradient=False,
@@ -132,12 +158,11 @@ EXERCISES = {
         answer=lambda p, q, stays: generation.speculative_mixture(p, q, lambda _: stays),
         first_step="kept drafts are q where a word stays; the rest of the mass, 1 − q(A), is the teacher's.",
         cases=tuple(
-            (
-                _words((0.62, 0.30, 0.07, 0.01)),
-                _words((0.15, 0.25, 0.35, 0.25)),
-                torch.tensor(stays),
+            (_words(p), _words(q), torch.tensor(stays))
+            for p, q, stays in (
+                (_P[0], _Q[0], [True, True, False, False]),
+                (_P, _Q, [[True, False, True, False], [False, True, True, False]]),
             )
-            for stays in ([True, True, False, False], [True, False, True, False])
         ),
         mistakes={
             "teacher and student are swapped: the student drafts, the teacher redoes": (
@@ -151,6 +176,19 @@ EXERCISES = {
             ),
             "kept drafts are renormalised: a rejected draft is redone by the teacher, not forgotten": (
                 lambda p, q, stays: torch.where(stays, q, 0.0) / torch.where(stays, q, 0.0).sum()
+            ),
+            "this is the residual of speculative *sampling*, max(0, p − q), which restores p: here the "
+            "teacher redoes with all of p": lambda p, q, stays: (
+                torch.where(stays, q, 0.0) + _rejected(q, stays) * _normalised((p - q).clamp(min=0))
+            ),
+            "the teacher redoes only with words that may not stay: it may say any word": (
+                lambda p, q, stays: (
+                    torch.where(stays, q, 0.0)
+                    + _rejected(q, stays) * _normalised(torch.where(stays, 0.0, p))
+                )
+            ),
+            "1 − q(A) is taken over all rows at once: each row has its own (keepdim=True)": (
+                lambda p, q, stays: torch.where(stays, q, 0.0) + (1 - q[stays].sum()) * p
             ),
             "the weight of the teacher is q(A): it should be what is left, 1 − q(A)": (
                 lambda p, q, stays: (

@@ -172,6 +172,20 @@ EXERCISES = {
                 0.01,
                 0.1,
             ),
+            "a mean gap m below 0 (no scale either: alpha0)": (
+                torch.tensor([0.3]),
+                -0.2,
+                0.05,
+                0.01,
+                0.1,
+            ),
+            "a negative gap while m is not positive (there is no scale: alpha0, before anything else)": (
+                torch.tensor([-0.5]),
+                0.0,
+                0.05,
+                0.01,
+                0.1,
+            ),
         },
     ),
     "linear_beta": Exercise(

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from minidistill import divergences as D
 from minidistill import objectives
 from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker, random_log_probs
+from minidistill.logprobs import ResponseLogProbs
 
 
 def draw_cost(ax, logs: Sequence[dict], names: Mapping[str, str], title: str = ""):
@@ -31,6 +33,14 @@ def _distillm2(tgo, sgo, alpha_t, alpha_s, beta: float) -> torch.Tensor:
     return objectives.weighted_cald(tgo, sgo, objectives.TrainState(), alpha_t, alpha_s, beta)
 
 
+def _pull(y: ResponseLogProbs, alpha) -> torch.Tensor:
+    return D.skew_kl(y.log_p, y.log_q, alpha)
+
+
+def _push(y: ResponseLogProbs, alpha) -> torch.Tensor:
+    return D.skew_reverse_kl(y.log_p, y.log_q, alpha)
+
+
 _ALPHAS = (torch.tensor([[0.1], [0.01]]), torch.tensor([[0.02], [0.3]]))
 
 EXERCISES = {
@@ -38,7 +48,8 @@ EXERCISES = {
         answer=_distillm2,
         first_step="½ [(1−β)·mean SKL(y_t, alpha_t) + β·mean SRKL(y_s, alpha_s)].",
         cases=tuple(
-            (random_log_probs(seed), random_log_probs(seed + 1), *_ALPHAS, 0.7) for seed in (3, 5)
+            (random_log_probs(seed), random_log_probs(seed + 1), *_ALPHAS, beta)
+            for seed, beta in ((3, 0.7), (5, 0.6))
         ),
         mistakes={
             "the responses are in each other's slot: SKL reads the teacher's (tgo), SRKL the student's": (
@@ -53,6 +64,21 @@ EXERCISES = {
             "the directions are swapped: SKL is for the teacher's responses, SRKL for the student's": (
                 lambda tgo, sgo, a, b, beta: _distillm2(sgo, tgo, b, a, 1 - beta)
             ),
+            "SRKL reads both sources (that is DistiLLM): the teacher's responses take SKL": (
+                lambda tgo, sgo, a, b, beta: (
+                    ((1 - beta) * tgo.mean(_push(tgo, a)) + beta * sgo.mean(_push(sgo, b))) / 2
+                )
+            ),
+            "these are sums over the tokens: each response gives a mean": (
+                lambda tgo, sgo, a, b, beta: (
+                    ((1 - beta) * tgo.sum(_pull(tgo, a)) + beta * sgo.sum(_push(sgo, b))) / 2
+                )
+            ),
+            "padding counts: a response's mean is over its own tokens, tgo.mean and sgo.mean": (
+                lambda tgo, sgo, a, b, beta: (
+                    ((1 - beta) * _pull(tgo, a).mean(-1) + beta * _push(sgo, b).mean(-1)) / 2
+                )
+            ),
             "one alpha serves both halves: SKL takes alpha_t, SRKL alpha_s": (
                 lambda tgo, sgo, a, b, beta: _distillm2(tgo, sgo, a, a, beta)
             ),
@@ -66,7 +92,6 @@ EXERCISES = {
                 tgo, sgo, a, b, 0.5
             ),
         },
-        gradient=False,
     ),
 }
 check = checker(EXERCISES)

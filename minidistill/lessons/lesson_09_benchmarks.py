@@ -414,7 +414,7 @@ _GRADES = (
         torch.tensor([1, 0.33, 0.33, 0.0, 0.67, 0.67, 1, 0.33, 0.0, 1.0]),
     ),
     (
-        torch.tensor([0.33, 0.33, 1, 0.67, 1, 0.0, 0.33, 1]),
+        torch.tensor([0.33, 0.33, 1, 0.67, 1, 0.0, 0.33, 0.95]),
         torch.tensor([0.67, 0.33, 1, 0.33, 0.33, 0.67, 1.0, 1]),
     ),
 )
@@ -460,6 +460,9 @@ EXERCISES = {
             "a tie counts as a win: it is worth ½": lambda a, b: _summed((a >= b).double()),
             "ties are left out, and n with them: they count ½, among all prompts": (
                 lambda a, b: _summed((a > b)[a != b].double())
+            ),
+            "grades that are close count as a tie: only equal ones do": lambda a, b: _summed(
+                torch.where((a - b).abs() < 0.1, 0.5, (a > b).double())
             ),
             "ours and theirs are swapped: this is 1 − W": lambda a, b: with_interval(b, a),
             "grades are subtracted: a duel asks only which is higher": (

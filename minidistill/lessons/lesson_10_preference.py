@@ -177,7 +177,15 @@ _GRADES = (
     (torch.tensor([[0.3, 1.0, 0.0, 0.7], [0.7, 0.7, 0.7, 0.7], [1.0, 0.3, 0.3, 1.0]]),),
     (torch.tensor([[0.0, 0.3], [0.7, 0.3], [1.0, 1.0], [0.3, 0.0]]),),
 )
-_PAIRS = tuple((random_log_probs(seed), random_log_probs(seed + 1), 0.5) for seed in (3, 5))
+_PAIRS = tuple(
+    (random_log_probs(seed), random_log_probs(seed + 1), beta)
+    for seed, beta in ((3, 0.5), (5, 0.2))
+)
+
+
+def _padded_log_ratio(y: ResponseLogProbs) -> torch.Tensor:
+    return (y.token_log_q - y.token_log_p).sum(-1)
+
 
 EXERCISES = {
     "preference_pairs": Exercise(
@@ -235,8 +243,10 @@ EXERCISES = {
             "this is the loss, −log σ of the margin": lambda w, l, beta: (
                 -torch.nn.functional.logsigmoid(reward_margin(w, l, beta))
             ),
+            "padding counts: sum over each response's own tokens, with y.sum": lambda w, l, beta: (
+                beta * (_padded_log_ratio(w) - _padded_log_ratio(l))
+            ),
         },
-        gradient=False,
     ),
     "kl_to_reference": Exercise(
         answer=_kl,
@@ -256,7 +266,6 @@ EXERCISES = {
                 lambda y: D.reverse_kl(y.log_p, y.log_q).sum(-1)
             ),
         },
-        gradient=False,
     ),
 }
 

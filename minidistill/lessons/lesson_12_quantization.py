@@ -145,7 +145,11 @@ def _upright(weight, group):
 
 
 _UNTIED = ((_upright(_WEIGHT, 8), 3, 8), (_upright(_WEIGHT[:2], 4), 2, 4))
-_ZEROS = {"a group of zeros (0/0)": (torch.zeros(1, 4), 2, 4)}
+_EDGES = {
+    "a group of zeros (0/0)": (torch.zeros(1, 4), 2, 4),
+    "a group whose largest weight is negative (−max|w| lies half-way; round takes the even place, the "
+    "lowest of all)": (torch.tensor([[-3.5, 1.0, 2.2, 0.0]]), 3, 4),
+}
 _LAYER = (torch.randn(3, 8, generator=_DRAW), torch.randn(5, 8, generator=_DRAW))
 _ADAPTERS = (torch.randn(2, 8, generator=_DRAW), torch.randn(5, 2, generator=_DRAW))
 
@@ -237,7 +241,7 @@ EXERCISES = {
                 w, b, w.shape[1]
             ),
         },
-        edges=_ZEROS,
+        edges=_EDGES,
         gradient=False,
     ),
     "adapted_layer": Exercise(
@@ -255,7 +259,11 @@ EXERCISES = {
             "no gradient reaches B: build the product from the tensors themselves": (
                 lambda x, w, a, b: x @ w.T + x @ a.T @ b.T.detach()
             ),
+            "no gradient reaches A: build the product from the tensors themselves": (
+                lambda x, w, a, b: x @ w.T + x @ a.T.detach() @ b.T
+            ),
         },
+        trained=(2, 3),
     ),
 }
 

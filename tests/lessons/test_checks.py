@@ -21,6 +21,7 @@ from minidistill.lessons import lesson_10_preference as lesson_10
 from minidistill.lessons import lesson_11_vision as lesson_11
 from minidistill.lessons import lesson_12_quantization as lesson_12
 from minidistill.lessons import lesson_13_speculative_decoding as lesson_13
+from minidistill.logprobs import ResponseLogProbs
 
 LESSONS = (
     lesson_01.EXERCISES, lesson_02.EXERCISES, lesson_03.EXERCISES,
@@ -58,7 +59,8 @@ def skew_kl_gradient(log_p, log_q, alpha):
 
 
 def masked_mean(per_token, mask):
-    return (per_token * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+    rows = zip(per_token, mask, strict=True)
+    return torch.stack([x[m].sum() / max(1, int(m.sum())) for x, m in rows])
 
 
 def token_log_probs(logits, ids):
@@ -84,8 +86,10 @@ def dpkd(tgo, sgo, lam):
 
 def written_margin(tgo, sgo, alpha):
     p, q, p_s, q_s = (x.exp() for x in (tgo.log_p, tgo.log_q, sgo.log_p, sgo.log_q))
-    pull = ((alpha * p + (1 - alpha) * q) / p).log()[..., 0]  # in these cases word 0 was written
-    push = (q_s / ((1 - alpha) * p_s + alpha * q_s)).log()[..., 0]
+    pull = ((alpha * p + (1 - alpha) * q) / p).log() * torch.nn.functional.one_hot(tgo.labels, 5)
+    push = q_s / ((1 - alpha) * p_s + alpha * q_s)
+    push = push.log() * torch.nn.functional.one_hot(sgo.labels, 5)
+    pull, push = pull.sum(-1), push.sum(-1)
     return masked_mean(pull, tgo.mask) - masked_mean(push, sgo.mask)
 
 
@@ -146,9 +150,9 @@ SOLUTIONS = {
     "first_stop": first_stop,
     "dpkd": dpkd,
     "typical": lambda p, e: (
-        p > torch.minimum(torch.tensor(e * e), e * (p * p.log()).sum(-1, keepdim=True).exp())
+        p > torch.minimum(torch.tensor(e * e), e * torch.pow(p, p).prod(-1, keepdim=True))
     ),
-    "corrected": lambda p, q, stays: q * stays + p * (q * ~stays).sum(),
+    "corrected": lambda p, q, stays: q * stays + p * (q * ~stays).sum(-1, keepdim=True),
     "pair_weight": lambda margin, lam: lam / (1 + (lam * margin).exp()),
     "written_margin": written_margin,
     "adaptive_alpha": adaptive_alpha,
@@ -240,6 +244,240 @@ def test_whatever_else_is_wrong_is_said_in_a_sentence(function, says):
     result = checks.verdict(EXERCISES["kl"], function)
     assert not result.passed
     assert says in result.message
+
+
+def untrainable(function):
+    def run(*arguments):
+        with torch.no_grad():
+            return function(*arguments)
+
+    return run
+
+
+PLAUSIBLE = [  # wrong answers that learners gave, and what each must be told
+    ("typical", lambda p, e: (p > (e * -torch.special.entr(p).sum(-1, True)).exp()), "values are not"),
+    ("typical", lambda p, e: p > e * (-torch.special.entr(p).sum(-1, True)).exp(), "ε² is not in"),
+    (
+        "typical",
+        lambda p, e: p > (e * (-torch.special.entr(p).sum()).exp()).clamp(max=e * e),
+        "summed over all rows",
+    ),
+    ("typical", lambda p, e: SOLUTIONS["typical"](p, e).float(), "a boolean tensor is wanted"),
+    (
+        "typical",
+        lambda p, e: p > min(e**2, e * (-torch.special.entr(p).sum(-1, True)).exp()),
+        "torch.minimum",
+    ),
+    (
+        "typical",
+        lambda p, e: p > (e * (p * p.log()).sum(-1, True).exp()).clamp(max=e * e),
+        "a word of probability 0",
+    ),
+    (
+        "typical",
+        lambda p, e: p >= (e * (-torch.special.entr(p).sum(-1, True)).exp()).clamp(max=e * e),
+        "it must be above it",
+    ),
+    ("corrected", lambda p, q, s: q * s + (1 - (q * s).sum()) * p, "each row has its own"),
+    (
+        "corrected",
+        lambda p, q, s: (
+            q * s
+            + (1 - (q * s).sum(-1, True)) * (p - q).relu() / (p - q).relu().sum(-1, True)
+        ),
+        "the residual of speculative",
+    ),
+    (
+        "corrected",
+        lambda p, q, s: q * s + (1 - (q * s).sum(-1, True)) * p * ~s / (p * ~s).sum(-1, True),
+        "it may say any word",
+    ),
+    (
+        "written_margin",
+        lambda t, s, a: written_margin(with_labels(t, 0), with_labels(s, 0), a),
+        "the values are not",
+    ),
+    (
+        "written_margin",
+        lambda t, s, a: written_margin(with_labels(t, s.labels), with_labels(s, t.labels), a),
+        "the other's labels",
+    ),
+    (
+        "cald",
+        lambda t, s, a: (
+            masked_mean(skew_reverse_kl(t.log_p, t.log_q, a), t.mask)
+            + masked_mean(kl(s.log_p, log_mixture(s.log_p, s.log_q, a)), s.mask)
+        )
+        / 2,
+        "or teacher and student inside both",
+    ),
+    (
+        "cald",
+        lambda t, s, a: (
+            masked_mean(kl(t.log_p, log_mixture(t.log_p, t.log_q, a)), t.mask)
+            - masked_mean(skew_reverse_kl(s.log_p, s.log_q, a), s.mask)
+        )
+        / 2,
+        "both terms are added",
+    ),
+    (
+        "cald",
+        lambda t, s, a: (
+            kl(t.log_p, log_mixture(t.log_p, t.log_q, a)).mean(-1)
+            + skew_reverse_kl(s.log_p, s.log_q, a).mean(-1)
+        )
+        / 2,
+        "padding counts",
+    ),
+    ("cald", lambda t, s, a: cald(t, s, 0.1), "the values are not"),
+    ("cald", untrainable(cald), "no gradient reaches the student"),
+    (
+        "jsd",
+        lambda p, q, b: (
+            b * kl(p, ((1 - b) * p.exp() + b * q.exp()).log())
+            + (1 - b) * kl(q, ((1 - b) * p.exp() + b * q.exp()).log())
+        ),
+        "beta is swapped in m alone",
+    ),
+    ("skew_reverse_kl", lambda p, q, a: kl(q, p), "without any skew"),
+    (
+        "skew_kl_gradient",
+        lambda p, q, a: torch.autograd.functional.jacobian(
+            lambda z: kl(p, log_mixture(p, z.log_softmax(-1), a)).sum(), q
+        ),
+        "the gradient in the logits",
+    ),
+    (
+        "token_log_probs",
+        lambda logits, ids: (
+            logits[:, :-1].log_softmax(-1).gather(-1, ids[:, :-1, None]).squeeze(-1)
+        ),
+        "not shifted at all",
+    ),
+    ("first_stop", lambda ids, stop: ((ids == stop).cumsum(-1) <= 1).sum(-1), "second stop token"),
+    (
+        "first_stop",
+        lambda ids, stop: ((ids == stop).cumsum(-1) == 0).sum(-1) + 1,
+        "one token too many",
+    ),
+    ("masked_mean", lambda x, m: (x * m).sum(-1) / m.sum(-1).clamp(min=1), "holds NaN"),
+    (
+        "dpkd",
+        lambda t, s, lam: lam * dpkd(t, s, 1.0),
+        "λ stands outside the sigmoid",
+    ),
+    (
+        "dpkd",
+        lambda t, s, lam: (
+            1
+            + (
+                -lam
+                * (
+                    (t.token_log_q - t.token_log_p).sum(-1)
+                    - (s.token_log_q - s.token_log_p).sum(-1)
+                )
+            ).exp()
+        ).log(),
+        "padding counts",
+    ),
+    (
+        "adaptive_alpha",
+        lambda g, m, a, low, high: (
+            torch.full_like(g, a) if m == 0 else adaptive_alpha(g, abs(m), a, low, high)
+        ),
+        "a mean gap m below 0",
+    ),
+    (
+        "adaptive_alpha",
+        lambda g, m, a, low, high: torch.where(g <= 0, low, adaptive_alpha(g, m, a, low, high)),
+        "a negative gap while m is not positive",
+    ),
+    (
+        "distillm2",
+        lambda t, s, a, b, beta: distillm2(t, s, a, b, 0.7),
+        "the values are not",
+    ),
+    ("distillm2", untrainable(distillm2), "no gradient reaches the student"),
+    (
+        "distillm2",
+        lambda t, s, a, b, beta: (
+            (1 - beta) * masked_mean(D.skew_reverse_kl(t.log_p, t.log_q, a), t.mask)
+            + beta * masked_mean(D.skew_reverse_kl(s.log_p, s.log_q, b), s.mask)
+        )
+        / 2,
+        "that is DistiLLM",
+    ),
+    (
+        "distillm2",
+        lambda t, s, a, b, beta: (
+            (1 - beta) * (D.skew_kl(t.log_p, t.log_q, a) * t.mask).sum(-1)
+            + beta * (D.skew_reverse_kl(s.log_p, s.log_q, b) * s.mask).sum(-1)
+        )
+        / 2,
+        "sums over the tokens",
+    ),
+    (
+        "win_rate",
+        lambda a, b: win_rate(torch.where((a - b).abs() < 0.1, b, a), b),
+        "only equal ones do",
+    ),
+    ("reward_margin", lambda w, l, beta: 0.5 * (log_ratio(w) - log_ratio(l)), "values are not"),
+    (
+        "reward_margin",
+        lambda w, l, beta: (beta * (log_ratio(w) - log_ratio(l))).detach(),
+        "no gradient reaches the student",
+    ),
+    ("best_blind", lambda right: right.double().mean(1).max(-1).values.sum() / 2, "values are not"),
+    (
+        "rounded",
+        lambda w, b, g: torch.cat(
+            [
+                (part / (part.amax(-1, keepdim=True) / (2 ** (b - 1) - 0.5)))
+                .round()
+                .clamp(-(2 ** (b - 1)), 2 ** (b - 1) - 1)
+                * (part.amax(-1, keepdim=True) / (2 ** (b - 1) - 0.5))
+                for part in w.split(g, -1)
+            ],
+            -1,
+        ).nan_to_num(),
+        "whose largest weight is negative",
+    ),
+    (
+        "rounded",
+        lambda w, b, g: torch.maximum(
+            rounded(w, b, g), -(2 ** (b - 1) - 1) * SOLUTIONS["group_steps"](w, b, g).repeat_interleave(g, -1)
+        ),
+        "the lowest of all",
+    ),
+    (
+        "adapted_layer",
+        lambda x, w, a, b: x @ w.T + (x @ a.T.detach()) @ b.T,
+        "no gradient reaches A",
+    ),
+]  # fmt: skip
+
+
+def with_labels(y, labels):
+    labels = torch.zeros_like(y.labels) if isinstance(labels, int) else labels
+    return ResponseLogProbs(labels, y.mask, y.log_q, lambda: y.log_p)
+
+
+@pytest.mark.parametrize(("name", "function", "says"), PLAUSIBLE)
+def test_a_plausible_wrong_answer_fails_and_is_told_why(name, function, says):
+    result = checks.verdict(EXERCISES[name], function)
+    assert not result.passed
+    assert says in result.message
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_scalar_has_two_values_so_that_none_can_be_typed_in(name):
+    exercise = EXERCISES[name]
+    cases = [*exercise.cases, *exercise.edges.values()]
+    for place, value in enumerate(cases[0]):
+        if isinstance(value, float):
+            assert len({case[place] for case in exercise.cases}) > 1, f"argument {place}"
+        elif isinstance(value, int):
+            assert len({case[place] for case in cases}) > 1, f"argument {place}"
 
 
 def test_the_probability_space_mixture_fails_only_on_the_far_token():
