@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from minidistill import divergences as D
 from minidistill.logprobs import ResponseLogProbs
 from minidistill.utils import unknown_name_message
 
@@ -235,6 +236,30 @@ def random_log_probs(seed: int) -> ResponseLogProbs:
     draw = torch.randn(2, 2, 3, 5, generator=generator).log_softmax(-1)
     labels = torch.randint(5, (2, 3), generator=generator)
     return ResponseLogProbs(labels, length_mask(3, 2, width=3), draw[0], lambda: draw[1])
+
+
+def random_pairs(*scalars: float) -> tuple:
+    """Two ordinary cases (tgo, sgo, scalar), each with responses and a scalar of its own."""
+    seeds = (3, 5)
+    return tuple(
+        (random_log_probs(seed), random_log_probs(seed + 1), scalar)
+        for seed, scalar in zip(seeds, scalars, strict=True)
+    )
+
+
+def pull_up(y: ResponseLogProbs, alpha) -> Tensor:
+    """Return SKL at every token, padding too: (batch, tokens)."""
+    return D.skew_kl(y.log_p, y.log_q, alpha)
+
+
+def push_down(y: ResponseLogProbs, alpha) -> Tensor:
+    """Return SRKL at every token, padding too: (batch, tokens)."""
+    return D.skew_reverse_kl(y.log_p, y.log_q, alpha)
+
+
+def padded_log_ratio(y: ResponseLogProbs) -> Tensor:
+    """Return log q − log p summed over all places, as one does who forgets the mask: (batch,)."""
+    return (y.token_log_q - y.token_log_p).sum(-1)
 
 
 def random_distributions(*scalars: float, vocab_size: int = 5) -> tuple:

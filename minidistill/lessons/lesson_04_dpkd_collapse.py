@@ -14,7 +14,7 @@ from minidistill.experiments import toy_kl
 from minidistill.experiments.run_configs import DPKD_SWEEP
 from minidistill.generation import decode, sample
 from minidistill.lessons import plots
-from minidistill.lessons.checks import Exercise, checker, random_log_probs
+from minidistill.lessons.checks import Exercise, checker, padded_log_ratio, random_pairs
 from minidistill.lessons.response_scores import log_ratios
 from minidistill.models import Pair
 from minidistill.rollouts import Rollouts
@@ -190,19 +190,11 @@ def _dpkd_margin(tgo: logprobs.ResponseLogProbs, sgo: logprobs.ResponseLogProbs)
     return winner - loser
 
 
-def _padded_log_ratio(y: logprobs.ResponseLogProbs) -> torch.Tensor:
-    return (y.token_log_q - y.token_log_p).sum(-1)
-
-
-_PAIRS = tuple(
-    (random_log_probs(seed), random_log_probs(seed + 1), lam) for seed, lam in ((3, 0.5), (5, 0.2))
-)
-
 EXERCISES = {
     "dpkd": Exercise(
         answer=lambda tgo, sgo, lam: objectives.dpkd(tgo, sgo, lam=lam),
         first_step="sum log q − log p over each response; λ times the difference; −logsigmoid.",
-        cases=_PAIRS,
+        cases=random_pairs(0.5, 0.2),
         mistakes={
             "Δ has the wrong sign: the responses are swapped (the teacher's wins), or log p − log q": (
                 lambda tgo, sgo, lam: objectives.dpkd(sgo, tgo, lam=lam)
@@ -214,7 +206,7 @@ EXERCISES = {
                 lambda tgo, sgo, lam: objectives.dpkd(tgo, sgo, lam=lam, per_token=True)
             ),
             "padding counts: sum over the response's own tokens, with tgo.sum": lambda tgo, sgo, lam: (
-                -_logsigmoid(lam * (_padded_log_ratio(tgo) - _padded_log_ratio(sgo)))
+                -_logsigmoid(lam * (padded_log_ratio(tgo) - padded_log_ratio(sgo)))
             ),
             "λ stands outside the sigmoid: it multiplies Δ, inside": lambda tgo, sgo, lam: (
                 lam * objectives.dpkd(tgo, sgo, lam=1.0)

@@ -4,29 +4,13 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill import objectives
-from minidistill.lessons.checks import Exercise, checker, random_log_probs
+from minidistill.lessons.checks import Exercise, checker, pull_up, push_down, random_pairs
 from minidistill.logprobs import ResponseLogProbs
 
 
 def token_log_ratios(responses: ResponseLogProbs) -> Tensor:
     """log p − log q of every token that was written, smallest first: (tokens,)."""
     return (responses.token_log_p - responses.token_log_q)[responses.mask].sort().values
-
-
-def _scored(*alphas: float) -> tuple:
-    seeds = (3, 5)
-    return tuple(
-        (random_log_probs(s), random_log_probs(s + 1), a)
-        for s, a in zip(seeds, alphas, strict=True)
-    )
-
-
-def _pull(y: ResponseLogProbs, alpha: float) -> Tensor:
-    return D.skew_kl(y.log_p, y.log_q, alpha)
-
-
-def _push(y: ResponseLogProbs, alpha: float) -> Tensor:
-    return D.skew_reverse_kl(y.log_p, y.log_q, alpha)
 
 
 def _pull_ratio(y: ResponseLogProbs, alpha: float, labels: Tensor | None = None) -> Tensor:
@@ -47,7 +31,7 @@ EXERCISES = {
     "cald": Exercise(
         answer=lambda tgo, sgo, a: objectives.cald(tgo, sgo, alpha=a),
         first_step="½ [mean of SKL on the teacher's responses + mean of SRKL on the student's].",
-        cases=_scored(0.1, 0.3),
+        cases=random_pairs(0.1, 0.3),
         mistakes={
             "tgo and sgo are swapped, or teacher and student inside both divergences (the same function): "
             "SKL(p, q) reads tgo, SRKL(p, q) reads sgo": (
@@ -69,17 +53,17 @@ EXERCISES = {
                 )
             ),
             "padding counts: a response's mean is over its own tokens, tgo.mean and sgo.mean": (
-                lambda tgo, sgo, a: (_pull(tgo, a).mean(-1) + _push(sgo, a).mean(-1)) / 2
+                lambda tgo, sgo, a: (pull_up(tgo, a).mean(-1) + push_down(sgo, a).mean(-1)) / 2
             ),
             "these are sums over the tokens: each response gives a mean": lambda tgo, sgo, a: (
-                (tgo.sum(_pull(tgo, a)) + sgo.sum(_push(sgo, a))) / 2
+                (tgo.sum(pull_up(tgo, a)) + sgo.sum(push_down(sgo, a))) / 2
             ),
         },
     ),
     "written_margin": Exercise(
         answer=objectives.implicit_reward_margin,
         first_step="D.log_mixture gives q̃ and p̃; gather picks the written word (labels) out of each.",
-        cases=_scored(0.3, 0.1),
+        cases=random_pairs(0.3, 0.1),
         mistakes={
             "the responses are swapped: q̃/p is taken on the teacher's, q/p̃ on the student's": (
                 lambda tgo, sgo, alpha: objectives.implicit_reward_margin(sgo, tgo, alpha)

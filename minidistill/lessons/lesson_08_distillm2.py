@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from minidistill import divergences as D
 from minidistill import objectives
 from minidistill.lessons import plots
-from minidistill.lessons.checks import Exercise, checker, random_log_probs
-from minidistill.logprobs import ResponseLogProbs
+from minidistill.lessons.checks import Exercise, checker, pull_up, push_down, random_log_probs
 
 
 def draw_cost(ax, logs: Sequence[dict], names: Mapping[str, str], title: str = ""):
@@ -31,14 +29,6 @@ def draw_cost(ax, logs: Sequence[dict], names: Mapping[str, str], title: str = "
 
 def _distillm2(tgo, sgo, alpha_t, alpha_s, beta: float) -> torch.Tensor:
     return objectives.weighted_cald(tgo, sgo, objectives.TrainState(), alpha_t, alpha_s, beta)
-
-
-def _pull(y: ResponseLogProbs, alpha) -> torch.Tensor:
-    return D.skew_kl(y.log_p, y.log_q, alpha)
-
-
-def _push(y: ResponseLogProbs, alpha) -> torch.Tensor:
-    return D.skew_reverse_kl(y.log_p, y.log_q, alpha)
 
 
 _ALPHAS = (torch.tensor([[0.1], [0.01]]), torch.tensor([[0.02], [0.3]]))
@@ -66,17 +56,18 @@ EXERCISES = {
             ),
             "SRKL reads both sources (that is DistiLLM): the teacher's responses take SKL": (
                 lambda tgo, sgo, a, b, beta: (
-                    ((1 - beta) * tgo.mean(_push(tgo, a)) + beta * sgo.mean(_push(sgo, b))) / 2
+                    ((1 - beta) * tgo.mean(push_down(tgo, a)) + beta * sgo.mean(push_down(sgo, b)))
+                    / 2
                 )
             ),
             "these are sums over the tokens: each response gives a mean": (
                 lambda tgo, sgo, a, b, beta: (
-                    ((1 - beta) * tgo.sum(_pull(tgo, a)) + beta * sgo.sum(_push(sgo, b))) / 2
+                    ((1 - beta) * tgo.sum(pull_up(tgo, a)) + beta * sgo.sum(push_down(sgo, b))) / 2
                 )
             ),
             "padding counts: a response's mean is over its own tokens, tgo.mean and sgo.mean": (
                 lambda tgo, sgo, a, b, beta: (
-                    ((1 - beta) * _pull(tgo, a).mean(-1) + beta * _push(sgo, b).mean(-1)) / 2
+                    ((1 - beta) * pull_up(tgo, a).mean(-1) + beta * push_down(sgo, b).mean(-1)) / 2
                 )
             ),
             "one alpha serves both halves: SKL takes alpha_t, SRKL alpha_s": (

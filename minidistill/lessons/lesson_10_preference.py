@@ -11,7 +11,13 @@ from minidistill.applications.preference import best_and_worst, optimal_policy, 
 from minidistill.experiments.labels import run_labels
 from minidistill.experiments.run_configs import DPO_BETAS, DPO_METHODS
 from minidistill.lessons import plots
-from minidistill.lessons.checks import Exercise, checker, random_log_probs
+from minidistill.lessons.checks import (
+    Exercise,
+    checker,
+    padded_log_ratio,
+    random_log_probs,
+    random_pairs,
+)
 from minidistill.lessons.plot_style import BLACK, GREY
 from minidistill.logprobs import ResponseLogProbs
 
@@ -177,14 +183,6 @@ _GRADES = (
     (torch.tensor([[0.3, 1.0, 0.0, 0.7], [0.7, 0.7, 0.7, 0.7], [1.0, 0.3, 0.3, 1.0]]),),
     (torch.tensor([[0.0, 0.3], [0.7, 0.3], [1.0, 1.0], [0.3, 0.0]]),),
 )
-_PAIRS = tuple(
-    (random_log_probs(seed), random_log_probs(seed + 1), beta)
-    for seed, beta in ((3, 0.5), (5, 0.2))
-)
-
-
-def _padded_log_ratio(y: ResponseLogProbs) -> torch.Tensor:
-    return (y.token_log_q - y.token_log_p).sum(-1)
 
 
 EXERCISES = {
@@ -222,7 +220,7 @@ EXERCISES = {
     "reward_margin": Exercise(
         answer=reward_margin,
         first_step="log π(y)/π_ref(y) is y.sum(y.token_log_q - y.token_log_p); of both sides, times beta.",
-        cases=_PAIRS,
+        cases=random_pairs(0.5, 0.2),
         mistakes={
             "the sign is turned round: chosen and rejected are swapped, or policy and reference": (
                 lambda w, l, beta: reward_margin(l, w, beta)
@@ -244,7 +242,7 @@ EXERCISES = {
                 -torch.nn.functional.logsigmoid(reward_margin(w, l, beta))
             ),
             "padding counts: sum over each response's own tokens, with y.sum": lambda w, l, beta: (
-                beta * (_padded_log_ratio(w) - _padded_log_ratio(l))
+                beta * (padded_log_ratio(w) - padded_log_ratio(l))
             ),
         },
     ),
