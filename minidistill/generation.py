@@ -27,10 +27,7 @@ def sample(
 
     A response ends with its first stop token, which belongs to it, or after `max_new_tokens`.
     """
-    check_sampling(temperature, top_p)
-    how = {"do_sample": False, "repetition_penalty": 1.0}  # some models declare another as default
-    if temperature > 0:
-        how |= {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    how = _decoding(temperature, top_p)
     width = model.config.get_text_config().vocab_size
     forbidden = [*pair.forbidden_ids, *range(pair.vocab_size, width)] or None
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -61,6 +58,15 @@ def sample(
                 responses[i] = truncate_at_eos(row, pair.eos_token_ids)
     model.train(was_training)
     return responses
+
+
+def _decoding(temperature: float, top_p: float) -> dict:
+    """Collect what `generate` is told of decoding: greedy at temperature 0."""
+    check_sampling(temperature, top_p)
+    how = {"do_sample": False, "repetition_penalty": 1.0}  # some models declare another as default
+    if temperature > 0:
+        how |= {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    return how
 
 
 def truncate_at_eos(ids: list[int], eos_token_ids: set[int]) -> list[int]:
