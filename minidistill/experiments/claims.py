@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from minidistill.experiments.contrasts import Claim
+from minidistill.experiments.grid import run_grid
 from minidistill.experiments.logs import find_run, pack_runs, runs_by_seed, runs_dir
 from minidistill.experiments.paper_claims import CLAIMS
 from minidistill.experiments.run_configs import (
@@ -14,7 +15,7 @@ from minidistill.experiments.run_configs import (
     Run,
     world_of,
 )
-from minidistill.experiments.runner import run_grid
+from minidistill.experiments.runner import run_one
 from minidistill.experiments.toy_kl import SEEDS as TOY_SEEDS
 from minidistill.experiments.toy_kl import run_toy
 from minidistill.utils import unknown_name_message
@@ -57,5 +58,5 @@ def run_by_name(
         run_toy(in_flight)
     missing = [run for run in runs if find_run(run, folder) is None]
     if missing:
-        run_grid(missing, in_flight)
+        run_grid(missing, in_flight, run_one)
     pack_runs(in_flight, folder)

@@ -1,28 +1,19 @@
-"""Grids of runs: a run config times a seed, each leaving a log; `run_baselines` is the main one.
+"""One run of an experiment, from its config to its log; `run_baselines` makes the main table's."""
 
-Runs go on all cores (one thread each: these models are too small to share one), or one after the
-other on a GPU. A finished run leaves a log; the same command takes up where it was stopped.
-"""
-
-import os
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from math import ceil
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-
-import torch
 
 from minidistill import load_pair
 from minidistill.checkpoint import check_same_run, fingerprint
 from minidistill.config import DistillConfig
 from minidistill.evaluation import HeldOutResponses, Scores, evaluate, make_probe
+from minidistill.experiments.grid import report_status, run_grid
 from minidistill.experiments.labels import MAIN_METRICS, START
-from minidistill.experiments.logs import read_run, write_run
-from minidistill.experiments.progress import Progress, Status
+from minidistill.experiments.logs import write_run
+from minidistill.experiments.progress import Status
 from minidistill.experiments.run_configs import ExperimentConfig, Run, RunConfig
 from minidistill.experiments.run_logger import RunLogger
 from minidistill.experiments.stages import TrainedRun, get_hook
@@ -44,52 +35,7 @@ def run_baselines(
         for seed in range(seeds)
         for name, config in configs.items()
     ]
-    return run_grid(runs, folder)
-
-
-def run_grid(runs: Sequence[Run], folder: Path) -> list[dict]:
-    """Run those that have no log in `folder` yet; return the log of each, in order."""
-    missing = [run for run in runs if finished_run(run, folder) is None]
-    cores = 1 if torch.cuda.is_available() else os.cpu_count() or 1
-    workers = max(1, min(cores, len(missing)))
-    context = get_context("spawn")
-    status_queue, progress = context.Queue(), Progress(len(missing))
-    with ProcessPoolExecutor(workers, context, init_worker, (status_queue,)) as pool:
-        futures = {pool.submit(run_one, run, folder): run for run in missing}
-        waiting = set(futures)
-        while waiting:
-            done, waiting = wait(waiting, timeout=0.5)
-            for future in done:
-                future.result()  # a run that failed says so here
-            news = []
-            while not status_queue.empty():
-                news.append(status_queue.get())
-            progress.update([(futures[f].name, futures[f].seed) for f in done], news)
-    progress.close()
-    return [finished_run(run, folder) for run in runs]
-
-
-report_status: Callable[[Status], None] = print  # a worker's goes to the parent
-
-
-def init_worker(status_queue) -> None:
-    """Begin a worker: one thread, its status to the parent, and no life after the parent's."""
-    global report_status
-    torch.set_num_threads(1)
-    report_status = status_queue.put
-    threading.Thread(target=exit_with_parent, args=(parent_process(),), daemon=True).start()
-
-
-def exit_with_parent(parent) -> None:
-    """Exit when the parent does: killed, it cannot stop its workers, and they would wait for ever."""
-    parent.join()
-    os._exit(1)
-
-
-def finished_run(run: Run, folder: Path) -> dict | None:
-    """Read the run's log, unless it has none, a damaged one, or one of another config."""
-    log = read_run(run.path(folder))
-    return log if run.made(log) else None
+    return run_grid(runs, folder, run_one)
 
 
 def run_one(run: Run, folder: Path) -> None:

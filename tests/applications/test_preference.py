@@ -15,9 +15,10 @@ from minidistill.applications import preference_tuning as R
 from minidistill.cli import app
 from minidistill.evaluation import bootstrap_interval
 from minidistill.experiments import stages
+from minidistill.experiments.grid import finished_run
 from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.run_configs import DPO_BETAS, ExperimentConfig, Run, RunConfig
-from minidistill.experiments.runner import finished_run, run_one
+from minidistill.experiments.runner import run_one
 from minidistill.judging import LLMJudge, RuleJudge
 from minidistill.lessons import lesson_10_preference as lesson_10
 from minidistill.lessons import plots

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from minidistill import load_pair, load_task
-from minidistill.experiments import claims, contrasts, logs, run_configs, runner, tables, toy_kl
+from minidistill.experiments import (
+    claims,
+    contrasts,
+    grid,
+    logs,
+    run_configs,
+    runner,
+    tables,
+    toy_kl,
+)
 from minidistill.experiments.contrasts import METRICS, Contrast, Result
 from minidistill.experiments.logs import add_runs, runs_by_seed
 from minidistill.experiments.paper_claims import CLAIMS
@@ -153,10 +162,10 @@ def test_a_deleted_run_comes_back_with_the_same_numbers_and_no_other_is_made_aga
 def test_a_run_in_flight_is_not_made_again_and_one_of_another_config_is(tmp_path):
     run = run_configs.Run(SMALL, "sft", run_configs.RunConfig("sft"), 0)
     runner.run_one(run, tmp_path)
-    (log,) = runner.run_grid([run], tmp_path)
+    (log,) = grid.run_grid([run], tmp_path, runner.run_one)
     other = replace(run, experiment=replace(SMALL, prompts=8))
-    assert runner.finished_run(run, tmp_path) == log
-    assert runner.finished_run(other, tmp_path) is None
+    assert grid.finished_run(run, tmp_path) == log
+    assert grid.finished_run(other, tmp_path) is None
     assert logs.pack_runs(tmp_path, tmp_path / "runs") == 1
     assert logs.find_run(run, tmp_path / "runs") == log
     assert logs.find_run(other, tmp_path / "runs") is None
@@ -258,7 +267,7 @@ def test_an_arm_of_another_world_another_teacher_and_fewer_prompts_runs_as_it_sa
     job = run_configs.Run(protocol, "arithmetic/kd_p8", arm, 0)
     assert job.path(tmp_path).name == "arithmetic-kd_p8-0.json"
     runner.run_one(job, tmp_path)
-    log = runner.finished_run(job, tmp_path)
+    log = grid.finished_run(job, tmp_path)
     logs.pack_runs(tmp_path, tmp_path)
     assert runs_by_seed("arithmetic/kd_p8", tmp_path)[0] == log
     assert not runs_by_seed("kd_p8", tmp_path)  # that would be instruct's

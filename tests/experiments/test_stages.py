@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from minidistill import load_task
-from minidistill.experiments import run_logger, runner, stages
+from minidistill.experiments import grid, run_logger, runner, stages
 from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.run_configs import ExperimentConfig, Run, RunConfig
 from minidistill.experiments.stages import Hook, get_hook
@@ -23,7 +23,7 @@ def hooked(monkeypatch):
 def run(arm: RunConfig, folder) -> dict:
     one = Run(SMALL, "x", arm, 0)
     runner.run_one(one, folder)
-    return runner.finished_run(one, folder)
+    return grid.finished_run(one, folder)
 
 
 def test_an_arm_runs_with_the_models_that_it_names(tmp_path):

@@ -14,7 +14,7 @@ from minidistill.applications import lora, quantization, quantization_sweep
 from minidistill.applications.quantization import stored_bytes
 from minidistill.applications.quantization_backends import quantize_with
 from minidistill.evaluation import make_probe
-from minidistill.experiments import contrasts, run_configs, runner
+from minidistill.experiments import contrasts, grid, run_configs, runner
 from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.run_configs import ExperimentConfig, Run, RunConfig
 from minidistill.experiments.stages import get_hook
@@ -112,7 +112,7 @@ def test_a_run_of_the_ledger_through_the_stage(tmp_path):
     runs = [Run(small, name, config, 0) for name, config in configs.items()]
     for run in runs:
         runner.run_one(run, tmp_path)
-    none, kd = (runner.finished_run(run, tmp_path) for run in runs)
+    none, kd = (grid.finished_run(run, tmp_path) for run in runs)
     assert kd["evals"][0]["nll_teacher"] == pytest.approx(none["scores"]["nll_teacher"], rel=1e-4)
     assert kd["scores"]["nll_teacher"] < none["scores"]["nll_teacher"]
     assert len(list(tmp_path.glob("instruct-responses-quantize-bits2-group32-rank2-0.json"))) == 1
