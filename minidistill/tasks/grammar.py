@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from minidistill.tasks import NO_ANSWER, Example, Grade, as_example
 
-LIST_TAIL = r"(?:(?: , | and | )\w+)*"
+# "a , b and c": a word may be "and", so that each text has one reading; two make a long one take for ever.
+LIST_TAIL = r"(?:(?: ,)? \w+)*"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class World:
                 if match := pattern.fullmatch(prompt):
                     return name, match.groupdict()
         raise ValueError(f"no family of this world asks {prompt!r}")
+
+    def family(self, prompt: Example | str) -> str:
+        """Name the kind of request."""
+        return self.read_prompt(prompt)[0]
 
     def judge(self, prompt: Example | str, response: str) -> Grade:
         """Grade the response by that reading of it which speaks best for it; none is no answer."""

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 
 import pytest
 
@@ -380,3 +381,14 @@ def test_choices_follow_zipf():
     assert all(abs(drawn.count(x) - n) < 200 for x, n in expected.items())
     subset = zipf_subset(rng, list("abcdef"), 4)
     assert len(set(subset)) == 4
+
+
+def test_a_response_that_babbles_is_graded_in_no_time():
+    """A list whose words are all "and" has one reading: with two, the time would double with each word."""
+    world = get_world("instruct")
+    prompt = "reverse : bee peach saw"
+    started = time.monotonic()
+    for word in ("and", ", and", "and ,", "truck and"):
+        said = f"backwards this is : bee {' '.join([word] * 40)} once"
+        assert world.judge(prompt, said).grade < 1
+    assert time.monotonic() - started < 2
