@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from safetensors import SafetensorError
 
-from minidistill.tasks import WORLDS, Example, as_example
+from minidistill.tasks import SECOND_EDITION, WORLDS, Example, as_example
 from minidistill.tokenization import EncodedPrompt, encode_prompt
 from minidistill.utils import (
     data_dir,
@@ -44,7 +44,7 @@ TINY = {  # layers × width
     name: {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 4}
     for name, layers, width in (
         ("teacher", 4, 128), ("medium", 4, 96), ("thin", 4, 64), ("student", 3, 64), ("small", 3, 32),
-        ("deep", 12, 64), ("flat", 1, 64),
+        ("deep", 12, 64), ("flat", 1, 64), ("width_40", 3, 40), ("width_48", 3, 48), ("width_96", 3, 96),
     )
 }  # fmt: skip
 logging.disable_progress_bar()  # of loading and saving: noise between the cells of a notebook
@@ -152,13 +152,17 @@ def pair_class(config) -> type[Pair]:
     return next((kind for kind in Pair.__subclasses__() if kind.handles(config)), Pair)
 
 
-def load_pair(name: str | None = None, *, teacher=None, student=None) -> Pair:
-    """A shipped pair by task name; `teacher=`, `student=` replace either by a folder, hub name or .gguf."""
+def load_pair(name: str | None = None, *, teacher=None, student=None, start: int = 0) -> Pair:
+    """A shipped pair by task name; `teacher=`, `student=` replace either by a folder, hub name or .gguf.
+
+    `start`: which of the students of "worlds/instruct", each from other random weights.
+    """
     if name is not None:
-        if name not in WORLDS:
+        if name.removeprefix(SECOND_EDITION) not in WORLDS:
             raise ValueError(unknown_name_message("pair", name, WORLDS))
+        own = f"student_{start}" if name.startswith(SECOND_EDITION) else "student"
         teacher = teacher or data_dir() / name / "teacher"
-        student = student or data_dir() / name / "student"
+        student = student or data_dir() / name / own
     if teacher is None or student is None:
         raise ValueError(
             "load_pair needs the name of a shipped pair, or both teacher= and student="

@@ -132,6 +132,10 @@ class Arithmetic:
             raise ValueError(f"no problem of this world: {prompt!r}")
         return equations
 
+    def family(self, prompt: Example | str) -> str:
+        """Name the kind of problem: how many sums it takes."""
+        return f"{len(self.solve(as_example(prompt).prompt))} sums"
+
     def judge(self, prompt: Example | str, response: str) -> Grade:
         """1 if the final number is right."""
         said, right = extract_answer(response), self.solve(as_example(prompt).prompt)[-1][-1]

@@ -158,6 +158,14 @@ class Programs:
             if len(program.split()) <= LONGEST:
                 return program
 
+    def family(self, prompt: Example | str) -> str:
+        """Name the kind of request: what is made of all."""
+        return self.read_prompt(as_example(prompt).prompt).all
+
+    def question(self, prompt: Example | str) -> str:
+        """Name the request behind the wording."""
+        return str(self.read_prompt(as_example(prompt).prompt))
+
     def judge(self, prompt: Example | str, response: str) -> Grade:
         """1 if the program gives the right value in every hidden case."""
         if not isinstance(response, str):
