@@ -13,7 +13,11 @@ METHOD_LABELS = {
     "gkd": "GKD", "skl": "SKL", "srkl": "SRKL", "dpkd": "DPKD", "distillm": "DistiLLM",
     "speculative_kd": "Speculative KD", "cald": "CALD", "distillm2": "DistiLLM-2",
 }  # fmt: skip
-RUN_LABELS = {"sft": "SFT (start)", "int_none": "broken"}  # runs that are not named by a method
+RUN_LABELS = {
+    "sft": "SFT (start)",
+    "start": "start (SFT)",
+    "int_none": "broken",
+}  # runs that are not named by a method
 APPLICATIONS = ("dpo_", "int_", "draft_")  # what a run's name begins with, before its method's
 
 METRIC_LABELS = {
@@ -21,7 +25,9 @@ METRIC_LABELS = {
     "rouge_l": "ROUGE-L", "accuracy": "accuracy", "win_rate": "win rate",
     "acceptance": "share of drafted tokens accepted",
     "separation": "NLL on student minus on teacher responses", "early": "ROUGE-L on the way",
-    "log_seconds": "log seconds", "head": "mass in the head", "tail": "mass in the tail",
+    "accuracy_sampled": "accuracy, T = 0.8", "accuracy_t1": "accuracy, T = 1", "entropy": "entropy",
+    "accuracy_on_the_way": "accuracy on the way", "log_seconds": "log seconds",
+    "head": "mass in the head", "tail": "mass in the tail",
 }  # fmt: skip
 MAIN_METRICS = ("nll_teacher", "nll_student", "rouge_l", "accuracy")
 REAL_METRIC_LABELS = {  # of a real pair, whose student's own responses stay those of its start

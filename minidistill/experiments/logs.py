@@ -27,6 +27,11 @@ def runs_dir() -> Path:
     return data_dir() / "runs"
 
 
+def ledger_dir() -> Path:
+    """Return the folder of the ledger's runs and searches."""
+    return data_dir() / "ledger"
+
+
 # --- reading --------------------------------------------------------------------------------------------
 def load_runs(world: str, folder: Path | None = None) -> tuple[dict, ...]:
     """Load a world's finished runs under `folder` (the shipped ones), sorted by name and seed.

@@ -1,0 +1,136 @@
+"""Arms: every kind of run that a claim compares or an explanation needs, by the name that logs call it.
+
+`arm("cald_swapped")` comes with its tuned settings filled in. An arm takes those of its method, or of
+the one named in `tuned_as`; what it changes on top is written here.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from minidistill.experiments.protocol import START, TEACHER, Arm, Protocol, Run
+from minidistill.experiments.tuning import tuned
+from minidistill.objectives import get_method
+
+PROTOCOLS = {world: Protocol(world) for world in ("instruct", "arithmetic")}
+
+# Tuned, each with the same budget, in the worlds named.
+TUNED = {
+    "instruct": (
+        "seqkd", "kd", "rkl", "skl", "srkl", "imitkd", "gkd", "distillm", "speculative_kd", "dpkd",
+        "cald", "cald_kl", "distillm2", "distillm2_no_alpha", "distillm2_no_beta",
+    ),
+    "arithmetic": ("kd", "rkl", "gkd", "distillm", "cald", "distillm2"),
+}  # fmt: skip
+EPSILONS = (0.3, 1.0)
+FEWER_PROMPTS = (1000, 2000)
+ALPHAS, BETAS = (0.0, 0.01, 0.1, 0.3), (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def _by_epoch(*alphas: float) -> Arm:
+    settings = {"epochs": len(alphas)}
+    return Arm("cald_by_epoch", {}, {"alphas": list(alphas)}, settings, tuned_as="cald")
+
+
+def _variant(**settings) -> Arm:
+    return Arm("distillm2_variant", method_kwargs=settings, tuned_as="distillm2")
+
+
+ARMS: dict[str, Arm] = {
+    START: Arm(""),
+    TEACHER: Arm("", student=TEACHER),
+    **{name: Arm(name) for name in TUNED["instruct"]},
+    # C4: who wrote the responses × which direction × how old the student's are
+    "skl_on_sgo": Arm("skl", {"tgo": "sgo"}),
+    "srkl_on_sgo": Arm("srkl", {"tgo": "sgo"}),
+    "rkl_on_sgo": Arm("rkl", {"tgo": "sgo"}),
+    "cald_swapped": Arm("cald", {"tgo": "sgo", "sgo": "tgo"}),
+    "cald_all_tgo": Arm("cald", {"sgo": "tgo"}),
+    "cald_all_sgo": Arm("cald", {"tgo": "sgo"}),
+    # C5, C6: other responses in one slot
+    **{
+        f"cald_{slot}_mixed_{epsilon:g}": Arm(
+            "cald", {slot: "speculative_mix"}, settings={"epsilon": epsilon}
+        )
+        for slot in ("tgo", "sgo")
+        for epsilon in EPSILONS
+    },
+    "cald_references": Arm("cald", {"tgo": "reference"}),
+    "cald_best_tgo": Arm("cald", {"tgo": "best_of_n_tgo"}),
+    # C7: alpha in the last of one or of three epochs
+    **{f"alpha_e1_{a:g}": _by_epoch(a) for a in (0.3, 0.1, 0.01)},
+    **{f"alpha_e3_{a:g}": _by_epoch(0.1, 0.1, a) for a in (0.3, 0.1, 0.01)},
+    # C8: what the schedules do, and is it the rule?
+    "distillm2_paper_beta": Arm("distillm2_paper_beta", tuned_as="distillm2"),
+    "distillm2_detached": _variant(detach_mixture=True),
+    "alpha_rule": _variant(beta0=0.5, beta_end=0.5),
+    "alpha_shuffled": _variant(beta0=0.5, beta_end=0.5, rule="shuffled"),
+    "alpha_reversed": _variant(beta0=0.5, beta_end=0.5, rule="reversed"),
+    "alpha_exact": _variant(beta0=0.5, beta_end=0.5, rule="exact"),
+    "alpha_to_0.3": _variant(beta0=0.5, beta_end=0.5, high=0.3),
+    "alpha_to_1": _variant(beta0=0.5, beta_end=0.5, low=0.0, high=1.0),
+    "cald_alpha_0.01": Arm("cald", method_kwargs={"alpha": 0.01}),
+    "cald_alpha_0.1": Arm("cald", method_kwargs={"alpha": 0.1}),
+    "switch": _by_epoch(0.1, 0.01, 0.01),
+    "switch_adam_0.95": replace(
+        _by_epoch(0.1, 0.01, 0.01), settings={"epochs": 3, "adam_beta2": 0.95}
+    ),
+    "distillm2_adam_0.95": Arm("distillm2", settings={"adam_beta2": 0.95}),
+    # C10: fewer prompts, for as many epochs or for as many steps
+    **{
+        f"{name}_p{count}": Arm(name, prompts=count)
+        for count in FEWER_PROMPTS
+        for name in ("gkd", "distillm", "distillm2")
+    },
+    **{
+        f"{name}_p1000_same_steps": Arm(name, prompts=1000, settings={"epochs": 12})
+        for name in ("gkd", "distillm", "distillm2")
+    },
+    # C16: how old the student's responses are
+    "distillm2_on_policy": Arm("distillm2", {"sgo": "on_policy_sgo"}),
+    "distillm2_off_policy": Arm("distillm2", {"sgo": "initial_sgo"}),
+}
+TEACHERS = ("small", "medium")
+COMPARED = ("gkd", "distillm", "distillm2")
+ARMS |= {  # C11: weaker teachers
+    f"{name}_{size}_teacher": Arm(name, teacher=f"teacher_{size}")
+    for size in TEACHERS
+    for name in COMPARED
+}
+ARMS |= {f"dpo_{name}": Arm(name, hook="dpo") for name in COMPARED}  # C12
+ARMS["dpo_start"] = Arm("", hook="dpo")
+ARMS |= {  # C14: the teacher in two bits, healed by adapters
+    f"int_{name}": Arm(
+        name, student=TEACHER, hook="quantize", hook_kwargs={"bits": 2, "group": 32, "rank": 16}
+    )
+    for name in COMPARED
+}
+ARMS["int_none"] = replace(ARMS["int_gkd"], method="")
+ARMS |= {  # C15: a draft of one layer for a target of twelve
+    f"draft_{name}": Arm(name, teacher="target", student="draft", hook="draft")
+    for name in ("seqkd", *COMPARED)
+}
+# The grid of constant alpha and beta of lessons 05 and 08, one seed.
+CALD_GRID = {
+    f"cald_a{a:g}_b{b:g}": Arm("cald", method_kwargs={"alpha": a, "beta": b})
+    for a in ALPHAS
+    for b in BETAS
+}
+ARMS |= CALD_GRID
+
+
+def world_of(name: str) -> str:
+    """Name the world of an arm: 'kd' is instruct's, 'arithmetic/kd' says so."""
+    return name.rpartition("/")[0] or "instruct"
+
+
+def make_run(name: str, seed: int, folder: Path | None = None) -> Run:
+    """Make the run of an arm with a seed, its tuned settings filled in; KeyError for an unknown arm."""
+    world, label = world_of(name), name.rpartition("/")[2]
+    protocol, arm = PROTOCOLS[world], ARMS[label]
+    if arm.method:
+        found = tuned(protocol, arm.tuned_as or arm.method, folder)
+        kwargs = found.method_kwargs | arm.method_kwargs
+        if arm.method != found.method:  # another method may lack one of the tuned ones
+            kwargs = {k: v for k, v in kwargs.items() if k in get_method(arm.method).settings}
+        arm = replace(arm, method_kwargs=kwargs, settings=found.settings | arm.settings)
+    return Run(protocol, name, arm, seed)

@@ -1,0 +1,102 @@
+"""The search for settings: what it tries, where it stops, what it picks; every method the same budget."""
+
+from dataclasses import asdict, replace
+
+import pytest
+
+from minidistill.experiments import tuning
+from minidistill.experiments.arms import ARMS, PROTOCOLS, TUNED, make_run
+from minidistill.experiments.logs import add_runs
+from minidistill.experiments.protocol import Protocol
+
+SMALL = Protocol("instruct", prompts=8)
+
+
+def answer(runs, score, folder):
+    """Log runs of the search as if they had got `score(run)`."""
+    add_runs(
+        [
+            {
+                "run": asdict(run),
+                "scores": {"accuracy": score(run) + 0.1, "accuracy_sampled": score(run) - 0.1},
+                "seconds": 1.0,
+            }
+            for run in runs
+        ],
+        folder,
+    )
+
+
+def search(method, score, folder):
+    """Answer until the search wants no more; all that it tried."""
+    tried = []
+    while runs := tuning.next_runs(SMALL, method, folder):
+        answer(runs, score, folder)
+        tried += runs
+        assert len(tried) < 20
+    return tried
+
+
+def peak_at(best):
+    return lambda run: 0.5 - abs(run.arm.settings["lr"] - best)
+
+
+def test_all_rates_first_then_the_methods_own_settings_at_the_best(tmp_path):
+    tried = search("gkd", peak_at(1e-3), tmp_path)
+    assert [run.arm.settings["lr"] for run in tried[:4]] == list(tuning.RATES)
+    assert [run.arm.method_kwargs for run in tried[4:]] == [{"beta": 0.5}, {"beta": 0.1}]
+    assert {run.arm.settings["lr"] for run in tried[4:]} == {1e-3}
+    assert all(run.protocol.held_out == "validation" and run.seed == tuning.SEED for run in tried)
+
+
+@pytest.mark.parametrize(("best", "beyond"), [(1.0, [8e-3, 16e-3]), (1e-9, [2.5e-4, 1.25e-4])])
+def test_beyond_an_outermost_best_the_search_goes_on_twice(tmp_path, best, beyond):
+    tried = search("kd", peak_at(best), tmp_path)
+    assert [run.arm.settings["lr"] for run in tried[4:]] == beyond
+    assert tuning.tuned(SMALL, "kd", tmp_path).settings == {"lr": beyond[-1]}
+
+
+def test_the_best_on_validation_wins_and_defaults_may(tmp_path):
+    search("gkd", lambda run: 0.5 if run.arm.method_kwargs == {"beta": 0.1} else 0.3, tmp_path)
+    assert tuning.tuned(SMALL, "gkd", tmp_path).method_kwargs == {"beta": 0.1}
+    search("cald", lambda run: 0.3 if run.arm.method_kwargs else peak_at(1e-3)(run), tmp_path)
+    assert tuning.tuned(SMALL, "cald", tmp_path).method_kwargs == {}
+
+
+def test_a_search_that_is_not_over_gives_no_settings(tmp_path):
+    with pytest.raises(ValueError, match="search for kd in instruct is not over"):
+        tuning.tuned(SMALL, "kd", tmp_path)
+
+
+def test_logs_of_another_protocol_do_not_count(tmp_path):
+    search("kd", peak_at(1e-3), tmp_path)
+    other = replace(SMALL, prompts=9)
+    assert len(tuning.next_runs(other, "kd", tmp_path)) == len(tuning.RATES)
+
+
+def test_every_method_has_the_same_budget_or_no_setting_of_its_own():
+    assert {len(knobs) for knobs in tuning.KNOBS.values()} == {2}
+    assert set(tuning.KNOBS) <= set(TUNED["instruct"])
+
+
+@pytest.mark.parametrize("name", [n for n, arm in ARMS.items() if arm.method])
+def test_each_arm_takes_the_tuned_settings_of_a_method_that_was_searched(name):
+    arm = ARMS[name]
+    assert (arm.tuned_as or arm.method) in TUNED["instruct"]
+
+
+def test_an_arm_changes_what_it_says_on_top_of_the_tuned_settings(tmp_path, monkeypatch):
+    monkeypatch.setitem(PROTOCOLS, "instruct", SMALL)
+    better = {"alpha": 0.3}
+    search(
+        "cald", lambda run: peak_at(1e-3)(run) + (run.arm.method_kwargs == better) / 10, tmp_path
+    )
+    swapped, fixed = (
+        make_run(name, 2, tmp_path).arm for name in ("cald_swapped", "cald_alpha_0.01")
+    )
+    assert swapped.method_kwargs == {"alpha": 0.3}
+    assert swapped.feed == {"tgo": "sgo", "sgo": "tgo"}
+    assert fixed.method_kwargs == {"alpha": 0.01}
+    by_epoch = make_run("alpha_e3_0.01", 0, tmp_path).arm
+    assert by_epoch.method_kwargs == {"alphas": [0.1, 0.1, 0.01]}  # which has no alpha
+    assert by_epoch.settings == {"lr": 1e-3, "epochs": 3}
