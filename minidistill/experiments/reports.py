@@ -1,0 +1,194 @@
+"""Reports of the ledger in Markdown: methods by world, verdicts, a claim with the search behind it."""
+
+import statistics
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from minidistill.experiments.arms import ARMS, PROTOCOLS, TUNED, world_of
+from minidistill.experiments.hypotheses import HYPOTHESES, get_hypothesis
+from minidistill.experiments.labels import METRIC_LABELS, run_label
+from minidistill.experiments.logs import ledger_dir, load_all_runs, runs_by_seed
+from minidistill.experiments.protocol import START, TEACHER
+from minidistill.experiments.statistics import VERDICTS
+from minidistill.experiments.tuning import searched
+from minidistill.experiments.verdicts import Contrast, Result, judge, verdict
+
+COLUMNS = ("accuracy", "accuracy_sampled", "rouge_l", "nll_teacher", "accuracy_t1", "entropy")
+
+
+# --- methods --------------------------------------------------------------------------------------------
+def methods_table(
+    world: str, names: Sequence[str] | None = None, folder: Path | None = None
+) -> str:
+    """Compose a row a method between start and teacher: scores, mean ± sd over seeds, and its settings."""
+    prefix = "" if world == "instruct" else f"{world}/"
+    names = names or (START, *TUNED[world], TEACHER)
+    lines = [
+        "| method | "
+        + " | ".join(METRIC_LABELS[name] for name in COLUMNS)
+        + " | seeds | seconds | settings |",
+        "|---|" + "---|" * (len(COLUMNS) + 3),
+    ]
+    for name in names:
+        logs = list(runs_by_seed(prefix + name, folder or ledger_dir()).values())
+        if not logs:
+            continue
+        cells = [mean_and_spread([log["scores"][column] for log in logs]) for column in COLUMNS]
+        seconds = [log["train_seconds"] for log in logs if "train_seconds" in log]
+        cost = f"{statistics.mean(seconds):.0f}" if seconds else "–"
+        settings = settings_text(logs[0]["run"]["arm"])
+        lines.append(
+            f"| {run_label(name)} | "
+            + " | ".join(cells)
+            + f" | {len(logs)} | {cost} | {settings} |"
+        )
+    return "\n".join(lines) + "\n\n" + protocol_text(world) + "\n"
+
+
+def mean_and_spread(values: Sequence[float], digits: int = 3) -> str:
+    """Compose '0.612 ± 0.014'."""
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+def settings_text(arm: dict) -> str:
+    """Compose 'lr 0.002, alpha 0.1' of what a run was told."""
+    told = {**arm["settings"], **arm["method_kwargs"]}
+    return (
+        ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in told.items())
+        or "–"
+    )
+
+
+def protocol_text(world: str) -> str:
+    """Say in a sentence how a world's runs are made and measured."""
+    p = PROTOCOLS[world]
+    return (
+        f"{p.prompts:,} prompts, {p.epochs} epochs, batches of {p.batch_size}, responses sampled at "
+        f"T = {p.temperature:g}, top-p {p.top_p:g}; 1,000 other prompts to test on. Accuracy of greedy "
+        "responses, of sampled ones, and at T = 1; NLL and entropy in nats per token; "
+        "seconds of training on one core."
+    )
+
+
+def search_table(world: str, methods: Sequence[str], folder: Path | None = None) -> str:
+    """Compose how settings were chosen: a row a setting that was tried, the best of each method first."""
+    lines = ["| method | settings | validation |", "|---|---|---|"]
+    for method in methods:
+        for place, (run, score) in enumerate(
+            searched(PROTOCOLS[world], method, folder or ledger_dir())
+        ):
+            told = settings_text(vars(run.arm))
+            mark = "**" if place == 0 else ""
+            lines.append(f"| {run_label(method)} | {mark}{told}{mark} | {score:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+# --- claims ---------------------------------------------------------------------------------------------
+def claims_table(folder: Path | None = None) -> str:
+    """Compose a row a claim: the contrast that decides, with its interval, seeds, cost, verdict."""
+    lines = [
+        "| | claim | paper | deciding contrast | difference | seeds | minutes | verdict |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, claim in HYPOTHESES.items():
+        row = f"| {name} | {claim.statement} | {claim.section} | "
+        try:
+            results = judge(claim.contrasts, folder)
+        except ValueError:
+            lines.append(row + "– | – | – | – | not run yet |")
+            continue
+        found = verdict(results)
+        decisive = min((r for r in results if r.verdict == found), key=lambda r: r.mean)
+        seconds = sum(log["seconds"] for log in _logs(claim.runs, folder))
+        lines.append(
+            f"{row}{decisive.contrast.label} | {difference(decisive)} | "
+            f"{len(decisive.values)} | {seconds / 60:.0f} | **{found}** |"
+        )
+    logs = load_all_runs(folder or ledger_dir())
+    minutes = sum(log["seconds"] for log in logs) / 60
+    text = (
+        f"\nMinutes of one core for the runs that a claim needs. Claims share runs: C2 to C10 and C16 "
+        f"the same one of CALD or DistiLLM-2 a seed. The whole ledger with its searches: {len(logs)} runs, "
+        f"{minutes:.0f} minutes.\n"
+    )
+    return "\n".join(lines) + "\n" + text
+
+
+def verdicts_summary(folder: Path | None = None) -> str:
+    """Compose a line a verdict with the claims that it is for."""
+    found: dict[str, list[str]] = {kind: [] for kind in (*VERDICTS, "not run yet")}
+    for name, claim in HYPOTHESES.items():
+        try:
+            found[verdict(judge(claim.contrasts, folder))].append(name)
+        except ValueError:
+            found["not run yet"].append(name)
+    lines = [f"- **{k}**: {len(names)} ({', '.join(names)})" for k, names in found.items() if names]
+    return "\n".join(lines) + "\n"
+
+
+def claim_report(name: str, folder: Path | None = None) -> str:
+    """Compose what the paper says, every contrast with its interval, why, and the search behind the runs."""
+    claim = get_hypothesis(name)
+    results = judge(claim.contrasts, folder)
+    lines = [
+        f"{name.upper()}  {claim.statement}",
+        f"paper: {claim.section}. {claim.paper_numbers}",
+        f"seeds: {len(results[0].values)}",
+        "",
+        *_rows(results),
+        "",
+        f"verdict: {verdict(results)}",
+        *textwrap.wrap(claim.discussion, 100),
+    ]
+    if claim.explanation:
+        lines += [
+            "",
+            "What would refute the explanation:",
+            *_rows_if_run(claim.explanation, folder),
+        ]
+    for world, used in _searched_by(claim.runs).items():
+        chosen = [method for method in TUNED[world] if method in used]
+        lines += [
+            "",
+            f"How the settings were chosen ({world}, validation prompts, one seed):",
+            "",
+            search_table(world, chosen, folder),
+        ]
+    return "\n".join(lines)
+
+
+def _searched_by(names: Sequence[str]) -> dict[str, set[str]]:
+    """List world → methods whose search these runs took their settings from."""
+    found: dict[str, set[str]] = {}
+    for name in names:
+        arm = ARMS.get(name.rpartition("/")[2])
+        if arm and arm.method:
+            found.setdefault(world_of(name), set()).add(arm.tuned_as or arm.method)
+    return found
+
+
+def _rows_if_run(contrasts: Sequence[Contrast], folder: Path | None) -> list[str]:
+    try:
+        return _rows(judge(contrasts, folder))
+    except ValueError as error:
+        return [f"not run yet ({error})"]
+
+
+def _rows(results: Sequence[Result]) -> list[str]:
+    width = max(len(r.contrast.label) for r in results)
+    return [
+        f"{r.contrast.label:{width}}  {difference(r)}  {r.verdict:25}  ({METRIC_LABELS[r.contrast.metric]})"
+        for r in results
+    ]
+
+
+def difference(result: Result) -> str:
+    """Compose '+0.012 [+0.004, +0.021]': the mean and the interval at the level that Holm's rule left."""
+    low, high = result.interval
+    return f"{result.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _logs(names: Sequence[str], folder: Path | None) -> list[dict]:
+    return [log for name in names for log in runs_by_seed(name, folder or ledger_dir()).values()]

@@ -1,0 +1,152 @@
+"""The shipped ledger: what it must show to be believed, that it is complete, and its commands."""
+
+import csv
+from statistics import mean
+
+import pytest
+
+from minidistill.cli import app
+from minidistill.experiments import ledger, main_job, reports, tuning
+from minidistill.experiments.arms import ARMS, PROTOCOLS, TUNED, make_run
+from minidistill.experiments.hypotheses import get_hypothesis
+from minidistill.experiments.labels import MAIN_METHODS
+from minidistill.experiments.logs import ledger_dir, load_runs, runs_by_seed, scores_csv
+
+WORLDS = [world for world in PROTOCOLS if load_runs(world, ledger_dir())]
+COLLAPSES = {"dpkd": "its loss has no bottom (lesson 04)"}  # why a method may end below its start
+
+
+def score(name: str, what: str) -> float:
+    return mean(log["scores"][what] for log in runs_by_seed(name, ledger_dir()).values())
+
+
+def named(world: str, label: str) -> str:
+    return label if world == "instruct" else f"{world}/{label}"
+
+
+# --- what makes it believable ---------------------------------------------------------------------------
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_teacher_is_right_the_start_is_not_and_the_best_closes_half_of_the_gap(world):
+    start, teacher = (score(named(world, name), "accuracy") for name in ("start", "teacher"))
+    best = max(score(named(world, method), "accuracy") for method in TUNED[world])
+    assert teacher >= 0.95
+    assert start < 0.5
+    assert best > (start + teacher) / 2
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_no_method_ends_below_its_start_unless_it_is_said_why(world):
+    start = score(named(world, "start"), "accuracy")
+    below = {m for m in TUNED[world] if score(named(world, m), "accuracy") <= start}
+    assert below <= set(COLLAPSES)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_kd_lowers_what_it_minimises(world):
+    nlls = [score(named(world, name), "nll_teacher") for name in ("start", "kd", "teacher")]
+    assert nlls[0] > nlls[1] + 0.05
+    assert nlls[1] > nlls[2]
+
+
+def test_nothing_is_clipped_and_every_log_says_how_long_gradients_were():
+    for log in load_runs("instruct", ledger_dir()):
+        if log["run"]["arm"]["method"]:
+            assert 0 < log["grad_norm"]["median"] <= log["grad_norm"]["largest"]
+
+
+# --- complete and consistent ----------------------------------------------------------------------------
+@pytest.mark.parametrize(("world", "method"), [(w, m) for w in WORLDS for m in TUNED[w]])
+def test_every_search_is_over_and_its_winner_has_the_best_validation_score(world, method):
+    found = tuning.searched(PROTOCOLS[world], method)
+    assert not tuning.next_runs(PROTOCOLS[world], method)
+    assert found[0][1] == max(value for _, value in found)
+    assert tuning.tuned(PROTOCOLS[world], method) == found[0][0].arm
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_every_run_has_the_settings_that_won(world):
+    for log in load_runs(world, ledger_dir()):
+        if not log["run"]["name"].rpartition("/")[2].startswith("tune_"):
+            run = make_run(log["run"]["name"], log["run"]["seed"])
+            assert run.made(log), f"{run.name} seed {run.seed}"
+
+
+def test_main_methods_start_and_teacher_have_the_same_seeds_at_least_two():
+    seeds = {n: set(runs_by_seed(n, ledger_dir())) for n in ("start", *MAIN_METHODS, "teacher")}
+    assert len(seeds["kd"]) >= 2
+    assert all(found == seeds["kd"] for found in seeds.values())
+
+
+def test_runs_are_sorted_and_the_scores_beside_them_are_theirs():
+    keys = [(log["run"]["name"], log["run"]["seed"]) for log in load_runs("instruct", ledger_dir())]
+    assert keys == sorted(set(keys))
+    text = (ledger_dir() / "scores.csv").read_text(encoding="utf-8")
+    assert text == scores_csv(ledger_dir())
+    assert len(list(csv.DictReader(text.splitlines()))) >= len(keys)
+
+
+# --- what is printed ------------------------------------------------------------------------------------
+def test_the_table_has_a_row_a_claim_with_its_verdict_or_that_it_was_not_run():
+    rows = [line for line in reports.claims_table().splitlines() if line.startswith("| C")]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == [f"C{n}" for n in range(1, 17)]
+    ends = {row.rsplit("| ", 1)[1].strip(" |*") for row in rows}
+    assert ends <= {
+        "replicated",
+        "no difference that matters",
+        "undecided",
+        "opposite",
+        "not run yet",
+    }
+
+
+def test_a_report_shows_contrasts_what_would_refute_them_and_the_search():
+    text = reports.claim_report("C9")
+    assert text.startswith("C9  DistiLLM-2 beats every baseline")
+    assert "verdict: " in text
+    assert "What would refute the explanation:" in text
+    search = text.split("How the settings were chosen", 1)[1]
+    for method in ("KD", "GKD", "DistiLLM-2"):
+        assert f"| {method} | **lr " in search
+
+
+def test_the_methods_table_stands_between_start_and_teacher():
+    rows = [line.split(" | ")[0] for line in reports.methods_table("instruct").splitlines()]
+    assert rows[2] == "| start (SFT)"
+    assert [row for row in rows if row.startswith("| ")][-1] == "| teacher"
+
+
+def test_an_unknown_claim_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'C16'"):
+        get_hypothesis("C166")
+
+
+def test_every_arm_of_a_claim_is_one_that_the_command_can_make(capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        ledger, "run_arms", lambda names, seeds, *a, **k: asked.append((names, seeds))
+    )
+    app(["ledger", "run", "C4", "kd", "--seeds", "3", "--first-seed", "1"], standalone_mode=False)
+    names, seeds = asked[0]
+    assert list(seeds) == [1, 2]
+    assert {"cald_swapped", "kd"} <= set(names) <= set(ARMS)
+
+
+def test_ledger_show_and_table_print(capsys):
+    app(["ledger", "show", "c2"], standalone_mode=False)
+    app(["ledger", "table"], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert "DPKD is right less often than its start" in printed
+    assert "| start (SFT) |" in printed
+
+
+# --- the main job ---------------------------------------------------------------------------------------
+def test_the_main_jobs_runs_take_the_tuned_settings_between_start_and_teacher():
+    runs = main_job.main_runs(("kd", "gkd"), seeds=2, prompts=16, epochs=1)
+    assert [run.name for run in runs] == ["start", "kd", "gkd", "teacher"] * 2
+    assert runs[1].arm == make_run("kd", 0).arm
+    assert (runs[1].protocol.prompts, runs[1].protocol.epochs) == (16, 1)
+
+
+def test_a_method_that_was_not_searched_gets_a_plain_rate():
+    (_, run, _) = main_job.main_runs(("sft",))
+    assert run.arm.settings == {"lr": main_job.UNTUNED_RATE}
