@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from minidistill.experiments import reports
 from minidistill.experiments.claims import get_claim
 from minidistill.experiments.contrasts import Result, judge, verdict, weakest
 from minidistill.experiments.labels import (
@@ -196,6 +197,8 @@ def results_tables() -> dict[str, str]:
     """Compose the generated parts of data/RESULTS.md, by the name in their marker."""
     results = [read_log(data_dir() / "smollm2" / f"{m}.json") for m in ("kd", "distillm2")]
     return {
+        "methods": reports.methods_table("instruct"),
+        "verdicts": reports.claims_table(),
         "main": main_table(shipped_runs()),
         "claims": claims_table(),
         "domains": domains_table(),
@@ -221,15 +224,10 @@ def core_table() -> str:
 
 def verdicts_summary() -> str:
     """Compose a line a verdict, with the claims that it is for, and where to read on."""
-    found: dict[str, list[str]] = {"holds": [], "not resolved": [], "reversed": []}
-    for name, claim in CLAIMS.items():
-        found[verdict([judge(contrast) for contrast in claim.contrasts])].append(name)
-    lines = [f"- **{kind}**: {len(names)} ({', '.join(names)})" for kind, names in found.items()]
-    text = (
-        f"The paper's {len(CLAIMS)} claims in miniature, paired over seeds, with computed verdicts; all "
-        "numbers are in [data/RESULTS.md](data/RESULTS.md):\n\n"
-    )
-    return text + "\n".join(lines) + "\n"
+    return (
+        "The paper's claims in miniature, each method with settings chosen for it, over seeds and "
+        "prompts, with computed verdicts;\nall numbers are in [data/RESULTS.md](data/RESULTS.md):\n\n"
+    ) + reports.verdicts_summary()  # fmt: skip
 
 
 def update_tables(text: str, tables: Mapping[str, str]) -> str:

@@ -38,18 +38,21 @@ def run_small(out: Path, *more: str) -> None:
 def test_the_main_job_leaves_logs_table_and_figures_and_resumes(tmp_path, capsys):
     run_small(tmp_path, "--methods", "kd")
     printed = capsys.readouterr().out
-    assert printed.startswith(f"2 runs: SFT (start), KD; seed 0; logs in {tmp_path / 'runs'}.")
-    assert "2 of 2 runs done" in printed
-    assert "| KD |" in printed
+    assert printed.startswith(
+        f"3 runs: start (SFT), KD, teacher; seed 0; logs in {tmp_path / 'runs'}."
+    )
+    assert "3 of 3 runs done" in printed
+    assert all(f"| {name} |" in printed for name in ("start (SFT)", "KD", "teacher"))
+    assert printed.count("asked: ") == 3
     assert str(tmp_path / "table.md") in printed
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {
         "nll_by_step.png",
-        "nll_at_the_end.png",
+        "accuracy_by_step.png",
     }
-    kd, start = (tmp_path / "runs" / f"instruct-{m}-0.json" for m in ("kd", "sft"))
+    kd, start = (tmp_path / "runs" / f"instruct-{m}-0.json" for m in ("kd", "start"))
     log = read_log(kd)
     assert len(log["samples"]) == len(log["evals"]) - 1
-    assert {"torch", "device", "seconds", "train_seconds", "curve"} <= set(log)
+    assert {"torch", "device", "seconds", "train_seconds", "grad_norm"} <= set(log)
     kept, content = start.stat().st_mtime_ns, json.loads(kd.read_text())
     kd.write_text(kd.read_text().replace('"rouge_l": 0.', '"rouge_l": 0.9'))  # damaged by hand
     with pytest.warns(UserWarning, match="damaged"):

@@ -76,7 +76,7 @@ def test_the_command_speaks_before_torch_is_loaded(tmp_path):
         line = process.stdout.readline().decode()
         seconds = time.monotonic() - started
         process.communicate()
-    assert line.startswith("4 runs: SFT (start), nosuch; seeds 0 to 1")
+    assert line.startswith("3 runs: start (SFT), nosuch, teacher; seed 0")
     assert seconds < 10
     assert process.returncode == 2
 
