@@ -8,6 +8,7 @@ alternative text. What is drawn on the page is in `plots.py`.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from io import BytesIO
 from itertools import cycle
 
@@ -177,6 +178,23 @@ def show(picture: Figure | Axes | np.ndarray | bytes, caption: str, alt: str) ->
     display(Picture(data=data, format="png", alt=alt), Markdown(f"*{caption}*"))
     if not isinstance(picture, bytes):
         (picture.figure if isinstance(picture, Axes) else picture).clear()
+
+
+def svg(picture: Figure | Axes, alt: str) -> str:
+    """The picture as SVG text with `alt` as its title: equal figures give equal text, no time stamp."""
+    figure, buffer = picture.figure if isinstance(picture, Axes) else picture, BytesIO()
+    with rc_context({**RC_PARAMS, "svg.hashsalt": "minidistill", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    head, tag, body = buffer.getvalue().decode().partition("<svg ")
+    opening, bracket, rest = body.partition(">")
+    return f"{tag}{opening}{bracket}\n <title>{escape(alt)}</title>{rest}"
+
+
+def show_vector(picture: Figure | Axes, caption: str, alt: str) -> None:
+    """Display a drawing as SVG, sharp at any size, with its alternative text and the caption under it."""
+    from IPython.display import SVG, Markdown, display
+
+    display(SVG(svg(picture, alt)), Markdown(f"*{caption}*"))
 
 
 def _pixels(picture: Figure | Axes, dpi: int) -> np.ndarray:

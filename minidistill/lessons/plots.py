@@ -18,8 +18,10 @@ from minidistill.lessons.plot_style import (
     log_axis,
     png,
     show,
+    show_vector,
     stacked,
     styles,
+    svg,
 )
 
 # isort: split
@@ -29,7 +31,8 @@ from matplotlib.axes import Axes
 
 __all__ = [
     "BLACK", "METHODS", "ROLES", "axes", "curves", "densities", "log_axis", "nll_bars", "nll_curves",
-    "paths", "png", "point", "seed_points", "show", "stacked", "styles", "token_bars", "value_bars",
+    "paths", "png", "point", "seed_points", "show", "show_vector", "stacked", "styles", "svg", "token_bars",
+    "value_bars",
 ]  # fmt: skip
 
 

@@ -50,7 +50,9 @@ def normalise(notebook: NotebookNode, name: str) -> NotebookNode:
         for key in ON_CODE_CELLS & cell.metadata.keys():
             del cell.metadata[key]
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not is_progress(output)]
+            cell.outputs = [o for o in cell.outputs if not (is_progress(o) or is_notice(o))]
+            for output in cell.outputs:
+                stand_alone(output)
     notebook.metadata = NotebookNode(
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
         language_info={"name": "python"},
@@ -64,6 +66,18 @@ def is_progress(output: NotebookNode) -> bool:
     """Whether this is a tqdm bar, as a widget or as text."""
     text = output.get("data", {}).get("text/plain", "") or output.get("text", "")
     return bool(PROGRESS.match(text))
+
+
+def is_notice(output: NotebookNode) -> bool:
+    """Whether this is what a kernel says of itself, such as how it is connected."""
+    return output.get("name") == "stderr" and output.text.startswith("[IPKernelApp]")
+
+
+def stand_alone(output: NotebookNode) -> None:
+    """Keep the page of a widget that draws itself without a kernel, in place of its view."""
+    data = output.get("data", {})
+    if VIEW in data and "standalone(" in data.get("text/html", ""):
+        del data[VIEW]
 
 
 def keep_shown_widgets(notebook: NotebookNode) -> None:

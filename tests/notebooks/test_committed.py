@@ -92,8 +92,13 @@ def pictures_have_alternative_text_and_a_caption(notebook: NotebookNode) -> Iter
     for cell in code_cells(notebook):
         where = f"the picture of cell [{cell.execution_count}]"
         for picture, after in pairwise([*cell.outputs, {}]):
-            if "image/svg+xml" in picture.get("data", {}):
-                yield f"{where} is SVG, which carries time stamps: use PNG"
+            if drawing := picture.get("data", {}).get("image/svg+xml"):
+                if "<dc:date>" in drawing:
+                    yield f"{where} carries a time stamp: use plots.show_vector"
+                if not re.search(r"<title>.{11}", drawing):
+                    yield f"{where} has no alternative text"
+                if "text/markdown" not in after.get("data", {}):
+                    yield f"{where} has no caption"
             if "image/png" in picture.get("data", {}):
                 if len(picture.metadata.get("image/png", {}).get("alt", "")) <= 10:
                     yield f"{where} has no alternative text"
@@ -199,8 +204,8 @@ SPOILED = {
     "shows '/tmp/x'": lambda n: n.cells[1].outputs.append(new_output("stream", text="at /tmp/x")),
     "no alternative text": lambda n: n.cells[1].outputs.append(PICTURE),
     "no caption": lambda n: n.cells[1].outputs.append(PICTURE),
-    "is SVG": lambda n: n.cells[1].outputs.append(
-        new_output("display_data", {"image/svg+xml": "<svg/>"})
+    "carries a time stamp": lambda n: n.cells[1].outputs.append(
+        new_output("display_data", {"image/svg+xml": "<svg><dc:date>now</dc:date></svg>"})
     ),
     "21 lines, 20 at most": lambda n: n.cells[1].update(source="\n".join("x" * 21)),
     "31 lines, 30 at most": lambda n: n.cells[1].update(

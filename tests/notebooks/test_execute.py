@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from tests.notebooks.execute import is_progress, main
+from tests.notebooks.execute import VIEW, is_notice, is_progress, main, stand_alone
 
 SOURCES = [
     "import ipywidgets\nfrom tqdm.auto import tqdm",
@@ -40,6 +40,20 @@ def test_a_notebook_that_fails_is_named_and_not_touched(notebook, capsys):
     assert main([str(broken)]) == 1
     assert broken.read_bytes() == before
     assert "02_broken.ipynb: FAILED" in capsys.readouterr().out
+
+
+def test_a_widget_that_stands_alone_is_kept_as_its_page_and_others_as_their_view():
+    page, plain = "<script>standalone(x)</script>", "<p>text</p>"
+    for html, kept in ((page, {"text/html"}), (plain, {"text/html", VIEW})):
+        output = nbformat.from_dict({"data": {VIEW: {"model_id": "a"}, "text/html": html}})
+        stand_alone(output)
+        assert set(output.data) == kept
+
+
+def test_what_a_kernel_says_of_itself_is_left_out_and_a_warning_is_not():
+    said = {"output_type": "stream", "name": "stderr"}
+    assert is_notice(nbformat.from_dict({**said, "text": "[IPKernelApp] WARNING | TCP"}))
+    assert not is_notice(nbformat.from_dict({**said, "text": "UserWarning: look"}))
 
 
 @pytest.mark.parametrize(
