@@ -1,5 +1,6 @@
 """Explorers over their whole range, by the numbers they plot; sliders, errors and the static figure."""
 
+import asyncio
 import sys
 
 import ipywidgets
@@ -69,7 +70,7 @@ def test_moving_the_slider_changes_the_picture():
     box = widgets.explore(lesson_02.skew_explorer, alpha=(0.0, 0.5, 0.1))
     slider, picture, message = box.children
     assert isinstance(slider, ipywidgets.FloatSlider)
-    assert (slider.description, slider.continuous_update) == ("alpha", False)
+    assert (slider.description, slider.continuous_update) == ("alpha", True)
     before = bytes(picture.value)
     assert before.startswith(b"\x89PNG")
     slider.value = 0.3
@@ -93,6 +94,41 @@ def test_whole_numbers_get_a_slider_of_whole_numbers():
     assert alpha.step == 0.25
     seed.value = 4
     assert seen == [(3, 0.5), (4, 0.5)]
+
+
+def test_a_list_of_values_shows_and_hands_over_the_values_themselves(monkeypatch):
+    seen = []
+
+    def callback(alpha):
+        seen.append(alpha)
+        return plots.axes().figure
+
+    slider, *_ = widgets.explore(callback, alpha=([0.0, 0.01, 0.3], 1)).children
+    assert isinstance(slider, ipywidgets.SelectionSlider)
+    assert [label for label, _ in slider.options] == ["0", "0.01", "0.3"]
+    slider.value = 0.3
+    assert seen == [0.01, 0.3]
+    monkeypatch.setattr("IPython.display.display", lambda *given: None)
+    widgets.stills(callback, "caption", "alt text", alpha=([0.0, 0.01, 0.3], 1))
+    assert seen[2:] == [0.0, 0.01, 0.3]
+
+
+def test_while_dragged_a_slider_redraws_once_a_pause_and_with_the_newest_value():
+    seen = []
+
+    async def drag():
+        slider, *_ = widgets.explore(
+            lambda alpha: seen.append(alpha) or plots.axes().figure, alpha=(0.0, 1.0, 0.5)
+        ).children
+        for value in (0.6, 0.7, 0.8):
+            slider.value = value
+        assert seen == [0.5]
+        await asyncio.sleep(3 * widgets.PAUSE)
+        slider.value = 0.9
+        await asyncio.sleep(3 * widgets.PAUSE)
+
+    asyncio.run(drag())
+    assert seen == [0.5, 0.8, 0.9]
 
 
 def test_a_callback_that_raises_says_so_under_the_picture():
