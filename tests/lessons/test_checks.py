@@ -8,6 +8,7 @@ import torch
 
 from minidistill import divergences as D
 from minidistill.lessons import checks
+from minidistill.lessons import lesson_00_start_here as lesson_00
 from minidistill.lessons import lesson_01_divergences as lesson_01
 from minidistill.lessons import lesson_02_skew as lesson_02
 from minidistill.lessons import lesson_03_responses as lesson_03
@@ -24,7 +25,7 @@ from minidistill.lessons import lesson_13_speculative_decoding as lesson_13
 from minidistill.logprobs import ResponseLogProbs
 
 LESSONS = (
-    lesson_01.EXERCISES, lesson_02.EXERCISES, lesson_03.EXERCISES,
+    lesson_00.EXERCISES, lesson_01.EXERCISES, lesson_02.EXERCISES, lesson_03.EXERCISES,
     lesson_04.EXERCISES, lesson_05.EXERCISES, lesson_06.EXERCISES,
     lesson_07.EXERCISES, lesson_08.EXERCISES, lesson_09.EXERCISES,
     lesson_10.EXERCISES, lesson_11.EXERCISES, lesson_12.EXERCISES,
@@ -144,6 +145,9 @@ SOLUTIONS = {
     "log_mixture": log_mixture,
     "skew_reverse_kl": skew_reverse_kl,
     "skew_kl_gradient": skew_kl_gradient,
+    "kd_loss": lambda log_p, log_q, mask: torch.stack(
+        [kl(p[m], q[m]).mean() for p, q, m in zip(log_p, log_q, mask, strict=True)]
+    ).mean(),
     "masked_mean": masked_mean,
     "token_log_probs": token_log_probs,
     "cald": cald,
