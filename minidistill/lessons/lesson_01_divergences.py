@@ -52,6 +52,17 @@ def bimodal_explorer(mean: float = 50.0, width: float = 20.0):
     return left.figure
 
 
+def draw_forces(ax, q: Tensor, force: Tensor, scale: float = 0.45) -> None:
+    """Draw the force on each logit as an arrow from the top of the student's bar; longest force: `scale`."""
+    longest = float(force.abs().max())
+    for place, (height, push) in enumerate(zip(q.tolist(), force.tolist(), strict=True)):
+        x, tip = place + 0.38, height + scale * push / longest
+        if abs(tip - height) > 0.01:
+            how = {"arrowstyle": "-|>", "color": plots.RED, "lw": 2.2, "mutation_scale": 12}
+            ax.annotate("", (x, tip), (x, height), arrowprops=how)
+    ax.set_ylim(min(0.0, *(q + scale * force / longest).tolist()) - 0.05, 1.1)
+
+
 def beta_explorer(beta: float = 0.5):
     """(1.3) Where the mixture m lies, and JSD_β as β moves; the end points are other functions."""
     left, right = plots.axes(2, **SMALL)
