@@ -8,12 +8,13 @@ import torch
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from minidistill import divergences as D
 from minidistill import logprobs
 from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker, length_mask
 from minidistill.lessons.plot_style import BLUE, ORANGE, PAPER_GREY
 from minidistill.lessons.response_scores import log_ratios
-from minidistill.logprobs import collate
+from minidistill.logprobs import collate, response_log_probs
 from minidistill.models import Pair
 from minidistill.objectives import METHODS
 from minidistill.sources import AdaptiveSampler
@@ -50,7 +51,7 @@ def token_boxes(lines: Sequence[tuple[str, Sequence[Cell]]], title: str = "", wi
     steps = [tall + 0.8 * bool(head) for head, _ in rows]
     ax = plots.axes(height=0.24 * sum(steps) + 0.35, width=WIDTH, fast=True)
     ax.set_position((0.01, 0.01, 0.98, 1 - 0.33 / ax.figure.get_figheight()))
-    ax.set(xlim=(0, max(LINE, sum(widths or []))), ylim=(-sum(steps), 0.1))
+    ax.set(xlim=(0, sum(widths) + 0.5 if widths else LINE), ylim=(-sum(steps), 0.1))
     ax.set_axis_off()
     ax.set_title(title, loc="left", fontsize=10.5)
     top = 0.0
@@ -187,11 +188,27 @@ def sum_over_prefixes(divergence: Callable, p, q, writer: Tensor) -> Tensor:
     return divergence(p[0], q[0]) + (writer.exp() * divergence(p[1], q[1])).sum()
 
 
+@torch.no_grad()
+def kl_by_position(pair: Pair, prompts: Sequence, responses: Sequence, least: int = 30) -> Tensor:
+    """Mean KL(p‖q) over responses at their t-th token, while `least` of them are that long: (tokens,).
+
+    The prefixes are those of whoever wrote the responses.
+    """
+    batch = collate(prompts, responses, pair.pad_token_id, pair.device)
+    log_p, log_q = (
+        response_log_probs(model, batch, pair.vocab_size) for model in (pair.teacher, pair.student)
+    )
+    counts = batch.mask.sum(0)
+    kl = torch.where(batch.mask, D.kl(log_p, log_q), 0.0).sum(0) / counts.clamp(min=1)
+    return kl[counts >= least].cpu()
+
+
+STEPS, BATCH = 375, 32  # of the ledger's runs
 BATCH_KINDS = {"fixed": "fixed (the teacher's)", "replayed": "replayed", "fresh": "fresh (student)"}
 
 
 def batch_kinds(
-    phi: Sequence[float], batch: int = 8, seed: int = 0, capacity: int = 1000
+    phi: Sequence[float], batch: int = BATCH, seed: int = 0, capacity: int = 1000
 ) -> list[str]:
     """(3.9) What `sources.Replay` hands out at each step when φ moves like this, in a run of this seed."""
     replay, kinds, answers = AdaptiveSampler(capacity), [], [[]] * batch
@@ -232,16 +249,15 @@ def stackplot(ax, x, parts: dict[str, Tensor], title: str = ""):
 
 
 def sampler_explorer(phi: float = 0.5):
-    """(3.9) The sampler at a fixed φ: what it promises at each moment, and what 625 steps get."""
+    """(3.9) The sampler at a fixed φ: what it promises at each moment, and what STEPS steps get."""
     left, right = plots.axes(2, height=2.9, width=9.0, fast=True)
     t = torch.linspace(0, 1, 51)
     promised = {"fixed": torch.full_like(t, 1 - phi), "fresh": phi * (1 - t), "replayed": phi * t}
     stackplot(left, t, promised, f"(3.9) phi = {phi:.2f}, a full buffer")
     left.set_xlabel("share of training done")
-    found = kind_shares(batch_kinds([phi] * 625))
-    stackplot(
-        right, torch.linspace(0, 600, 25), found, "(3.9) 625 steps, the buffer empty at first"
-    )
+    found = kind_shares(batch_kinds([phi] * STEPS))
+    title = f"(3.9) {STEPS} steps, the buffer empty at first"
+    stackplot(right, torch.arange(0, STEPS, 25), found, title)
     right.set_xlabel("step")
     right.legend_.remove()
     return left.figure

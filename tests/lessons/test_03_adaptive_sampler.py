@@ -8,7 +8,7 @@ import torch
 from minidistill import load_pair, load_task
 from minidistill.config import DistillConfig
 from minidistill.evaluation import NLLProbe
-from minidistill.experiments.logs import shipped_runs
+from minidistill.experiments.logs import ledger_dir, runs_by_seed
 from minidistill.lessons import lesson_03_responses as lesson_03
 from minidistill.sources import UpdatePhi
 from minidistill.training import Trainer
@@ -23,18 +23,18 @@ def test_3_9_the_replayed_sampler_counts_what_a_real_run_counted():
     run.rollouts.replay.capacity = 40
     run.train(progress=False)
     phi = [step["phi"] for step in run.history.steps]
-    kinds = lesson_03.batch_kinds(phi, seed=3, capacity=40)
+    kinds = lesson_03.batch_kinds(phi, batch=8, seed=3, capacity=40)
     counts = {kind: kinds.count(kind) for kind in lesson_03.BATCH_KINDS if kind in kinds}
     assert counts == run.rollouts.replay.counts
     assert len(counts) >= 2
 
 
 def test_phi_of_a_log_covers_every_step_and_never_falls():
-    log = shipped_runs(["distillm"])[0]
+    log = runs_by_seed("distillm", ledger_dir())[0]
     phi = lesson_03.phi_by_step(log)
-    assert len(phi) == log["evals"][-1]["step"] == 625
+    assert len(phi) == log["evals"][-1]["step"] == lesson_03.STEPS
     assert phi == sorted(phi)
-    assert phi[0] == 0
+    assert phi[0] <= 0.1  # at most one rise before the first measurement
     assert phi[-1] == log["evals"][-1]["phi"]
 
 
@@ -46,6 +46,6 @@ def test_3_9_the_explorer_shows_shares_that_add_up_to_one(phi):
         assert ax.get_ylim() == (0, 1)
         tops = [c.get_paths()[0].vertices[:, 1].max() for c in ax.collections]
         assert tops[-1] == pytest.approx(1.0)
-    parts = lesson_03.kind_shares(lesson_03.batch_kinds([phi] * 625))
-    torch.testing.assert_close(sum(parts.values()), torch.ones(25))
+    parts = lesson_03.kind_shares(lesson_03.batch_kinds([phi] * lesson_03.STEPS))
+    torch.testing.assert_close(sum(parts.values()), torch.ones(15))
     assert parts["fixed"].mean() == pytest.approx(1 - phi, abs=0.06)

@@ -150,3 +150,22 @@ def test_the_table_of_what_is_read_comes_from_the_signatures():
     figure = lesson_03.reads_view({"gkd": "(3.6) GKD", "sft": "(3.2) SFT"}, "title")
     assert texts(figure).count("reads") == 3
     assert texts(lesson_03.reads_view({"distillm": "(3.7)"})).count("reads") == 2
+
+
+def test_kl_by_position_is_the_mean_over_the_responses_that_are_that_long():
+    pair, task = load_pair("worlds/instruct"), load_task("worlds/instruct")
+    prompts = [pair.encode(example) for example in task.test[:3]]
+    responses = [encode_response(pair.tokenizer, t) for t in ("yes .", "yes , it is .", "no .")]
+    found = lesson_03.kl_by_position(pair, prompts, responses, least=1)
+    alone = []
+    for x, y in zip(prompts, responses, strict=True):
+        log_p, log_q = (
+            m(torch.tensor([x + y])).logits[0, len(x) - 1 : -1].detach().log_softmax(-1)
+            for m in (pair.teacher, pair.student)
+        )
+        alone.append((log_p.exp() * (log_p - log_q)).sum(-1))
+    assert len(found) == max(map(len, responses))
+    for t in range(len(found)):
+        wanted = torch.stack([kl[t] for kl in alone if t < len(kl)]).mean()
+        torch.testing.assert_close(found[t], wanted, atol=1e-4, rtol=1e-4)
+    assert len(lesson_03.kl_by_position(pair, prompts, responses, least=2)) == 3
