@@ -1,6 +1,7 @@
 """Lesson 04 (DPKD): the pair's weight, the flow of two words, margins while it collapses, the exercises."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -11,17 +12,20 @@ from minidistill import logprobs, objectives
 from minidistill.config import DistillConfig
 from minidistill.evaluation import nll
 from minidistill.experiments import toy_kl
-from minidistill.experiments.run_configs import DPKD_SWEEP
+from minidistill.experiments.arms import PROTOCOLS
+from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.experiments.tuning import searched
 from minidistill.generation import decode, sample
 from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker, padded_log_ratio, random_pairs
 from minidistill.lessons.response_scores import log_ratios
+from minidistill.logprobs import collate, response_log_probs
 from minidistill.models import Pair
 from minidistill.rollouts import Rollouts
 from minidistill.tasks import Task
 
 TEACHER = torch.tensor([0.70, 0.25, 0.05]).log()  # teacher's word, student's word, nobody's word
-LAMBDAS, RATES = (0.03, 0.1, 0.3, 1.0), (1.5e-4, 5e-4, 1.5e-3)
+LAMBDAS = (0.03, 0.1, 0.3, 1.0)
 STEPS, OVERLAPS = 400, 21
 
 
@@ -65,7 +69,10 @@ def descent_path(loss: Callable, overlap: Tensor, steps: int = STEPS, lr: float 
 
 
 def flow_explorer() -> Callable:
-    """A callback `(lam, overlap) → Figure`: log q of the pair under DPKD and under CALD, by step."""
+    """A callback `(lam, overlap) → Figure`: log q of the pair under DPKD and under CALD, by step.
+
+    `lam` is one of LAMBDAS.
+    """
     overlap = torch.linspace(0, 1, OVERLAPS)
     lams = torch.tensor(LAMBDAS)
     both = overlap.repeat(len(lams))
@@ -74,11 +81,12 @@ def flow_explorer() -> Callable:
     runaway = runaway.unflatten(1, (len(lams), OVERLAPS))
     steady = descent_path(lambda p, q: (D.skew_kl(p, q) + D.skew_reverse_kl(p, q)) / 2, overlap)
 
-    def picture(lam: int = 3, overlap: float = 0.5):
+    def picture(lam: float = 1.0, overlap: float = 0.5):
+        row = LAMBDAS.index(lam)
         column = round(overlap * (OVERLAPS - 1))
         left, right = plots.axes(2, height=2.7, fast=True, sharey=True)
-        title = f"(4.1) DPKD, lambda = {LAMBDAS[lam]:g}, overlap {overlap:.2f}"
-        _draw_flow(left, runaway[:, lam, column], title)
+        title = f"(4.1) DPKD, lambda = {lam:g}, overlap {overlap:.2f}"
+        _draw_flow(left, runaway[:, row, column], title)
         _draw_flow(right, steady[:, column], "(5.1) CALD, from the same start")
         left.legend_.remove()
         return left.figure
@@ -94,11 +102,10 @@ def _draw_flow(ax, path: Tensor, title: str) -> None:
     ax.legend(loc="lower right", bbox_to_anchor=(1.0, 0.08))
 
 
-def rejected_responses(pair: Pair, task: Task, seed: int) -> list[list[int]]:
-    """Sample what `initial_sgo` is in a `distill` run of this seed at the usual settings."""
-    rollouts = Rollouts(
-        pair, task, {"initial_sgo": "initial_sgo"}, DistillConfig("dpkd", seed=seed)
-    )
+def rejected_responses(pair: Pair, task: Task, seed: int, **sampling) -> list[list[int]]:
+    """Sample what `initial_sgo` is in a `distill` run of this seed; `sampling` is the run's."""
+    config = DistillConfig("dpkd", seed=seed, **sampling)
+    rollouts = Rollouts(pair, task, {"initial_sgo": "initial_sgo"}, config)
     rollouts.collect(epoch=0)
     return rollouts.responses["initial_sgo"]
 
@@ -142,43 +149,31 @@ def collapse_step(probes: Sequence[dict], nats: float = 1.0) -> int | None:
     return next((p["step"] for p in probes if p["nll_teacher"] > limit), None)
 
 
-def run_name(form: str, lam: float, lr: float) -> str:
-    """The name in `DPKD_SWEEP`; KeyError where the map has no such place."""
-    name = f"dpkd_{form}_lam{lam:g}_lr{lr:g}"
-    DPKD_SWEEP[name]
-    return name
+def search_by_rate(method: str, folder: Path | None = None) -> dict[float, dict]:
+    """Look up the logs of a method's search at its default settings: learning rate → log, lowest first."""
+    found = {}
+    for run, _ in searched(PROTOCOLS["instruct"], method, folder):
+        if not run.arm.method_kwargs:
+            found[run.arm.settings["lr"]] = runs_by_seed(run.name, folder or ledger_dir())[run.seed]
+    return dict(sorted(found.items()))
 
 
-def draw_map(ax, runs: dict[str, Sequence[dict]], form: str, mark=None, title: str = ""):
-    """λ × learning rate: the NLL on teacher responses at the end, and when it had risen by a nat."""
-    places = [[runs[run_name(form, lam, lr)] for lam in LAMBDAS] for lr in RATES]
-    ends = [[probes[-1]["nll_teacher"] for probes in row] for row in places]
-    notes = [[_note(probes) for probes in row] for row in places]
-    frame = mark and (RATES.index(mark[1]), LAMBDAS.index(mark[0]))
-    axes = {"xlabel": "lambda", "ylabel": "learning rate", "title": title}
-    return plots.number_grid(ends, RATES, LAMBDAS, ax, (0, 8), notes, frame, **axes)
+def gradient_cosines(pair: Pair, prompts, winners, losers) -> Tensor:
+    """Cosine of ∇log q(y_t) and ∇log q(y_s) in all of the student's weights, a number a pair: (pairs,)."""
+    found = []
+    for x, winner, loser in zip(prompts, winners, losers, strict=True):
+        one, other = (_flat_gradient(pair, x, y) for y in (winner, loser))
+        found.append(F.cosine_similarity(one, other, dim=0))
+    return torch.stack(found)
 
 
-def _note(probes: Sequence[dict]) -> str:
-    when = collapse_step(probes)
-    return f"{probes[-1]['nll_teacher']:.2f}\n" + (f"step {when}" if when else "under a nat")
-
-
-def map_explorer(logs: Sequence[dict]) -> Callable:
-    """A callback `(lam, rate) → Figure` over the logs of `DPKD_SWEEP`, places counted from 0."""
-    runs = {log["run"]["name"]: log["evals"] for log in logs}
-
-    def picture(lam: int = 1, rate: int = 2):
-        left, right = plots.axes(2, height=2.9, width=9.0, fast=True)
-        place = LAMBDAS[lam], RATES[rate]
-        draw_map(left, runs, "sequence", place, "(4.1) sums over the sequence: final NLL")
-        shown = {f"{form} form": runs[run_name(form, *place)] for form in ("sequence", "token")}
-        plots.nll_curves(shown, "nll_teacher", right, log=True)
-        right.set_title(f"lambda = {place[0]:g}, learning rate = {place[1]:g}", loc="left")
-        right.set_ylim(0.4, 12)
-        return left.figure
-
-    return picture
+def _flat_gradient(pair: Pair, prompt, response) -> Tensor:
+    """∇ Σ_t log q(y_t | x, y_<t) in the student's weights, as one vector."""
+    batch = collate([prompt], [response], pair.pad_token_id, pair.device)
+    log_q = response_log_probs(pair.student, batch, pair.vocab_size)
+    total = log_q.gather(-1, batch.labels.unsqueeze(-1)).sum()
+    weights = [w for w in pair.student.parameters() if w.requires_grad]
+    return torch.cat([g.flatten() for g in torch.autograd.grad(total, weights)])
 
 
 def _logsigmoid(x: torch.Tensor) -> torch.Tensor:

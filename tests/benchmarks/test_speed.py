@@ -93,7 +93,6 @@ LESSONS = {  # a slider's callback, made as its lesson makes it
     "replay": lambda: run_plots.step_explorer(shipped_runs()),
     "sampler": lambda: lesson_03.sampler_explorer,
     "flow": lesson_04.flow_explorer,
-    "DPKD's map": lambda: lesson_04.map_explorer(shipped_runs(list(run_configs.DPKD_SWEEP))),
     "grid": lambda: run_plots.grid_explorer(shipped_runs(list(run_configs.CALD_SWEEP))),
     "epsilon": lesson_06.epsilon_explorer,
     "alpha": lambda: lesson_07.alpha_explorer({"tgo": torch.rand(240), "sgo": torch.rand(240)}),

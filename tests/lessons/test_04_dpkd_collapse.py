@@ -1,4 +1,4 @@
-"""DPKD's pair weight and gradient, the three-token student that collapses, the map and its explorers."""
+"""DPKD's pair weight and gradient, the student that collapses, the search, gradients of both sides."""
 
 import math
 from dataclasses import replace
@@ -9,21 +9,10 @@ import torch.nn.functional as F
 
 from minidistill import distill, load_pair, load_task
 from minidistill.config import DistillConfig
-from minidistill.experiments.run_configs import DPKD_SWEEP
 from minidistill.generation import sample
 from minidistill.lessons import lesson_04_dpkd_collapse as lesson_04
-from minidistill.tokenization import encode_prompt
+from minidistill.tokenization import encode_prompt, encode_response
 from minidistill.training import Trainer
-
-
-def fake_runs() -> list[dict]:
-    """Logs of every arm of the map; the NLL grows with lambda and the learning rate."""
-    logs = []
-    for name, arm in DPKD_SWEEP.items():
-        rise = 2000 * arm.settings["lr"] * arm.method_kwargs["lam"] ** 0.5
-        probes = [{"step": s, "nll_teacher": 0.5 + rise * s / 600} for s in (0, 300, 600)]
-        logs.append({"run": {"name": name, "seed": 0}, "evals": probes})
-    return logs
 
 
 @pytest.mark.parametrize("lam", [0.1, 1.0, 5.0])
@@ -55,7 +44,7 @@ def test_the_words_share_what_the_overlap_says():
     assert words[1, 2].tolist() == [0, -2]
 
 
-@pytest.mark.parametrize(("lam", "overlap"), [(0, 0.0), (3, 0.5), (3, 1.0)])
+@pytest.mark.parametrize(("lam", "overlap"), [(0.03, 0.0), (1.0, 0.5), (1.0, 1.0)])
 def test_4_1_the_flow_explorer_sinks_the_teachers_word_with_the_overlap_and_cald_keeps_it(
     lam, overlap
 ):
@@ -78,38 +67,29 @@ def test_collapse_step_is_the_first_probe_a_nat_above_the_start():
     assert lesson_04.collapse_step(probes[:2]) is None
 
 
-def test_every_place_of_the_map_is_an_arm():
-    names = {
-        lesson_04.run_name(form, lam, lr)
-        for form in ("sequence", "token")
-        for lam in lesson_04.LAMBDAS
-        for lr in lesson_04.RATES
-    }
-    assert names == set(DPKD_SWEEP)
-    with pytest.raises(KeyError):
-        lesson_04.run_name("sequence", 0.2, 1.5e-3)
+def test_the_search_is_listed_by_rate_at_default_settings():
+    found = lesson_04.search_by_rate("dpkd")
+    assert list(found) == sorted(found)
+    assert len(found) >= 4
+    for rate, log in found.items():
+        assert log["run"]["arm"]["settings"]["lr"] == rate
+        assert log["run"]["arm"]["method_kwargs"] == {}
 
 
-@pytest.mark.parametrize(("lam", "rate"), [(0, 0), (1, 2), (3, 2)])
-def test_the_map_explorer_shows_the_final_nll_of_every_run_and_the_curves_of_one(lam, rate):
-    logs = fake_runs()
-    runs = {log["run"]["name"]: log["evals"] for log in logs}
-    left, right = lesson_04.map_explorer(logs)(lam, rate).axes
-    shown = [text.get_text() for text in left.texts]
-    wanted = []
-    for lr in lesson_04.RATES:
-        for place in lesson_04.LAMBDAS:
-            probes = runs[lesson_04.run_name("sequence", place, lr)]
-            when = lesson_04.collapse_step(probes)
-            note = f"step {when}" if when else "under a nat"
-            wanted.append(f"{probes[-1]['nll_teacher']:.2f}\n{note}")
-    assert shown == wanted
-    place = lesson_04.LAMBDAS[lam], lesson_04.RATES[rate]
-    drawn = {line.get_label(): list(line.get_ydata()) for line in right.lines}
-    for form in ("sequence", "token"):
-        probes = runs[lesson_04.run_name(form, *place)]
-        assert drawn[f"{form} form"] == [p["nll_teacher"] for p in probes]
-    assert f"lambda = {place[0]:g}" in right.get_title(loc="left")
+def test_cosines_are_those_of_the_gradients_of_the_log_probabilities():
+    pair = load_pair("worlds/instruct")
+    x = [encode_prompt(pair.tokenizer, "what is a bee ?")]
+    good, bad = ([encode_response(pair.tokenizer, t)] for t in ("a bee is tiny .", "no ."))
+    assert float(lesson_04.gradient_cosines(pair, x, good, good)) == pytest.approx(1.0, abs=1e-4)
+    (found,) = lesson_04.gradient_cosines(pair, x, good, bad)
+    gradients = []
+    for y in (good[0], bad[0]):
+        pair.student.zero_grad()
+        log_q = pair.student(torch.tensor([x[0] + y])).logits[0, len(x[0]) - 1 : -1].log_softmax(-1)
+        sum(log_q[t, token] for t, token in enumerate(y)).backward()
+        gradients.append(torch.cat([w.grad.flatten() for w in pair.student.parameters()]))
+    wanted = F.cosine_similarity(*gradients, dim=0)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
 
 
 def test_first_losers_are_what_a_run_of_that_seed_trains_on():
