@@ -1,16 +1,116 @@
-"""Lesson 05 (CALD): log ratios of the written tokens, the exercises."""
+"""Lesson 05 (CALD): log ratios and forces of the written tokens, the grid of α and β, the exercises."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill import objectives
+from minidistill.experiments.arms import ALPHAS, BETAS
+from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker, pull_up, push_down, random_pairs
+from minidistill.lessons.response_scores import token_gradient
 from minidistill.logprobs import ResponseLogProbs
+
+Q_EDGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.35, 0.6, 1.0)  # of the student's probability
 
 
 def token_log_ratios(responses: ResponseLogProbs) -> Tensor:
     """log p − log q of every token that was written, smallest first: (tokens,)."""
     return (responses.token_log_p - responses.token_log_q)[responses.mask].sort().values
+
+
+def force_by_q(
+    y: ResponseLogProbs, divergence: Callable, wanted: Tensor
+) -> tuple[Tensor, Tensor, list[float], list[float]]:
+    """Measure the force −∂/∂z on written tokens and what the student gives them: (tokens,), (tokens,).
+
+    `wanted`: which of the written tokens, in the order of the mask. Then, for each interval of Q_EDGES that
+    holds at least three of them, the middle and the mean force.
+    """
+    q = y.token_log_q.detach().exp()[y.mask][wanted]
+    force = token_gradient(y, divergence)[wanted]
+    middles, means = [], []
+    for low, high in zip(Q_EDGES, Q_EDGES[1:], strict=False):
+        inside = (q > low) & (q <= high)
+        if inside.sum() >= 3:
+            middles.append((low * high) ** 0.5)
+            means.append(float(force[inside].mean()))
+    return q, force, middles, means
+
+
+def draw_forces(ax, found: Mapping[str, tuple], ylabel: str, title: str):
+    """Draw the force on each token as a dot over the student's q, and the mean by interval as a line."""
+    for name, style in plots.styles(list(found)).items():
+        q, force, middles, means = found[name]
+        ax.plot(q, force, style.marker, color=style.color, alpha=0.15, markersize=3, linewidth=0)
+        ax.plot(middles, means, label=name, marker=style.marker, **style.line)
+    plots.log_axis(ax.xaxis)
+    ax.set(xlabel="the student's q of the word", ylabel=ylabel)
+    ax.set_title(title, loc="left")
+    ax.legend()
+    return ax
+
+
+def draw_interaction(
+    ax, cells: Mapping[str, Sequence[Sequence[float]]], columns: Sequence[str], ylabel: str
+):
+    """Draw a line a direction over the sources: a point a seed, the line through the means."""
+    for name, style in plots.styles(list(cells)).items():
+        seeds = cells[name]
+        for place, values in enumerate(seeds):
+            ax.plot(
+                [place] * len(values),
+                values,
+                style.marker,
+                color=style.color,
+                alpha=0.35,
+                markersize=4,
+            )
+        means = [sum(values) / len(values) for values in seeds]
+        ax.plot(range(len(means)), means, label=name, marker=style.marker, **style.line)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set(ylabel=ylabel, xlim=(-0.4, len(columns) - 0.6))
+    ax.legend()
+    return ax
+
+
+def grid_logs(folder: Path | None = None) -> dict[tuple[float, float], dict]:
+    """Look up the ledger's runs at constant α and β: (α, β) → log of the first seed."""
+    found = {}
+    for a in ALPHAS:
+        for b in BETAS:
+            logs = runs_by_seed(f"cald_a{a:g}_b{b:g}", folder or ledger_dir())
+            if logs:
+                found[a, b] = logs[min(logs)]
+    return found
+
+
+def grid_explorer(logs: Mapping[tuple[float, float], dict], metric: str = "accuracy") -> Callable:
+    """Make a callback `(alpha, beta) → Figure` over the grid of runs: the scores, and one run on its way."""
+    table = [[logs[a, b]["scores"][metric] for b in BETAS] for a in ALPHAS]
+    limits = min(map(min, table)), max(map(max, table))
+
+    def picture(alpha: float = 0.1, beta: float = 0.5):
+        left, right = plots.axes(2, height=2.9, width=9.0, fast=True)
+        names = {"xlabel": "beta: weight of the push-down", "ylabel": "alpha"}
+        frame = ALPHAS.index(alpha), BETAS.index(beta)
+        title = (
+            f"alpha {alpha:g}, beta {beta:g}: accuracy {logs[alpha, beta]['scores'][metric]:.3f}"
+        )
+        plots.number_grid(table, ALPHAS, BETAS, left, limits, frame=frame, title=title, **names)
+        for name, log in (("cald", logs[0.1, 0.5]), ("this place", logs[alpha, beta])):
+            style = plots.styles([name])[name]
+            rows = log["evals"][1:]
+            steps = [row["step"] for row in rows]
+            right.plot(steps, [row["accuracy"] for row in rows], label=name, **style.line)
+        right.set(xlabel="step", ylabel="accuracy (greedy)", ylim=(0, limits[1] + 0.1))
+        right.legend(loc="lower right")
+        return left.figure
+
+    return picture
 
 
 def _pull_ratio(y: ResponseLogProbs, alpha: float, labels: Tensor | None = None) -> Tensor:

@@ -131,3 +131,55 @@ def test_5_1_convergence_draws_the_median_over_seeds():
     assert list(line.get_xdata()) == steps
     median = torch.tensor(curves).double().quantile(0.5, dim=0)
     assert list(line.get_ydata()) == pytest.approx(median.tolist())
+
+
+def test_force_by_q_is_the_negative_gradient_at_the_written_words_it_was_asked_for():
+    torch.manual_seed(0)
+    log_p, log_q = (torch.randn(4, 3, 6, dtype=torch.float64).log_softmax(-1) for _ in range(2))
+    mask = torch.ones(4, 3, dtype=torch.bool)
+    y = ResponseLogProbs(torch.randint(6, (4, 3)), mask, log_q, lambda: log_p)
+    wanted = torch.arange(12) % 2 == 0
+    q, force, middles, means = lesson_05.force_by_q(y, D.kl, wanted)
+    p = y.token_log_p.exp()[mask][wanted]
+    torch.testing.assert_close(q, y.token_log_q.exp()[mask][wanted])
+    torch.testing.assert_close(force, p - q)  # lesson 01: −∂KL/∂z = p − q
+    edges = lesson_05.Q_EDGES
+    for middle, mean in zip(middles, means, strict=True):
+        place = next(i for i in range(len(edges) - 1) if edges[i] < middle < edges[i + 1])
+        inside = (q > edges[place]) & (q <= edges[place + 1])
+        assert inside.sum() >= 3
+        assert mean == pytest.approx(float(force[inside].mean()))
+
+
+def ledger_grid():
+    """One log a place; accuracy grows with alpha and falls with beta."""
+    return {
+        (a, b): {
+            "scores": {"accuracy": 0.5 + a / 10 - b / 10},
+            "evals": [{"step": 0}, *({"step": s, "accuracy": a + b + s / 100} for s in (5, 10))],
+        }
+        for a in lesson_05.ALPHAS
+        for b in lesson_05.BETAS
+    }
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+@pytest.mark.parametrize("beta", [0.1, 0.9])
+def test_both_sliders_hand_over_values_and_draw_the_run_of_that_place(alpha, beta):
+    figure = lesson_05.grid_explorer(ledger_grid())(alpha, beta)
+    left, right = figure.axes
+    assert f"{0.5 + alpha / 10 - beta / 10:.3f}" in left.get_title(loc="left")
+    drawn = {line.get_label(): list(line.get_ydata()) for line in right.lines}
+    assert drawn["this place"] == pytest.approx([alpha + beta + 0.05, alpha + beta + 0.1])
+    frame = left.lines[0].get_xydata().mean(0)
+    assert abs(frame[0] - lesson_05.BETAS.index(beta)) < 0.5
+    assert abs(frame[1] - lesson_05.ALPHAS.index(alpha)) < 0.5
+
+
+def test_the_interactions_lines_run_through_the_means():
+    ax = lesson_05.draw_interaction(
+        plots.axes(), {"SKL": [[0.4, 0.6], [0.2]], "SRKL": [[0.3], [0.5]]}, ["t", "s"], "accuracy"
+    )
+    lines = {line.get_label(): list(line.get_ydata()) for line in ax.lines}
+    assert lines["SKL"] == pytest.approx([0.5, 0.2])
+    assert lines["SRKL"] == pytest.approx([0.3, 0.5])
