@@ -17,6 +17,9 @@ RUN_LABELS = {
     "sft": "SFT (start)",
     "start": "start (SFT)",
     "int_none": "broken",
+    "cald_kl": "CALD without skew",
+    "distillm2_no_alpha": "DistiLLM-2 without α",
+    "distillm2_no_beta": "DistiLLM-2 without β",
 }  # runs that are not named by a method
 APPLICATIONS = ("dpo_", "int_", "draft_")  # what a run's name begins with, before its method's
 
