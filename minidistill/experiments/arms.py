@@ -10,6 +10,7 @@ from pathlib import Path
 from minidistill.experiments.protocol import START, TEACHER, Arm, Protocol, Run
 from minidistill.experiments.tuning import tuned
 from minidistill.objectives import get_method
+from minidistill.utils import unknown_name_message
 
 PROTOCOLS = {world: Protocol(world) for world in ("instruct", "arithmetic")}
 
@@ -123,10 +124,20 @@ def world_of(name: str) -> str:
     return name.rpartition("/")[0] or "instruct"
 
 
+def get_protocol(world: str) -> Protocol:
+    """Return a world's protocol; ValueError lists those that have one and the nearest."""
+    if world not in PROTOCOLS:
+        raise ValueError(unknown_name_message("world of the ledger", world, PROTOCOLS))
+    return PROTOCOLS[world]
+
+
 def make_run(name: str, seed: int, folder: Path | None = None) -> Run:
-    """Make the run of an arm with a seed, its tuned settings filled in; KeyError for an unknown arm."""
+    """Make the run of an arm with a seed, its tuned settings filled in; ValueError for an unknown one."""
     world, label = world_of(name), name.rpartition("/")[2]
-    protocol, arm = PROTOCOLS[world], ARMS[label]
+    protocol = get_protocol(world)
+    if label not in ARMS:
+        raise ValueError(unknown_name_message("claim or arm", label, ARMS))
+    arm = ARMS[label]
     if arm.method:
         found = tuned(protocol, arm.tuned_as or arm.method, folder)
         kwargs = found.method_kwargs | arm.method_kwargs

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from minidistill.experiments.arms import PROTOCOLS, TUNED, make_run
+from minidistill.experiments.arms import TUNED, get_protocol, make_run
 from minidistill.experiments.grid import report_status, run_grid
 from minidistill.experiments.logs import ledger_dir, pack_runs, runs_by_seed, write_run
 from minidistill.experiments.progress import Status
@@ -25,9 +25,9 @@ def log_run(run: Run, folder: Path) -> None:
 
 def tune(world: str, folder: Path | None = None, in_flight: Path = IN_FLIGHT, workers=None) -> None:
     """Search the settings of a world's methods; the same command resumes."""
-    folder = folder or ledger_dir()
+    folder, protocol = folder or ledger_dir(), get_protocol(world)
     while True:
-        wanted = [r for method in TUNED[world] for r in next_runs(PROTOCOLS[world], method, folder)]
+        wanted = [run for method in TUNED[world] for run in next_runs(protocol, method, folder)]
         if not wanted:
             return
         make_runs(wanted, folder, in_flight, workers)

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from minidistill.experiments.arms import ARMS, PROTOCOLS, TUNED, world_of
+from minidistill.experiments.arms import ARMS, PROTOCOLS, TUNED, get_protocol, world_of
 from minidistill.experiments.hypotheses import HYPOTHESES, get_hypothesis
 from minidistill.experiments.labels import METRIC_LABELS, run_label
 from minidistill.experiments.logs import ledger_dir, load_all_runs, runs_by_seed
@@ -22,6 +22,7 @@ def methods_table(
     world: str, names: Sequence[str] | None = None, folder: Path | None = None
 ) -> str:
     """Compose a row a method between start and teacher: scores, mean ± sd over seeds, and its settings."""
+    get_protocol(world)  # or says which there are
     prefix = "" if world == "instruct" else f"{world}/"
     names = names or (START, *TUNED[world], TEACHER)
     lines = [

@@ -120,6 +120,20 @@ def test_an_unknown_claim_names_the_nearest():
         get_hypothesis("C166")
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("run", "distilm2"), "did you mean 'distillm2'"),
+        (("run", "visoin/kd"), "unknown world of the ledger 'visoin'"),
+        (("tune", "instrct"), "did you mean 'instruct'"),
+        (("table", "program"), "There are: arithmetic, instruct"),
+    ],
+)
+def test_an_unknown_arm_or_world_is_named_with_the_nearest(command, says):
+    with pytest.raises(ValueError, match=says):
+        app(["ledger", *command], standalone_mode=False)
+
+
 def test_every_arm_of_a_claim_is_one_that_the_command_can_make(capsys, monkeypatch):
     asked = []
     monkeypatch.setattr(
