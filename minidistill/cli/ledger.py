@@ -7,7 +7,9 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="The claims anew: tuned methods, fresh prompts.")
 Folder = Annotated[Path | None, typer.Option(help="The folder of logs; the shipped one if empty.")]
-World = Annotated[str, typer.Argument(help="A tiny world: instruct, arithmetic or program.")]
+World = Annotated[
+    str, typer.Argument(help="A tiny world: instruct, arithmetic, program or vision.")
+]
 Workers = Annotated[int | None, typer.Option(help="Runs at once; one a core if empty.", min=1)]
 
 
@@ -16,7 +18,7 @@ def ledger_teach(
     world: World = "instruct", out: Annotated[Path, typer.Option()] = Path("data/worlds")
 ) -> None:
     """Remake a world's prompts, teacher and starts."""
-    from minidistill.experiments.worlds import teach
+    from minidistill.experiments.teaching import teach
 
     teach(world, out)
 

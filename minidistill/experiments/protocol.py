@@ -8,6 +8,7 @@ does not see a loss's scale, so neither decides. Rates and a method's own settin
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -133,7 +134,12 @@ def run_one(run: Run, folder: Path, report: Callable[[int, int, dict], None]) ->
         log |= tracker.finish(history)
     added = {}
     if hook.after_training:
-        added = hook.after_training(TrainedRun(pair, task, probe, run), **arm.hook_kwargs)
+        world = run.protocol.world
+        trained = TrainedRun(
+            pair, task, probe, run.seed, run.protocol.sampling,
+            lambda: load_start(world, run.seed, arm.teacher), partial(more_prompts, world),
+        )  # fmt: skip
+        added = hook.after_training(trained, **arm.hook_kwargs)
     scores, grades, said = measure(pair, task, probe, run.protocol, run.seed)
     log |= {"scores": {**scores, **added.pop("scores", {})}, "grades": grades, **added}
     log.setdefault("samples", [said[:SAMPLES]])

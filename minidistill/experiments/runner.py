@@ -20,7 +20,7 @@ from minidistill.experiments.stages import TrainedRun, get_hook
 from minidistill.generation import sample
 from minidistill.models import Pair
 from minidistill.runlog import environment_info, read_log, write_log
-from minidistill.tasks import Task, load_task
+from minidistill.tasks import Task, load_task, write_examples
 from minidistill.training import distill
 from minidistill.utils import data_dir, derive_seed
 
@@ -65,7 +65,12 @@ def run_one(run: Run, folder: Path) -> None:
         logger.finish(history)
     added = {}
     if hook.after_training:
-        added = hook.after_training(TrainedRun(pair, task, probe, run), **run.config.hook_kwargs)
+        trained = TrainedRun(
+            pair, task, probe, run.seed, {"temperature": experiment.temperature},
+            lambda: load_pair(experiment.task),
+            lambda count, seed: write_examples(task.name, count, seed, held_out=False),
+        )  # fmt: skip
+        added = hook.after_training(trained, **run.config.hook_kwargs)
     draws = {"draws": experiment.draws, "seed": derive_seed(run.seed, "draw")}
     scores = evaluate(pair, task, probe, temperature=experiment.temperature, **draws)
     numbers = {**_numbers(scores), **added.pop("scores", {})}

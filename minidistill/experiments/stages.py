@@ -1,25 +1,26 @@
 """Hooks of runs: what an application does to the models before training, and to the student after it.
 
-A run config names its hook (`RunConfig.hook`) and hands it settings (`RunConfig.hook_kwargs`); responses,
-training and scores are those of every run.
+An arm names its hook (`Arm.hook`) and hands it settings (`Arm.hook_kwargs`); responses, training and scores
+are those of every run.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from minidistill import load_pair
 from minidistill.applications import preference, speculative_metrics
 from minidistill.applications.lora import quantized_pair
 from minidistill.applications.preference_tuning import WinRateEvaluator
 from minidistill.applications.speculative import speculate
 from minidistill.evaluation import HeldOutResponses, accuracy, rouge_l
+from minidistill.generation import sample
 from minidistill.judging import RuleJudge
 from minidistill.models import Pair
-from minidistill.tasks import Task, write_examples
+from minidistill.tasks import Example, Task
 from minidistill.training import distill
 from minidistill.utils import derive_seed, unknown_name_message
 
-WIN_RATE_DRAWS = 4  # responses a held-out prompt in the win rates
+WIN_RATE_PROMPTS = 500  # held-out prompts of the win rates
+WIN_RATE_DRAWS = 4  # responses to each
 TRACKED = 128  # pairs and prompts that are measured while DPO trains
 DRAFT_LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10)  # drafted tokens at a time
 DRAFT_LENGTH = 4  # where runs are compared
@@ -27,12 +28,19 @@ DRAFT_LENGTH = 4  # where runs are compared
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """Hold a run whose distillation is over: what `after_training` works on; `run` is a `run_configs.Run`."""
+    """Hold a run whose distillation is over: what `after_training` works on.
+
+    `sampling`: temperature and top-p of its responses. `load_start()`: the pair as it was before training.
+    `write_prompts(count, seed)`: prompts that the student was not trained on, nor is it measured on them.
+    """
 
     pair: Pair
     task: Task
     probe: HeldOutResponses
-    run: object
+    seed: int
+    sampling: dict[str, float]
+    load_start: Callable[[], Pair]
+    write_prompts: Callable[[int, int], list[Example]]
 
 
 @dataclass(frozen=True)
@@ -64,13 +72,13 @@ def train_dpo(
     The win rate, before and after, is over samples of the world's SFT student: one set a seed, the same
     for every run. Fresh prompts, as in the paper, whose preference data is not its distillation data.
     """
-    run, task = trained.run, trained.task
-    seed, sampling = run.seed, {"temperature": run.experiment.temperature}
+    seed, sampling = trained.seed, trained.sampling
+    task = replace(trained.task, test=trained.task.test[:WIN_RATE_PROMPTS])
     asked, judge = [e.prompt for e in task.test], RuleJudge(task)
-    start = load_pair(run.experiment.task)
-    contest = WinRateEvaluator.against(start, asked, judge, seed, WIN_RATE_DRAWS, **sampling)
+    rival = trained.load_start()
+    contest = WinRateEvaluator.against(rival, asked, judge, seed, WIN_RATE_DRAWS, **sampling)
     pair = preference.policy_and_reference(trained.pair.student, trained.pair.tokenizer)
-    fresh = write_examples(task.name, prompts, derive_seed(seed, "preference"), held_out=False)
+    fresh = trained.write_prompts(prompts, derive_seed(seed, "preference"))
     pairs, held_out = (
         preference.sample_pairs(pair, examples, judge, samples=samples, seed=seed, **sampling)
         for examples in (fresh, task.test)
@@ -103,23 +111,23 @@ def _quality(task: Task, said: Sequence[Sequence[str]]) -> dict:
 
 
 def measure_draft(trained: TrainedRun, sampled: int = 32) -> dict:
-    """Measure (13.3) and (13.7) on held-out responses of the target, and `sampled` of them by `speculate`.
+    """Measure (13.3) and (13.7) on responses of the target at T = 1, and `sampled` of them by `speculate`.
 
     "acceptance" is the share of drafted tokens that stay when DRAFT_LENGTH are drafted.
     """
-    pair, probe = trained.pair, trained.probe
-    seen = speculative_metrics.score_responses(pair, probe.prompts, probe.tgo)
+    pair, prompts, seed = trained.pair, trained.probe.prompts, trained.seed
+    written = sample(pair.teacher, prompts, pair, seed=derive_seed(seed, "target"))
+    seen = speculative_metrics.score_responses(pair, prompts, written)
     found = {length: seen.counts(length) for length in DRAFT_LENGTHS}
-    sampling = {"temperature": trained.run.experiment.temperature, "draft_length": DRAFT_LENGTH}
-    written = [
-        speculate(pair, prompt, seed=derive_seed(trained.run.seed, "draft", i), **sampling)
-        for i, prompt in enumerate(probe.prompts[:sampled])
+    rounds = [
+        speculate(pair, prompt, seed=derive_seed(seed, "draft", i), draft_length=DRAFT_LENGTH)
+        for i, prompt in enumerate(prompts[:sampled])
     ]
     return {
         "draft": {
             "overlap": seen.overlap,
             "by_length": {str(length): asdict(counts) for length, counts in found.items()},
-            "sampled": asdict(speculative_metrics.count_rounds(written, DRAFT_LENGTH)),
+            "sampled": asdict(speculative_metrics.count_rounds(rounds, DRAFT_LENGTH)),
         },
         "scores": {"acceptance": found[DRAFT_LENGTH].acceptance},
     }

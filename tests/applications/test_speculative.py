@@ -20,12 +20,11 @@ from minidistill.applications import speculative_metrics as A
 from minidistill.applications.speculative import EXACT, Rule, speculate
 from minidistill.evaluation import make_probe
 from minidistill.experiments import stages
-from minidistill.experiments.run_configs import RUN_CONFIGS, ExperimentConfig, Run
 from minidistill.experiments.stages import TrainedRun, get_hook
 from minidistill.generation import sample, speculative_mixture, top_p_filter, typical_acceptance
 from minidistill.models import Pair, make_pair
 from minidistill.tokenization import encode_prompt
-from minidistill.utils import data_dir
+from minidistill.utils import data_dir, derive_seed
 
 
 def distributions(*shape, seed=0, sharp=2.0, dtype=torch.float64):
@@ -452,19 +451,19 @@ def test_counted_by_hand():
 
 def test_the_stage_measures_what_it_says(pair, task):
     probe = make_probe(pair, task, size=12, seed=0, temperature=1.0)
-    job = Run(ExperimentConfig(), "draft_sft", RUN_CONFIGS["draft_sft"], 0)
-    found = get_hook("draft").after_training(TrainedRun(pair, task, probe, job), sampled=3)
+    trained = TrainedRun(pair, task, probe, 5, {}, lambda: pair, lambda count, seed: [])
+    found = get_hook("draft").after_training(trained, sampled=3)
     json.dumps(found)
-    seen = A.score_responses(pair, probe.prompts, probe.tgo)
+    written = sample(pair.teacher, probe.prompts, pair, seed=derive_seed(5, "target"))
+    seen = A.score_responses(pair, probe.prompts, written)
     assert found["scores"]["acceptance"] == seen.counts(4).acceptance
     assert found["draft"]["overlap"] == pytest.approx(
         float(torch.minimum(seen.log_p.exp(), seen.log_q.exp()).sum(-1)[seen.mask].mean())
     )
     assert set(found["draft"]["by_length"]) == {str(n) for n in stages.DRAFT_LENGTHS}
     assert found["draft"]["sampled"]["calls"] >= 3
-    better = replace(probe, tgo=[y[:1] for y in probe.tgo])  # it is the responses that are measured
-    other = get_hook("draft").after_training(TrainedRun(pair, task, better, job), sampled=1)
-    assert other["draft"]["overlap"] != found["draft"]["overlap"]
+    other = get_hook("draft").after_training(replace(trained, seed=6), sampled=1)
+    assert other["draft"]["overlap"] != found["draft"]["overlap"]  # other responses
 
 
 def test_responses_past_the_limit_of_rows_are_left_out(pair, task):

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from minidistill.experiments import worlds
+from minidistill.experiments import teaching, worlds
 from minidistill.experiments.worlds import SPLITS, WORLD_RECIPES, load_split
 from minidistill.models import single_model
 from minidistill.tasks import Example, get_world
@@ -105,7 +105,7 @@ def test_a_start_is_stopped_before_it_knows_its_own_prompts_better(world, start)
     pair = worlds.load_start(world, start)
     own, test = (load_split(world, split)[:600] for split in ("sft", "test"))
     seen, fresh = (
-        worlds.greedy_accuracy(get_world(world), single_model(pair.student, pair.tokenizer), part)
+        teaching.greedy_accuracy(get_world(world), single_model(pair.student, pair.tokenizer), part)
         for part in (own, test)
     )
     assert seen - fresh < 0.05 + 0.03  # five points, and what 600 prompts leave open

@@ -8,7 +8,7 @@ from minidistill.utils import missing_extra_message, unknown_name_message
 TINY_LLAVA = {  # text: layers × width; vision: layers × width
     name: {"text": (layers, width), "vision": (vision_layers, vision_width)}
     for name, layers, width, vision_layers, vision_width in (
-        ("teacher", 4, 96, 3, 64), ("student", 2, 40, 1, 64),
+        ("teacher", 4, 96, 3, 64), ("student", 2, 40, 1, 64), ("width_48", 3, 48, 2, 64),
     )
 }  # fmt: skip
 TEMPLATE = (
