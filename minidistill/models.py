@@ -44,7 +44,8 @@ TINY = {  # layers × width
     name: {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 4}
     for name, layers, width in (
         ("teacher", 4, 128), ("medium", 4, 96), ("thin", 4, 64), ("student", 3, 64), ("small", 3, 32),
-        ("deep", 12, 64), ("flat", 1, 64), ("width_40", 3, 40), ("width_48", 3, 48), ("width_96", 3, 96),
+        ("deep", 12, 64), ("flat", 1, 64), ("width_32", 3, 32), ("width_40", 3, 40), ("width_48", 3, 48),
+        ("width_96", 3, 96),
     )
 }  # fmt: skip
 logging.disable_progress_bar()  # of loading and saving: noise between the cells of a notebook

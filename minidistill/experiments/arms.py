@@ -9,10 +9,13 @@ from pathlib import Path
 
 from minidistill.experiments.protocol import START, TEACHER, Arm, Protocol, Run
 from minidistill.experiments.tuning import tuned
+from minidistill.experiments.worlds import WIDTHS
 from minidistill.objectives import get_method
 from minidistill.utils import unknown_name_message
 
-PROTOCOLS = {world: Protocol(world) for world in ("instruct", "arithmetic")}
+PROTOCOLS = {world: Protocol(world) for world in ("instruct", "arithmetic", "program")}
+# Looking is learnt in thousands of steps.
+PROTOCOLS["vision"] = Protocol("vision", prompts=6000, epochs=6, batch_size=16)
 
 # Tuned, each with the same budget, in the worlds named.
 TUNED = {
@@ -21,6 +24,8 @@ TUNED = {
         "cald", "cald_kl", "distillm2", "distillm2_no_alpha", "distillm2_no_beta",
     ),
     "arithmetic": ("kd", "rkl", "gkd", "distillm", "cald", "distillm2"),
+    "program": ("kd", "rkl", "gkd", "distillm", "cald", "distillm2"),
+    "vision": ("kd", "gkd", "distillm", "distillm2"),
 }  # fmt: skip
 EPSILONS = (0.3, 1.0)
 FEWER_PROMPTS = (1000, 2000)
@@ -63,6 +68,7 @@ ARMS: dict[str, Arm] = {
     # C8: what the schedules do, and is it the rule?
     "distillm2_paper_beta": Arm("distillm2_paper_beta", tuned_as="distillm2"),
     "distillm2_detached": _variant(detach_mixture=True),
+    "distillm2_not_halved": _variant(halved=False),
     "alpha_rule": _variant(beta0=0.5, beta_end=0.5),
     "alpha_shuffled": _variant(beta0=0.5, beta_end=0.5, rule="shuffled"),
     "alpha_reversed": _variant(beta0=0.5, beta_end=0.5, rule="reversed"),
@@ -109,6 +115,12 @@ ARMS["int_none"] = replace(ARMS["int_gkd"], method="")
 ARMS |= {  # C15: a draft of one layer for a target of twelve
     f"draft_{name}": Arm(name, teacher="target", student="draft", hook="draft")
     for name in ("seqkd", *COMPARED)
+}
+DIAL = ("kd", "rkl", "gkd", "cald", "distillm2")
+ARMS |= {  # C9: how much the student can copy, by its width
+    f"{name}_{width}": Arm("" if name == START else name, student=width)
+    for width in WIDTHS
+    for name in (START, *DIAL)
 }
 # The grid of constant alpha and beta of lessons 05 and 08, one seed.
 CALD_GRID = {

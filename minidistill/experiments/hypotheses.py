@@ -8,7 +8,7 @@ from minidistill.experiments.verdicts import Claim, Contrast, pairwise
 from minidistill.utils import unknown_name_message
 
 BASELINES = ("seqkd", "kd", "imitkd", "gkd", "distillm", "speculative_kd")  # of Table 2
-STRONG_BASELINES = ("gkd", "distillm")  # of Fig 3 and Table 8
+STRONG_BASELINES = ("gkd", "distillm")  # of Fig 3 and Table 8, beside KD of Tables 3 and 4
 
 HYPOTHESES: dict[str, Claim] = {
     "C1": Claim(
@@ -104,7 +104,7 @@ HYPOTHESES: dict[str, Claim] = {
             *pairwise("cald_alpha_0.01", ("cald_alpha_0.1", "switch")),
             *pairwise("switch_adam_0.95", ("switch",)),
             *pairwise("distillm2_adam_0.95", ("distillm2",)),
-            *pairwise("distillm2", ("distillm2_detached", "distillm2_paper_beta")),
+            *pairwise("distillm2", ("distillm2_detached", "distillm2_paper_beta", "distillm2_not_halved")),
         ),
     ),
     "C9": Claim(
@@ -112,8 +112,27 @@ HYPOTHESES: dict[str, Claim] = {
         "Tables 2 to 4",
         "Qwen2 win rate: GKD 56.14, DistiLLM 56.35, DistiLLM-2 58.69; GSM8K 75.44, 75.59, 76.27; HumanEval "
         "54.88, 53.65, 59.92",
-        pairwise("distillm2", ("start", *BASELINES)),
-        explanation=pairwise("distillm2", BASELINES, "accuracy_sampled"),
+        (
+            *pairwise("distillm2", ("start", *BASELINES)),
+            *(
+                contrast
+                for world in ("arithmetic", "program")
+                for contrast in pairwise(
+                    f"{world}/distillm2",
+                    [f"{world}/{name}" for name in ("start", "kd", *STRONG_BASELINES)],
+                )
+            ),
+        ),
+        explanation=(
+            *pairwise("distillm2", BASELINES, "accuracy_sampled"),
+            *(
+                Contrast(
+                    f"DistiLLM-2 over KD, at {width} against 96",
+                    {f"distillm2_{width}": 1, f"kd_{width}": -1, "distillm2_width_96": -1, "kd_width_96": 1},
+                )
+                for width in ("width_32", "width_48")
+            ),
+        ),
     ),
     "C10": Claim(
         "DistiLLM-2 is above GKD and DistiLLM at every data size",
@@ -158,6 +177,7 @@ HYPOTHESES: dict[str, Claim] = {
         "LLaVA-1.5-7B to TinyLLaVA-1.4B, OK-VQA/TextVQA: student 36.87/28.34, GKD 41.83/33.84, DistiLLM "
         "39.38/31.10, DistiLLM-2 44.72/34.98, teacher 54.70/42.91",
         pairwise("vision/distillm2", ("vision/start", "vision/gkd", "vision/distillm")),
+        explanation=pairwise("vision/distillm2", ("vision/kd",)),
     ),
     "C14": Claim(
         "DistiLLM-2 heals a model broken to a few bits, better than GKD and DistiLLM",

@@ -17,13 +17,14 @@ RULES = ("adaptive", "exact", "shuffled", "reversed")
 def distillm2_variant(
     tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, *, rule: str = "adaptive",
     alpha0: float = 0.1, low: float = 0.01, high: float = 0.1, beta0: float = 0.5, beta_end: float = 0.75,
-    detach_mixture: bool = False,
+    detach_mixture: bool = False, halved: bool = True,
 ):  # fmt: skip
     r"""(8.1) with another rule for α, another range, another end of β, or the released code's gradient.
 
     `rule`: of α from the second epoch on. "adaptive" is (7.1); "exact" solves what (7.1) approximates, (7.2);
     "shuffled" deals (7.1)'s values out to other samples of the batch; "reversed" gives low + high − α.
     `detach_mixture`: no gradient through the mixture of SRKL, as in the released code.
+    `halved`: the ½ of (8.1).
     """
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, but got {rule!r}")
@@ -34,7 +35,7 @@ def distillm2_variant(
     beta = state.log["beta"] = C.linear_beta(state.progress, start=beta0, end=beta_end)
     pull_up = tgo.mean(D.skew_kl(tgo.log_p, tgo.log_q, alphas[0]))
     push_down = sgo.mean(D.skew_reverse_kl(sgo.log_p, sgo.log_q, alphas[1], detach_mixture))
-    return ((1 - beta) * pull_up + beta * push_down) / 2
+    return ((1 - beta) * pull_up + beta * push_down) / (2 if halved else 1)
 
 
 def _alpha(state: TrainState, slot: str, y, sign: float, rule: str, alpha0, low, high):

@@ -32,6 +32,7 @@ from minidistill.tasks import (
 from minidistill.utils import data_dir, derive_seed, unknown_name_message
 
 STARTS = 3
+WIDTHS = ("width_32", "width_48", "width_96")  # beside the student's 64: how much it can copy
 SPLITS = ("sft", "distill", "validation", "test")
 SPARE = 50  # drawn besides, as wordings of one question are not parted
 DRAWS_WITHOUT_NEWS = 200_000  # after so many repetitions a grammar has no more prompts to give
@@ -67,7 +68,9 @@ WORLD_RECIPES = {
         teachers={
             "teacher": "teacher", "teacher_medium": "medium", "teacher_small": "thin", "target": "deep",
         },
-        students={"student": "student", "draft": "flat"},
+        students={
+            "student": "student", "draft": "flat", **{name: name for name in WIDTHS},
+        },
         fewer_examples={"teacher_medium": 20_000, "teacher_small": 12_000, "target": 40_000},
         learning_rates={"teacher_medium": 3e-3, "teacher_small": 3e-3, "target": 1.5e-3},
     ),
