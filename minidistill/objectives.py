@@ -41,9 +41,12 @@ class TrainState:
     trackers: dict[str, C.AlphaTracker] = field(default_factory=dict)
     log: dict[str, float] = field(default_factory=dict)
 
-    def alpha(self, slot: str, gap: Tensor, alpha0: float) -> Tensor:
+    def alpha(
+        self, slot: str, gap: Tensor, alpha0: float, low: float = 0.01, high: float = 0.1
+    ) -> Tensor:
         """α of each sample of a slot, (batch,) → (batch, 1) as `D.skew_kl` wants it; logs the mean."""
-        alpha = self.trackers.setdefault(slot, C.AlphaTracker()).update(gap, self.epoch, alpha0)
+        tracker = self.trackers.setdefault(slot, C.AlphaTracker())
+        alpha = tracker.update(gap, self.epoch, alpha0, low, high)
         self.log[f"alpha_{slot}"] = float(alpha.mean())
         return alpha.unsqueeze(-1)
 
@@ -256,29 +259,30 @@ def cald_by_epoch(
 
 @method
 def distillm2(
-    tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, *, alpha0=0.1, beta0=0.5
-):
+    tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, *, alpha0=0.1, low=0.01, high=0.1,
+    beta0=0.5, beta_end=0.75,
+):  # fmt: skip
     r"""(8.1) DistiLLM-2: ½ [(1−β) SKL_{α_t}(x, y_t) + β SRKL_{α_s}(x, y_s)].
 
-    α_t, α_s: one a sample, (7.1), from the gap p − q on y_t and q − p on y_s. β: (7.3).
+    α_t, α_s: one a sample, (7.1), from the gap p − q on y_t and q − p on y_s; α₀ in the first epoch, then
+    between `low` and `high`, which α₀ must be too. β: (7.3), from β₀ to `beta_end`.
     """
-    _check_weights(alpha0=alpha0, beta0=beta0)
-    alpha_t = state.alpha("tgo", tgo.confidence_gap(), alpha0)
-    alpha_s = state.alpha("sgo", -sgo.confidence_gap(), alpha0)
-    return weighted_cald(
-        tgo, sgo, state, alpha_t, alpha_s, C.linear_beta(state.progress, start=beta0)
-    )
+    _check_weights(alpha0=alpha0, beta0=beta0, beta_end=beta_end)
+    _check_bounds(alpha0, low, high)
+    alpha_t = state.alpha("tgo", tgo.confidence_gap(), alpha0, low, high)
+    alpha_s = state.alpha("sgo", -sgo.confidence_gap(), alpha0, low, high)
+    beta = C.linear_beta(state.progress, start=beta0, end=beta_end)
+    return weighted_cald(tgo, sgo, state, alpha_t, alpha_s, beta)
 
 
 @method
 def distillm2_no_alpha(
-    tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, *, alpha0=0.1, beta0=0.5
-):
+    tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, *, alpha0=0.1, beta0=0.5, beta_end=0.75
+):  # fmt: skip
     """Ablation: DistiLLM-2 with α fixed at α₀; only β moves."""
-    _check_weights(alpha0=alpha0, beta0=beta0)
-    return weighted_cald(
-        tgo, sgo, state, alpha0, alpha0, C.linear_beta(state.progress, start=beta0)
-    )
+    _check_weights(alpha0=alpha0, beta0=beta0, beta_end=beta_end)
+    beta = C.linear_beta(state.progress, start=beta0, end=beta_end)
+    return weighted_cald(tgo, sgo, state, alpha0, alpha0, beta)
 
 
 @method
@@ -294,18 +298,29 @@ def distillm2_paper_beta(
 
 @method
 def distillm2_no_beta(
-    tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, *, alpha0=0.1, beta0=0.5
-):
+    tgo: ResponseLogProbs, sgo: ResponseLogProbs, state: TrainState, *, alpha0=0.1, low=0.01, high=0.1,
+    beta0=0.5,
+):  # fmt: skip
     """Ablation: DistiLLM-2 with β fixed at β₀; only α adapts."""
     _check_weights(alpha0=alpha0, beta0=beta0)
-    alpha_t = state.alpha("tgo", tgo.confidence_gap(), alpha0)
-    alpha_s = state.alpha("sgo", -sgo.confidence_gap(), alpha0)
+    _check_bounds(alpha0, low, high)
+    alpha_t = state.alpha("tgo", tgo.confidence_gap(), alpha0, low, high)
+    alpha_s = state.alpha("sgo", -sgo.confidence_gap(), alpha0, low, high)
     return weighted_cald(tgo, sgo, state, alpha_t, alpha_s, beta0)
 
 
 def _check_weights(**weights: float) -> None:
     for name, value in weights.items():
         D.check_unit_interval(name, value)
+
+
+def _check_bounds(alpha0: float, low: float, high: float) -> None:
+    _check_weights(low=low, high=high)
+    if not low <= alpha0 <= high:
+        raise ValueError(
+            f"alpha0 must lie between low and high, the bounds of alpha after the first epoch, but "
+            f"got alpha0 = {alpha0}, low = {low}, high = {high}"
+        )
 
 
 def _check_positive(**values: float) -> None:

@@ -24,11 +24,16 @@ def ledger_teach(
 
 
 @app.command("tune")
-def ledger_tune(world: World = "instruct", out: Folder = None, workers: Workers = None) -> None:
+def ledger_tune(
+    world: World = "instruct",
+    applications: Annotated[bool, typer.Option(help="The arms of C14 and C15 instead.")] = False,
+    out: Folder = None,
+    workers: Workers = None,
+) -> None:
     """Search the settings of a world's methods on validation prompts; resumes."""
     from minidistill.experiments.ledger import tune
 
-    tune(world, out, workers=workers)
+    tune(world, out, workers=workers, applications=applications)
 
 
 @app.command("run")

@@ -1,7 +1,7 @@
 """Arms: every kind of run that a claim compares or an explanation needs, by the name that logs call it.
 
-`arm("cald_swapped")` comes with its tuned settings filled in. An arm takes those of its method, or of
-the one named in `tuned_as`; what it changes on top is written here.
+`make_run("cald_swapped", seed)` comes with its tuned settings filled in. An arm takes those of its method,
+or of the one named in `tuned_as`; what it changes on top is written here.
 """
 
 from dataclasses import replace
@@ -105,17 +105,22 @@ ARMS |= {  # C11: weaker teachers
 }
 ARMS |= {f"dpo_{name}": Arm(name, hook="dpo") for name in COMPARED}  # C12
 ARMS["dpo_start"] = Arm("", hook="dpo")
-ARMS |= {  # C14: the teacher in two bits, healed by adapters
-    f"int_{name}": Arm(
-        name, student=TEACHER, hook="quantize", hook_kwargs={"bits": 2, "group": 32, "rank": 16}
-    )
-    for name in COMPARED
-}
-ARMS["int_none"] = replace(ARMS["int_gkd"], method="")
-ARMS |= {  # C15: a draft of one layer for a target of twelve
-    f"draft_{name}": Arm(name, teacher="target", student="draft", hook="draft")
-    for name in ("seqkd", *COMPARED)
-}
+APPLICATIONS: dict[str, Arm] = {  # other models than the world's pair: each has a rate of its own
+    **{  # C14: the teacher in two bits, healed by adapters
+        f"int_{name}": Arm(
+            name, student=TEACHER, hook="quantize", prompts=1000,
+            hook_kwargs={"bits": 2, "group": 32, "rank": 16},
+        )
+        for name in COMPARED
+    },
+    **{  # C15: a draft of one layer for a target of twelve
+        f"draft_{name}": Arm(name, teacher="target", student="draft", hook="draft", prompts=2000)
+        for name in ("seqkd", *COMPARED)
+    },
+}  # fmt: skip
+ARMS |= {name: replace(arm, tuned_as=name) for name, arm in APPLICATIONS.items()}
+ARMS["int_none"] = replace(APPLICATIONS["int_gkd"], method="")
+ARMS["draft_none"] = replace(APPLICATIONS["draft_gkd"], method="")
 DIAL = ("kd", "rkl", "gkd", "cald", "distillm2")
 ARMS |= {  # C9: how much the student can copy, by its width
     f"{name}_{width}": Arm("" if name == START else name, student=width)
@@ -143,6 +148,17 @@ def get_protocol(world: str) -> Protocol:
     return PROTOCOLS[world]
 
 
+def searched_arm(world: str, name: str, folder: Path | None = None) -> Arm | None:
+    """Return the arm that a search of this name runs: None for a method's own, which has defaults.
+
+    An application's arm begins with the settings of its method, all but the rate.
+    """
+    if name not in APPLICATIONS:
+        return None
+    arm = APPLICATIONS[name]
+    return replace(arm, method_kwargs=tuned(PROTOCOLS[world], arm.method, folder).method_kwargs)
+
+
 def make_run(name: str, seed: int, folder: Path | None = None) -> Run:
     """Make the run of an arm with a seed, its tuned settings filled in; ValueError for an unknown one."""
     world, label = world_of(name), name.rpartition("/")[2]
@@ -151,7 +167,8 @@ def make_run(name: str, seed: int, folder: Path | None = None) -> Run:
         raise ValueError(unknown_name_message("claim or arm", label, ARMS))
     arm = ARMS[label]
     if arm.method:
-        found = tuned(protocol, arm.tuned_as or arm.method, folder)
+        searched = arm.tuned_as or arm.method
+        found = tuned(protocol, searched, folder, searched_arm(world, searched, folder))
         kwargs = found.method_kwargs | arm.method_kwargs
         if arm.method != found.method:  # another method may lack one of the tuned ones
             kwargs = {k: v for k, v in kwargs.items() if k in get_method(arm.method).settings}

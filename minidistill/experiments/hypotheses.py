@@ -191,6 +191,7 @@ HYPOTHESES: dict[str, Claim] = {
         "Phi-3-medium, speed-up (acceptance): SFT 1.32 (.412), GKD 1.64 (.464), DistiLLM 1.71 (.469), "
         "DistiLLM-2 1.97 (.487)",
         pairwise("draft_distillm2", ("draft_seqkd", "draft_gkd", "draft_distillm"), "acceptance"),
+        explanation=pairwise("draft_distillm2", ("draft_none",), "acceptance"),
     ),
     "C16": Claim(
         "Sampling once an epoch is nearly on-policy, at a fraction of the cost",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from minidistill.experiments.arms import TUNED, get_protocol, make_run
+from minidistill.experiments.arms import APPLICATIONS, TUNED, get_protocol, make_run, searched_arm
 from minidistill.experiments.grid import report_status, run_grid
 from minidistill.experiments.logs import ledger_dir, pack_runs, runs_by_seed, write_run
 from minidistill.experiments.progress import Status
@@ -23,11 +23,16 @@ def log_run(run: Run, folder: Path) -> None:
     write_run(run.path(folder), run_one(run, folder, report))
 
 
-def tune(world: str, folder: Path | None = None, in_flight: Path = IN_FLIGHT, workers=None) -> None:
-    """Search the settings of a world's methods; the same command resumes."""
+def tune(
+    world: str, folder: Path | None = None, in_flight: Path = IN_FLIGHT, workers: int | None = None,
+    applications: bool = False,
+) -> None:  # fmt: skip
+    """Search the settings of a world's methods, or of its applications' arms; the same command resumes."""
     folder, protocol = folder or ledger_dir(), get_protocol(world)
+    names = APPLICATIONS if applications else TUNED[world]
     while True:
-        wanted = [run for method in TUNED[world] for run in next_runs(protocol, method, folder)]
+        arms = {name: searched_arm(world, name, folder) for name in names}
+        wanted = [r for n, arm in arms.items() for r in next_runs(protocol, n, folder, arm)]
         if not wanted:
             return
         make_runs(wanted, folder, in_flight, workers)

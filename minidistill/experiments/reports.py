@@ -5,7 +5,15 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from minidistill.experiments.arms import ARMS, PROTOCOLS, TUNED, get_protocol, world_of
+from minidistill.experiments.arms import (
+    APPLICATIONS,
+    ARMS,
+    PROTOCOLS,
+    TUNED,
+    get_protocol,
+    searched_arm,
+    world_of,
+)
 from minidistill.experiments.hypotheses import HYPOTHESES, get_hypothesis
 from minidistill.experiments.labels import METRIC_LABELS, run_label
 from minidistill.experiments.logs import ledger_dir, load_all_runs, runs_by_seed
@@ -75,25 +83,29 @@ def protocol_text(world: str) -> str:
 
 def search_table(world: str, methods: Sequence[str], folder: Path | None = None) -> str:
     """Compose how settings were chosen: a row a setting that was tried, the best of each method first."""
-    lines = ["| method | settings | validation |", "|---|---|---|"]
+    lines = ["| method | settings | validation | on each start |", "|---|---|---|---|"]
     for method in methods:
-        for place, (run, score) in enumerate(
-            searched(PROTOCOLS[world], method, folder or ledger_dir())
-        ):
+        arm = searched_arm(world, method, folder)
+        tried = searched(PROTOCOLS[world], method, folder or ledger_dir(), arm)
+        for place, (run, scores) in enumerate(tried):
             told = settings_text(vars(run.arm))
             mark = "**" if place == 0 else ""
-            lines.append(f"| {run_label(method)} | {mark}{told}{mark} | {score:.3f} |")
+            each = ", ".join(f"{score:.3f}" for score in scores)
+            lines.append(
+                f"| {run_label(method)} | {mark}{told}{mark} | {statistics.mean(scores):.3f} | {each} |"
+            )
     return "\n".join(lines) + "\n"
 
 
 # --- claims ---------------------------------------------------------------------------------------------
-def claims_table(folder: Path | None = None) -> str:
-    """Compose a row a claim: the contrast that decides, with its interval, seeds, cost, verdict."""
+def claims_table(folder: Path | None = None, names: Sequence[str] | None = None) -> str:
+    """Compose a row a claim, or of those in `names`: the contrast that decides, interval, seeds, verdict."""
     lines = [
         "| | claim | paper | deciding contrast | difference | seeds | minutes | verdict |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, claim in HYPOTHESES.items():
+    for name in names or HYPOTHESES:
+        claim = get_hypothesis(name)
         row = f"| {name} | {claim.statement} | {claim.section} | "
         try:
             results = judge(claim.contrasts, folder)
@@ -150,10 +162,10 @@ def claim_report(name: str, folder: Path | None = None) -> str:
             *_rows_if_run(claim.explanation, folder),
         ]
     for world, used in _searched_by(claim.runs).items():
-        chosen = [method for method in TUNED[world] if method in used]
+        chosen = [name for name in (*TUNED[world], *APPLICATIONS) if name in used]
         lines += [
             "",
-            f"How the settings were chosen ({world}, validation prompts, one seed):",
+            f"How the settings were chosen ({world}, validation prompts, the best on three starts):",
             "",
             search_table(world, chosen, folder),
         ]

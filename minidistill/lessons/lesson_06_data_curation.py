@@ -40,14 +40,14 @@ def epsilon_explorer(p: Sequence[float] = TEACHER, q: Sequence[float] = STUDENT)
     def picture(epsilon: float = 0.5):
         left, right = plots.axes(2, height=2.9, width=9.0, fast=True)
         said = speculative_mixture(p, q, typical_acceptance(epsilon))
-        shown = {"teacher": p, "student": q, "mixture": said}
+        shown = {"teacher": p, "student": q, "next word": said}
         stays = typical_acceptance(epsilon)(p).tolist()
         names = [
             f"{word}\nstays" if kept else word for word, kept in zip(WORDS, stays, strict=True)
         ]
-        plots.token_bars(shown, names, left, title=f"(6.2) epsilon = {epsilon:.2f}")
+        plots.token_bars(shown, names, left, title=f"(6.2) the next word, ε = {epsilon:.2f}")
         left.set_ylim(0, 0.8)
-        plots.curves(grid, lines, right, "epsilon", "TV of what is said", "(6.2) distance to each")
+        plots.curves(grid, lines, right, "epsilon", "TV of the next word", "(6.2) distance to each")
         right.axvline(epsilon, color=plots.BLACK, linewidth=0.8)
         right.set_ylim(-0.02, 0.75)
         return left.figure
@@ -80,10 +80,10 @@ def acceptance_by_epsilon(pair, drafts: SourceSample, epsilons: Sequence[float])
 
 
 def sample_all_sources(
-    pair, task: Task, epsilons: Sequence[float], seed: int = 0
+    pair, task: Task, epsilons: Sequence[float], seed: int = 0, **sampling
 ) -> dict[str, SourceSample]:
     """One response a prompt from each source: both models, both together, references, best of eight."""
-    config = DistillConfig(seed=seed)
+    config = DistillConfig(seed=seed, **sampling)
     found = {
         name: SourceSample(pair, task, name, config)
         for name in ("tgo", "best_of_n_tgo", "reference")

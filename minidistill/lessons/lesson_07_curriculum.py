@@ -1,4 +1,4 @@
-"""Lesson 07 (curriculum): explorers of alpha, of beta and of a run's path, the exercises."""
+"""Lesson 07 (curriculum): explorers of alpha, of beta and of a run's path, gradients, the exercises."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from minidistill import curriculum as C
-from minidistill.experiments.run_configs import ALPHAS, BETAS
-from minidistill.lessons import plots, run_plots
+from minidistill.experiments.arms import ALPHAS, BETAS
+from minidistill.lessons import ledger_plots, plots
 from minidistill.lessons.checks import Exercise, checker
 from minidistill.lessons.response_scores import clip_shares
-from minidistill.lessons.run_plots import logged_metric
+from minidistill.logprobs import ResponseLogProbs
 
 SLOTS = {"tgo": "teacher's responses", "sgo": "student's responses"}
 SMALL = {"height": 2.4, "width": 7.6, "fast": True}
@@ -82,42 +82,75 @@ def beta_explorer(start: float = 0.5, end: float = 0.75, ramp: float = 0.5, epoc
     return ax.figure
 
 
-def path_explorer(grid: Sequence[dict], logs: Sequence[dict]) -> Callable:
-    """A callback `(moment) → Figure`: DistiLLM-2's way through the grid of constants, measurement by
-    measurement, and its NLL beside CALD's (means over seeds)."""
-    means = run_plots.grid_means(grid)
-    steps, beta = logged_metric(logs, "distillm2", "beta")
-    alpha = np.mean(
-        [logged_metric(logs, "distillm2", f"alpha_{slot}")[1] for slot in SLOTS], 0
-    ).mean(0)
+def gradient_lengths(y: ResponseLogProbs, divergence: Callable, alpha: Tensor) -> Tensor:
+    """Length of each sample's gradient in the student's logits, values being means over tokens: (batch,)."""
+    logits = y.log_q.detach().clone().requires_grad_()
+    values = y.mean(divergence(y.log_p, logits.log_softmax(-1), alpha))
+    (gradient,) = torch.autograd.grad(values.sum(), logits)
+    return gradient.flatten(1).norm(dim=-1)
+
+
+def draw_hard_shares(ax, hard: Mapping[str, Tensor], title: str):
+    """Draw the share of hard samples by epoch, from the second on: slot → (seeds, epochs)."""
+    for slot, seeds in hard.items():
+        style = plots.styles([SLOTS[slot]])[SLOTS[slot]]
+        epochs = range(2, 2 + seeds.shape[-1])
+        ax.plot(epochs, seeds.T, style.marker, color=style.color, alpha=0.4, markersize=4)
+        ax.plot(epochs, seeds.mean(0), label=SLOTS[slot], marker=style.marker, **style.line)
+    ax.set_xticks(list(epochs))
+    ax.set(
+        xlabel="epoch", ylabel="share at the upper bound", ylim=(0, 1), xlim=(1.7, epochs[-1] + 0.3)
+    )
+    ax.set_title(title, loc="left")
+    ax.legend()
+    return ax
+
+
+def draw_by_alpha(ax, found: Mapping[str, Sequence[Sequence[float]]], title: str):
+    """Draw accuracy at α = 0.3, 0.1, 0.01 of the last epoch: a line a number of epochs, a point a seed."""
+    for name, style in plots.styles(list(found)).items():
+        for place, values in enumerate(found[name]):
+            ax.plot(
+                [place] * len(values),
+                values,
+                style.marker,
+                color=style.color,
+                alpha=0.35,
+                markersize=4,
+            )
+        means = [np.mean(values) for values in found[name]]
+        ax.plot(range(len(means)), means, label=name, marker=style.marker, **style.line)
+    ax.set_xticks(range(3), ["0.3", "0.1", "0.01"])
+    ax.set(xlabel="alpha in the last epoch", ylabel="accuracy (greedy)")
+    ax.set_title(title, loc="left")
+    ax.legend()
+    return ax
+
+
+def path_explorer(grid: Mapping[tuple[float, float], dict], logs: Sequence[dict]) -> Callable:
+    """A callback `(moment) → Figure`: DistiLLM-2's way through the grid of constants, step by step.
+
+    `grid`: (α, β) → log of a run with these constants. `logs`: DistiLLM-2's, of which the mean is drawn.
+    """
+    steps, beta = ledger_plots.on_the_way(logs, "beta")
+    alpha = np.mean([ledger_plots.on_the_way(logs, f"alpha_{slot}")[1] for slot in SLOTS], 0).mean(
+        0
+    )
     x = np.interp(beta.mean(0), BETAS, range(len(BETAS)))
     y = np.interp(alpha, ALPHAS, range(len(ALPHAS)))
-    nlls = {n: logged_metric(logs, n, "nll_teacher")[1].mean(0) for n in ("cald", "distillm2")}
+    table = [[grid[a, b]["scores"]["accuracy"] for b in BETAS] for a in ALPHAS]
 
-    def picture(moment: int = 21):
-        left, right = plots.axes(2, **SMALL)
-        _draw_constants(left, means)
+    def picture(moment: int = 4):
+        ax = plots.axes(height=3.0, width=6.4, fast=True)
         here = min(moment, len(steps))
-        plots.paths({"distillm2": (x[:here], y[:here])}, left, "beta", "alpha")
-        left.lines[-1].set_markersize(12)
-        left.get_legend().remove()
-        left.set_title("(7.1), (7.3) a path through constants", loc="left", fontsize=10.5)
+        names = {"xlabel": "beta: weight of the push-down", "ylabel": "alpha"}
         title = f"step {steps[here - 1]}: alpha {alpha[here - 1]:.3f}, beta {beta.mean(0)[here - 1]:.2f}"
-        plots.curves(steps, nlls, right, "step", "NLL (teacher's)", title)
-        right.axvline(steps[here - 1], color=plots.BLACK, linewidth=0.8)
-        return left.figure
+        plots.number_grid(table, ALPHAS, BETAS, ax, (0.2, 0.9), title=title, **names)
+        ax.plot(x[:here], y[:here] + 0.28, color=plots.RED, linewidth=2)
+        ax.plot(x[here - 1], y[here - 1] + 0.28, "o", color=plots.RED, markersize=10)
+        return ax.figure
 
     return picture
-
-
-def _draw_constants(ax, means: Mapping[tuple[float, float], float]) -> None:
-    """ROUGE-L of the runs with constant α and β, numbers above their places; what is missing is left out."""
-    for (a, b), value in means.items():
-        place = BETAS.index(b), ALPHAS.index(a) + 0.25
-        ax.text(*place, f"{value:.3f}", ha="right", va="center", fontsize=8)
-    ax.set_xticks(range(len(BETAS)), [f"{b:g}" for b in BETAS])
-    ax.set_yticks(range(len(ALPHAS)), [f"{a:g}" for a in ALPHAS])
-    ax.set(xlim=(-0.7, len(BETAS) - 0.5), ylim=(-0.4, len(ALPHAS) - 0.5))
 
 
 def _betas(progress: torch.Tensor, *ends: float) -> torch.Tensor:

@@ -1,33 +1,82 @@
-"""Lesson 08 (DistiLLM-2): ROUGE-L against seconds, the exercise."""
+"""Lesson 08 (DistiLLM-2): Algorithm 1's batches, the halves' gradients, cost of fresh responses, exercise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import NormalDist
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from minidistill import divergences as D
 from minidistill import objectives
-from minidistill.lessons import plots
+from minidistill.lessons import ledger_plots, plots
 from minidistill.lessons.checks import Exercise, checker, pull_up, push_down, random_log_probs
+from minidistill.logprobs import Batch, ResponseLogProbs, collate
+from minidistill.models import Pair
+from minidistill.rollouts import length_buckets
+from minidistill.utils import derive_seed
 
 
-def draw_cost(ax, logs: Sequence[dict], names: Mapping[str, str], title: str = ""):
-    """ROUGE-L at the end against seconds of training, a point a seed; `names` are arms and labels."""
-    looks = plots.styles(list(names.values()))
-    for name, label in names.items():
-        style = looks[label]
-        runs = [log for log in logs if log["run"]["name"] == name]
-        seconds = [log["train_seconds"] for log in runs]
-        rouge = [log["scores"]["rouge_l"] for log in runs]
-        ax.plot(seconds, rouge, style.marker, color=style.color, label=label)
-        ax.plot(np.mean(seconds), np.mean(rouge), style.marker, color=style.color, markersize=11,
+# --- Algorithm 1 ----------------------------------------------------------------------------------------
+def sampling_seed(seed: int, epoch: int) -> int:
+    """Return the seed with which `distill` samples an epoch's responses in a run of `seed`."""
+    return derive_seed(seed, "sample", epoch)
+
+
+def batches(
+    pair: Pair, prompts: Sequence, tgo: Sequence, sgo: Sequence, size: int, seed: int, epoch: int
+) -> Iterator[tuple[Batch, Batch]]:
+    """Yield an epoch's mini-batches as `distill` orders them: (x, y_t) and (x, y_s) of the same prompts."""
+    lengths = [len(x) + len(t) + len(s) for x, t, s in zip(prompts, tgo, sgo, strict=True)]
+    for rows in length_buckets(lengths, size, derive_seed(seed, "order", epoch)):
+        asked = [prompts[i] for i in rows]
+        yield tuple(
+            collate(asked, [responses[i] for i in rows], pair.pad_token_id, pair.device)
+            for responses in (tgo, sgo)
+        )
+
+
+def half_gradients(
+    pair: Pair, tgo: ResponseLogProbs, sgo: ResponseLogProbs, alpha: float = 0.1
+) -> tuple[Tensor, Tensor]:
+    """Differentiate SKL on y_t and SRKL on y_s, each without its weight, in all weights: two vectors."""
+    weights = [w for w in pair.student.parameters() if w.requires_grad]
+    halves = (
+        tgo.mean(D.skew_kl(tgo.log_p, tgo.log_q, alpha)).mean(),
+        sgo.mean(D.skew_reverse_kl(sgo.log_p, sgo.log_q, alpha)).mean(),
+    )
+    grads = [torch.autograd.grad(half, weights, retain_graph=True) for half in halves]
+    return tuple(torch.cat([g.flatten() for g in parts]) for parts in grads)
+
+
+# --- runs -----------------------------------------------------------------------------------------------
+def draw_cost(ax, logs: Mapping[str, Sequence[dict]], names: Mapping[str, str], title: str = ""):
+    """Draw accuracy against seconds of training, a point a seed; `names` are arms and labels."""
+    for name, style in plots.styles(list(names.values())).items():
+        arm = next(arm for arm, called in names.items() if called == name)
+        seconds = [log["train_seconds"] for log in logs[arm]]
+        right = ledger_plots.scores(logs[arm])
+        ax.plot(seconds, right, style.marker, color=style.color, alpha=0.6, label=name)
+        ax.plot(np.mean(seconds), np.mean(right), style.marker, color=style.color, markersize=11,
                 markerfacecolor="none", markeredgewidth=2)  # fmt: skip
-    ax.set(xlabel="seconds of training", ylabel="ROUGE-L", xlim=(0, None))
-    ax.set_title(title, loc="left", fontsize=10.5)
-    ax.legend(fontsize=8.5)
+    ax.set(xlabel="seconds of training", ylabel="accuracy (greedy)", xlim=(0, None))
+    ax.set_title(title, loc="left")
+    ax.legend()
     return ax
 
 
-def _distillm2(tgo, sgo, alpha_t, alpha_s, beta: float) -> torch.Tensor:
+def seeds_for(effect: float, deviation: float, level: float = 0.05, power: float = 0.8) -> int:
+    """Count the seeds that find a true `effect` in a share `power` of ledgers.
+
+    ((z_{1−a/2} + z_power) · sd / effect)², a the level. `deviation`: standard deviation of the paired
+    differences over seeds.
+    """
+    z = NormalDist().inv_cdf
+    return int(np.ceil(((z(1 - level / 2) + z(power)) * deviation / effect) ** 2))
+
+
+# --- the exercise ---------------------------------------------------------------------------------------
+def _distillm2(tgo, sgo, alpha_t, alpha_s, beta: float) -> Tensor:
     return objectives.weighted_cald(tgo, sgo, objectives.TrainState(), alpha_t, alpha_s, beta)
 
 

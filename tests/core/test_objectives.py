@@ -241,9 +241,9 @@ def confidences(y):
     return p, q
 
 
-def alpha_of(gap, m, alpha0):
-    alpha = [1 - (1 - alpha0) * m / g if g > 0 else 0.01 for g in gap]
-    return np.clip(alpha, 0.01, 0.1)
+def alpha_of(gap, m, alpha0, low=0.01, high=0.1):
+    alpha = [1 - (1 - alpha0) * m / g if g > 0 else low for g in gap]
+    return np.clip(alpha, low, high)
 
 
 def contrast(s, alpha_t, alpha_s, beta):
@@ -286,6 +286,24 @@ def test_8_1_7_1_in_later_epochs_alpha_follows_each_samples_own_gap(name, contra
     assert state.log["beta"] == beta
 
 
+@pytest.mark.parametrize("name", ["distillm2", "distillm2_no_beta"])
+def test_8_1_7_1_the_bounds_of_alpha_are_settings_and_alpha0_lies_between(name, contrastive):
+    s, low, high = contrastive, 0.0, 0.6
+    (p_t, q_t), (p_s, q_s) = confidences(s["tgo"]), confidences(s["sgo"])
+    m_t, m_s = (p_t - q_t).max() / 2, (q_s - p_s).max() / 2
+    state = TrainState(epoch=1, trackers=trackers(m_t, m_s))
+    loss = get_method(name)(s, state, alpha0=0.3, low=low, high=high).detach().numpy()
+    alpha_t, alpha_s = (
+        alpha_of(g, m, 0.3, low, high) for g, m in ((p_t - q_t, m_t), (q_s - p_s, m_s))
+    )
+    assert alpha_t.max() > 0.3
+    np.testing.assert_allclose(loss, contrast(s, alpha_t, alpha_s, 0.5), rtol=1e-6)
+    for alpha0 in (0.005, 0.2):  # in the first epoch, and then silently another
+        with pytest.raises(ValueError, match="alpha0 must lie between low and high"):
+            get_method(name).check_settings({"alpha0": alpha0})
+    get_method(name).check_settings({"alpha0": 0.2, "high": 0.2})
+
+
 def test_8_1_7_1_the_first_epoch_keeps_alpha0_and_measures_the_mean_gap(contrastive):
     s, state = contrastive, TrainState(epoch=0)
     loss = get_method("distillm2")(s, state, alpha0=0.05)
@@ -312,6 +330,13 @@ def test_8_1_a_state_that_was_saved_goes_on_as_if_it_had_not_been(contrastive):
         each.epoch = 1
     losses = [get_method("distillm2")(contrastive, each) for each in (state, loaded)]
     assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize("name", ["distillm2", "distillm2_no_alpha"])
+def test_8_1_7_3_the_ramp_ends_where_it_is_told(contrastive, name):
+    state = TrainState(progress=0.9)
+    get_method(name)(contrastive, state, beta_end=0.4)
+    assert state.log["beta"] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -421,7 +446,9 @@ def test_an_unknown_setting_names_the_ones_there_are():
 
 def test_a_signature_says_what_a_method_reads_and_sets():
     assert get_method("distillm2").reads == ("tgo", "sgo")
-    assert get_method("distillm2").settings == {"alpha0": 0.1, "beta0": 0.5}
+    assert get_method("distillm2").settings == {
+        "alpha0": 0.1, "low": 0.01, "high": 0.1, "beta0": 0.5, "beta_end": 0.75,
+    }  # fmt: skip
     for name, chosen in METHODS.items():
         assert chosen.reads, name
         assert inspect.getdoc(chosen.loss), name
