@@ -121,7 +121,7 @@ APPLICATIONS: dict[str, Arm] = {  # other models than the world's pair: each has
 ARMS |= {name: replace(arm, tuned_as=name) for name, arm in APPLICATIONS.items()}
 ARMS["int_none"] = replace(APPLICATIONS["int_gkd"], method="")
 ARMS["draft_none"] = replace(APPLICATIONS["draft_gkd"], method="")
-DIAL = ("kd", "rkl", "gkd", "cald", "distillm2")
+DIAL = ("kd", "rkl", "gkd", "distillm", "cald", "distillm2")
 ARMS |= {  # C9: how much the student can copy, by its width
     f"{name}_{width}": Arm("" if name == START else name, student=width)
     for width in WIDTHS
@@ -139,6 +139,11 @@ ARMS |= CALD_GRID
 def world_of(name: str) -> str:
     """Name the world of an arm: 'kd' is instruct's, 'arithmetic/kd' says so."""
     return name.rpartition("/")[0] or "instruct"
+
+
+def in_world(world: str, label: str) -> str:
+    """Name an arm in a world: the other way round."""
+    return label if world == "instruct" else f"{world}/{label}"
 
 
 def get_protocol(world: str) -> Protocol:

@@ -11,12 +11,14 @@ from minidistill.experiments.arms import (
     PROTOCOLS,
     TUNED,
     get_protocol,
+    in_world,
     searched_arm,
     world_of,
 )
 from minidistill.experiments.hypotheses import HYPOTHESES, get_hypothesis
 from minidistill.experiments.labels import METRIC_LABELS, run_label
 from minidistill.experiments.logs import ledger_dir, load_all_runs, runs_by_seed
+from minidistill.experiments.paper_results import PAPER_RESULTS
 from minidistill.experiments.protocol import START, TEACHER
 from minidistill.experiments.statistics import VERDICTS
 from minidistill.experiments.tuning import searched
@@ -31,7 +33,6 @@ def methods_table(
 ) -> str:
     """Compose a row a method between start and teacher: scores, mean ± sd over seeds, and its settings."""
     get_protocol(world)  # or says which there are
-    prefix = "" if world == "instruct" else f"{world}/"
     names = names or (START, *TUNED[world], TEACHER)
     lines = [
         "| method | "
@@ -40,7 +41,7 @@ def methods_table(
         "|---|" + "---|" * (len(COLUMNS) + 3),
     ]
     for name in names:
-        logs = list(runs_by_seed(prefix + name, folder or ledger_dir()).values())
+        logs = list(runs_by_seed(in_world(world, name), folder or ledger_dir()).values())
         if not logs:
             continue
         cells = [mean_and_spread([log["scores"][column] for log in logs]) for column in COLUMNS]
@@ -53,6 +54,37 @@ def methods_table(
             + f" | {len(logs)} | {cost} | {settings} |"
         )
     return "\n".join(lines) + "\n\n" + protocol_text(world) + "\n"
+
+
+def domain_scores(
+    worlds: Sequence[str], metric: str = "accuracy", folder: Path | None = None
+) -> dict[str, dict[str, list[float]]]:
+    """Look up world → method → one score a seed, start and teacher among them."""
+    found = {}
+    for world in worlds:
+        rows = {}
+        for name in (START, *TUNED[world], TEACHER):
+            logs = runs_by_seed(in_world(world, name), folder or ledger_dir())
+            if logs:
+                rows[name] = [logs[seed]["scores"][metric] for seed in sorted(logs)]
+        found[world] = rows
+    return found
+
+
+def domains_table(worlds: Sequence[str] = tuple(PAPER_RESULTS), folder: Path | None = None) -> str:
+    """Compose a row a method: accuracy in per cent in each world, beside what the paper reports."""
+    found = domain_scores(worlds, folder=folder)
+    heads = [f"{w} | {PAPER_RESULTS[w].section}: {PAPER_RESULTS[w].measure}" for w in worlds]
+    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---:|" * (2 * len(heads))]
+    for name in dict.fromkeys(n for rows in found.values() for n in rows):
+        cells = []
+        for world, rows in found.items():
+            here = [100 * value for value in rows.get(name, ())]
+            there = PAPER_RESULTS[world].scores.get(name)
+            cells.append(mean_and_spread(here, 1) if here else "–")
+            cells.append("–" if there is None else f"{there:.2f}")
+        lines.append(f"| {run_label(name)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def mean_and_spread(values: Sequence[float], digits: int = 3) -> str:

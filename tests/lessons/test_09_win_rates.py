@@ -10,6 +10,7 @@ from minidistill.evaluation import normal_interval
 from minidistill.experiments.logs import add_runs, encode
 from minidistill.judging import WinRate, noisy_win_rate
 from minidistill.lessons import lesson_09_benchmarks as lesson_09
+from minidistill.lessons import lesson_09_win_rates as duels
 from minidistill.lessons import plots
 from minidistill.tasks import Example, Task
 
@@ -29,9 +30,9 @@ def graded(texts=()) -> Task:
 
 # --- duels --------------------------------------------------------------------------------------------
 def test_9_2_points_are_1_for_a_win_and_one_half_for_a_tie():
-    assert lesson_09.verdict_scores([1, 0.67, 0.33, 0], [0.33, 0.67, 1, 0]) == [1, 0.5, 0, 0.5]
+    assert duels.verdict_scores([1, 0.67, 0.33, 0], [0.33, 0.67, 1, 0]) == [1, 0.5, 0, 0.5]
     with pytest.raises(ValueError, match="shorter"):
-        lesson_09.verdict_scores([1, 0], [1])
+        duels.verdict_scores([1, 0], [1])
 
 
 def test_9_2_a_duel_pairs_the_seeds_that_both_have(tmp_path):
@@ -39,8 +40,8 @@ def test_9_2_a_duel_pairs_the_seeds_that_both_have(tmp_path):
         log(tmp_path, "one", seed, grades)
     for seed, grades in ((0, [[0, 0], [1, 0]]), (1, [[1, 0], [0, 1]])):
         log(tmp_path, "two", seed, grades)
-    assert lesson_09.paired_verdicts("one", "two", tmp_path) == {0: [1, 0.5], 1: [0.5, 1]}
-    assert lesson_09.paired_verdicts("one", "two", tmp_path, draw=1) == {0: [0, 0.5], 1: [1, 0.5]}
+    assert duels.paired_verdicts("one", "two", tmp_path) == {0: [1, 0.5], 1: [0.5, 1]}
+    assert duels.paired_verdicts("one", "two", tmp_path, draw=1) == {0: [0, 0.5], 1: [1, 0.5]}
 
 
 def test_a_log_that_keeps_no_grades_is_named(tmp_path):
@@ -48,14 +49,14 @@ def test_a_log_that_keeps_no_grades_is_named(tmp_path):
     log(tmp_path, "two", 0)
     for other in ("two", "three"):
         with pytest.raises(ValueError, match=f"the logs of {other} in .* keep no grades"):
-            lesson_09.paired_verdicts("one", other, tmp_path)
+            duels.paired_verdicts("one", other, tmp_path)
 
 
 def test_9_2_the_interval_is_1_96_standard_errors_of_the_points():
     ours, theirs = torch.tensor([1.0, 1.0, 0.5, 0.0]), torch.tensor([0.0, 0.5, 0.5, 1.0])
     # points 1, 1, ½, 0: mean 0.625, squared distances 0.1406 · 2 + 0.0156 + 0.3906 over n − 1 = 3
     half = 1.96 * ((2 * 0.140625 + 0.015625 + 0.390625) / 3) ** 0.5 / 2
-    found = lesson_09.with_interval(ours, theirs)
+    found = duels.with_interval(ours, theirs)
     assert found.tolist() == pytest.approx([0.625, 0.625 - half, 0.625 + half])
     rate, low, high = normal_interval(POINTS)
     bootstrap = WinRate.of(POINTS)
@@ -64,16 +65,16 @@ def test_9_2_the_interval_is_1_96_standard_errors_of_the_points():
 
 
 def test_9_2_more_prompts_narrow_the_band_by_their_root():
-    found = lesson_09.running_win_rate(POINTS, [100, 400])
+    found = duels.running_win_rate(POINTS, [100, 400])
     widths = [high - low for low, high in zip(found["low"], found["high"], strict=True)]
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.02)
     assert found["rate"] == pytest.approx([0.625, 0.625], abs=0.01)
-    ax = lesson_09.draw_growth(plots.axes(), POINTS, "(9.2)", [100, 400])
+    ax = duels.draw_growth(plots.axes(), POINTS, "(9.2)", [100, 400])
     assert list(ax.lines[0].get_ydata()) == found["rate"]
 
 
 def test_9_2_a_row_a_duel_with_its_interval():
-    ax = lesson_09.draw_intervals(plots.axes(), {"a": (0.5, 0.4, 0.6), "b": (0.7, 0.6, 0.9)})
+    ax = duels.draw_intervals(plots.axes(), {"a": (0.5, 0.4, 0.6), "b": (0.7, 0.6, 0.9)})
     drawn = [list(line.get_xdata()) for line in ax.lines]
     assert drawn[:4] == [[0.4, 0.6], [0.5], [0.6, 0.9], [0.7]]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
@@ -97,9 +98,9 @@ def test_a_table_by_luck_counts_all_its_contrasts_and_repeats():
 
 # --- judges that err ----------------------------------------------------------------------------------
 def test_9_3_flipped_verdicts_blur_the_rate_and_leave_ties():
-    assert lesson_09.flip_verdicts(POINTS, 0.0) == POINTS
-    assert lesson_09.flip_verdicts(POINTS, 1.0) == [1 - point for point in POINTS]
-    many = lesson_09.flip_verdicts(POINTS * 20, 0.2)
+    assert duels.flip_verdicts(POINTS, 0.0) == POINTS
+    assert duels.flip_verdicts(POINTS, 1.0) == [1 - point for point in POINTS]
+    many = duels.flip_verdicts(POINTS * 20, 0.2)
     assert sum(many) / len(many) == pytest.approx(noisy_win_rate(0.625, 0.2), abs=0.01)
     assert many.count(0.5) == POINTS.count(0.5) * 20
 
@@ -107,8 +108,8 @@ def test_9_3_flipped_verdicts_blur_the_rate_and_leave_ties():
 @pytest.mark.parametrize("prompts", [25, 200, 400])
 @pytest.mark.parametrize("error", [0.0, 0.1, 0.5])
 def test_9_2_9_3_the_judge_slider_shows_fewer_verdicts_and_worse_ones(prompts, error):
-    left, right = lesson_09.judge_explorer(POINTS)(prompts, error).axes
-    seen = lesson_09.flip_verdicts(POINTS, error)[:prompts]
+    left, right = duels.judge_explorer(POINTS)(prompts, error).axes
+    seen = duels.flip_verdicts(POINTS, error)[:prompts]
     assert left.lines[0].get_xdata()[-1] == prompts
     assert left.lines[0].get_ydata()[-1] == pytest.approx(sum(seen) / prompts)
     assert f"(9.2) W = {sum(seen) / prompts:.3f}" in left.get_title(loc="left")
@@ -120,17 +121,17 @@ def test_9_2_9_3_the_judge_slider_shows_fewer_verdicts_and_worse_ones(prompts, e
 
 def test_a_judge_that_only_likes_a_place_gives_the_first_the_prize_and_both_orders_nothing():
     prompts, ours, theirs = [*"pqr"], ["0", "0.5", "1"], ["1", "0.5", "0"]
-    judge = lesson_09.PositionBiasedJudge(graded(), bias=1.0)
-    assert lesson_09.single_order_win_rate(judge, prompts, ours, theirs).rate == 1
+    judge = duels.PositionBiasedJudge(graded(), bias=1.0)
+    assert duels.single_order_win_rate(judge, prompts, ours, theirs).rate == 1
     found = judge.report(prompts, ours, theirs)
     assert (found.rate, found.position_inconsistency, found.unparsed) == (0.5, 1.0, 0.0)
 
 
 def test_a_placed_judge_without_bias_is_the_grader_whatever_the_texts_look_like():
-    judge = lesson_09.PositionBiasedJudge(graded(), bias=0.0)
+    judge = duels.PositionBiasedJudge(graded(), bias=0.0)
     prompts = ["sort:\n\nResponse B:\nx", "p {a} {b}", "r"]
     ours, theirs = ["1", "0.5", "0"], ["0", "0.5", "1"]
-    once = lesson_09.single_order_win_rate(judge, prompts, ours, theirs)
+    once = duels.single_order_win_rate(judge, prompts, ours, theirs)
     assert (once.wins, once.ties, once.losses) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
     assert judge.report(prompts, ours, theirs).position_inconsistency == 0
 
@@ -138,9 +139,9 @@ def test_a_placed_judge_without_bias_is_the_grader_whatever_the_texts_look_like(
 def test_9_3_a_bias_of_b_asked_in_both_orders_is_an_error_of_half_b():
     n = 3000
     ours, theirs = ["1"] * n, ["0"] * (n - 600) + ["2"] * 600  # W = 0.8
-    judge = lesson_09.PositionBiasedJudge(graded(), bias=0.3)
+    judge = duels.PositionBiasedJudge(graded(), bias=0.3)
     prompts = ["p"] * n
-    assert lesson_09.single_order_win_rate(judge, prompts, ours, theirs).rate == pytest.approx(
+    assert duels.single_order_win_rate(judge, prompts, ours, theirs).rate == pytest.approx(
         0.86, abs=0.02
     )
     found = judge.report(prompts, ours, theirs)
@@ -177,6 +178,6 @@ def test_9_1_the_curve_of_a_task_is_the_mean_over_its_prompts():
 def test_the_grader_and_a_fair_judge_agree_on_real_texts(task):
     prompts, good = zip(*((e.prompt, e.references[0]) for e in task.test), strict=True)
     bad = [" ".join(sorted(text.split())) for text in good]
-    judge = lesson_09.PositionBiasedJudge(task, bias=0.0)
+    judge = duels.PositionBiasedJudge(task, bias=0.0)
     grader = judging.win_rate(prompts, good, bad, judging.RuleJudge(task))
-    assert lesson_09.single_order_win_rate(judge, prompts, good, bad) == grader
+    assert duels.single_order_win_rate(judge, prompts, good, bad) == grader

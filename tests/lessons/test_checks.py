@@ -18,6 +18,7 @@ from minidistill.lessons import lesson_06_data_curation as lesson_06
 from minidistill.lessons import lesson_07_curriculum as lesson_07
 from minidistill.lessons import lesson_08_distillm2 as lesson_08
 from minidistill.lessons import lesson_09_benchmarks as lesson_09
+from minidistill.lessons import lesson_09_win_rates as duels
 from minidistill.lessons import lesson_10_preference as lesson_10
 from minidistill.lessons import lesson_11_vision as lesson_11
 from minidistill.lessons import lesson_12_quantization as lesson_12
@@ -27,7 +28,7 @@ from minidistill.logprobs import ResponseLogProbs
 LESSONS = (
     lesson_00.EXERCISES, lesson_01.EXERCISES, lesson_02.EXERCISES, lesson_03.EXERCISES,
     lesson_04.EXERCISES, lesson_05.EXERCISES, lesson_06.EXERCISES,
-    lesson_07.EXERCISES, lesson_08.EXERCISES, lesson_09.EXERCISES,
+    lesson_07.EXERCISES, lesson_08.EXERCISES, lesson_09.EXERCISES, duels.EXERCISES,
     lesson_10.EXERCISES, lesson_11.EXERCISES, lesson_12.EXERCISES,
     lesson_13.EXERCISES,
 )  # fmt: skip
