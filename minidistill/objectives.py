@@ -32,7 +32,8 @@ METHODS: dict[str, "Method"] = {}
 class TrainState:
     """Hold where training stands: `epoch` of `epochs`, `progress` in [0, 1], an `AlphaTracker` for each slot.
 
-    `log` is what a method wants recorded at each step (alpha, beta, …).
+    `log` is what a method wants recorded at each step (alpha, beta, …); `alphas` are the last mini-batch's, a
+    list for each slot.
     """
 
     epoch: int = 0
@@ -40,6 +41,7 @@ class TrainState:
     progress: float = 0.0
     trackers: dict[str, C.AlphaTracker] = field(default_factory=dict)
     log: dict[str, float] = field(default_factory=dict)
+    alphas: dict[str, list[float]] = field(default_factory=dict)
 
     def alpha(
         self, slot: str, gap: Tensor, alpha0: float, low: float = 0.01, high: float = 0.1
@@ -47,7 +49,7 @@ class TrainState:
         """α of each sample of a slot, (batch,) → (batch, 1) as `D.skew_kl` wants it; logs the mean."""
         tracker = self.trackers.setdefault(slot, C.AlphaTracker())
         alpha = tracker.update(gap, self.epoch, alpha0, low, high)
-        self.log[f"alpha_{slot}"] = float(alpha.mean())
+        self.log[f"alpha_{slot}"], self.alphas[slot] = float(alpha.mean()), alpha.tolist()
         return alpha.unsqueeze(-1)
 
     def state_dict(self) -> dict:

@@ -36,7 +36,7 @@ class History:
 
     `config` and `method_kwargs` are the run's settings, its seed among them, and the method's own.
     `evals` hold step and the two NLLs, measured on the responses `probe`. `seconds` is the time spent,
-    over all resumptions.
+    over all resumptions. `state` is where training stands, while it runs.
     """
 
     config: DistillConfig
@@ -45,6 +45,7 @@ class History:
     evals: list[dict] = field(default_factory=list)
     probe: HeldOutResponses | None = field(default=None, repr=False)
     seconds: float = 0.0
+    state: TrainState | None = field(default=None, repr=False)
 
 
 def distill(
@@ -131,7 +132,7 @@ class Trainer:
         self.state, self.step, self.should_stop = TrainState(epochs=config.epochs), 0, False
         self.batches_per_epoch = math.ceil(len(task.train) / config.batch_size)
         self.total_steps = config.epochs * self.batches_per_epoch
-        self.history = History(config, self.method_kwargs, probe=probe)
+        self.history = History(config, self.method_kwargs, probe=probe, state=self.state)
         self.callbacks: list[Callback] = []
         self.started = time.monotonic()
 
