@@ -115,9 +115,22 @@ def test_a_lesson_runs_and_its_widgets_answer(lesson, lab, page):
         check_slider(page)
         if "TrainPanel(" in source:
             check_training(page)
+        if "lab.Lab(" in source:
+            check_lab(page)
         assert page.problems == []
     finally:
         save_screenshot(page, lesson.stem)
+
+
+def test_the_labs_own_notebook_trains_and_stays_responsive(lab, page):
+    open_lesson(page, lab, "lab")
+    try:
+        run_all_cells(page)
+        check_that_all_ran(page)
+        check_lab(page)
+        assert page.problems == []
+    finally:
+        save_screenshot(page, "lab")
 
 
 def open_lesson(page, lab: str, name: str) -> None:
@@ -236,3 +249,32 @@ def wait_for_server(address: str, server: subprocess.Popen, log: Path, seconds: 
         except OSError:
             time.sleep(0.3)
     pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+
+
+def check_lab(page) -> None:
+    """Train, ask for the code while it trains, stop, go on to the end: curves and answers are there."""
+    press = {
+        n: page.get_by_role("button", name=n, exact=True).first
+        for n in ("Train", "Stop", "Go on", "Code")
+    }
+    box = page.locator(".widget-vbox", has=press["Train"]).last
+    picture = box.locator("img").last
+    assert picture.evaluate("image => image.naturalWidth") == 0
+    press["Train"].scroll_into_view_if_needed()
+    press["Train"].click()
+    sync_api.expect(press["Train"]).to_be_disabled()
+    press["Code"].click()
+    sync_api.expect(box).to_contain_text("history = distill(pair, task", timeout=5_000)
+    sync_api.expect(
+        press["Train"]
+    ).to_be_disabled()  # it still trains: the page did not wait for it
+    sync_api.expect(box).to_contain_text("NLL on teacher's responses", timeout=RUN_MS)
+    press["Stop"].click()
+    sync_api.expect(box).to_contain_text("(stopped)", timeout=RUN_MS)
+    sync_api.expect(press["Go on"]).to_be_enabled()
+    press["Go on"].click()
+    sync_api.expect(press["Train"]).to_be_disabled()
+    sync_api.expect(press["Train"]).to_be_enabled(timeout=RUN_MS)
+    sync_api.expect(press["Go on"]).to_be_disabled()
+    assert picture.evaluate("image => image.naturalWidth") > 500
+    assert box.locator("table tr").count() == 4
