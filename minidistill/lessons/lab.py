@@ -11,8 +11,9 @@ from pathlib import Path
 
 from minidistill import load_pair, load_task
 from minidistill.evaluation import accuracy
-from minidistill.experiments.arms import in_world
+from minidistill.experiments.arms import PROTOCOLS, TUNED, in_world
 from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.experiments.tuning import next_runs, tuned
 from minidistill.generation import decode, sample
 from minidistill.lessons import plots
 from minidistill.lessons.widgets import DPI, labelled_slider
@@ -86,7 +87,8 @@ class Lab:
     """Setup, method, settings, rate, epochs; Train, Stop, Go on, Save, Code; `box` is the widget.
 
     `setups` by name; `methods` to choose from, the first one first. `settings` changes ends or defaults of
-    SETTINGS. `how` goes to `distill`, on top of HOW.
+    SETTINGS. `how` goes to `distill`, on top of HOW. In a world of the ledger a method begins with the rate
+    and the settings that won its search.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class Lab:
         known = {name for m in methods for name in get_method(m).settings}
         self.sliders = {n: labelled_slider(w, n, *ends[n]) for n in ends if n in known}
         self.lr = w.FloatLogSlider(
-            value=lr, min=-4, max=-2, step=0.1, description="lr", readout_format=".1e"
+            value=lr, min=-4, max=-2, step=0.05, description="lr", readout_format=".1e"
         )
         self.epochs = w.IntSlider(value=epochs, min=2, max=6, description="epochs")
         names = ("Train", "Stop", "Go on", "Save", "Code")
@@ -119,7 +121,8 @@ class Lab:
         self.thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._shown = w.VBox()
-        self.method.observe(lambda _: self._choose(), names="value")
+        for control in (self.setup, self.method):
+            control.observe(lambda _: self._choose(), names="value")
         self._choose()
         self._set_buttons()
         chosen = [w.HBox([self.setup, self.method])] if len(self.setups) > 1 else [self.method]
@@ -149,7 +152,14 @@ class Lab:
         return get_method(self.method.value).settings
 
     def _choose(self) -> None:
-        """Show the sliders of the chosen method, and no others."""
+        """Show the sliders of the chosen method, and no others, where the search put them."""
+        name = self.setups[self.setup.value].world
+        method = self.method.value
+        if name and method in TUNED.get(name, ()) and not next_runs(PROTOCOLS[name], method):
+            arm = tuned(PROTOCOLS[name], method)
+            self.lr.value = arm.settings["lr"]
+            for setting, value in arm.method_kwargs.items():
+                self.sliders[setting].value = value
         shown = [slider for name, slider in self.sliders.items() if name in self._settings()]
         self._shown.children = (*shown, self.lr, self.epochs)
 

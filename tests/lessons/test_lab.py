@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from minidistill import distill, training
+from minidistill.experiments.arms import PROTOCOLS
+from minidistill.experiments.tuning import tuned
 from minidistill.lessons import lab as L
 from minidistill.tasks import Task
 from tests.conftest import build_pair
@@ -71,6 +73,17 @@ def test_a_method_shows_and_gets_only_its_own_settings(lab):
     assert not set(lab.told()) & set(lab.sliders)
     lab.method.value = "distillm2"
     assert {"alpha0", "low", "high", "beta0", "beta_end"} < set(lab.told())
+
+
+def test_in_a_world_of_the_ledger_a_method_begins_with_what_won_its_search():
+    here = L.Lab(L.world("instruct", prompts=16, test=5), ["kd", "gkd"])
+    for name in ("kd", "gkd"):
+        here.method.value = name
+        won = tuned(PROTOCOLS["instruct"], name)
+        assert here.told()["lr"] == pytest.approx(
+            won.settings["lr"], rel=0.07
+        )  # a step of the slider
+        assert {k: here.told()[k] for k in won.method_kwargs} == pytest.approx(won.method_kwargs)
 
 
 def test_there_are_always_two_epochs_or_more_so_that_alpha_adapts(lab):
