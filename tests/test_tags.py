@@ -50,7 +50,7 @@ def cells(chapter: str, kind: str) -> list[str]:
 def title_tags(chapter: str) -> set[str]:
     """Tags in strings of the notebook's code, or of the functions that draw for it; hints do not count."""
     shelf = ROOT / "minidistill" / "lessons"
-    drawing = [*shelf.glob(f"lesson_{chapter}_*.py"), shelf / "plots.py", shelf / "run_plots.py"]
+    drawing = [*shelf.glob(f"lesson_{chapter}_*.py"), shelf / "plots.py", shelf / "ledger_plots.py"]
     library = [path.read_text(encoding="utf-8").partition("\nEXERCISES = ")[0] for path in drawing]
     return find(TAG, strings([*cells(chapter, "code"), *library]))
 

@@ -127,6 +127,10 @@ ARMS |= {  # C9: how much the student can copy, by its width
     for width in WIDTHS
     for name in (START, *DIAL)
 }
+MORE_PROMPTS = 12_000
+ARMS |= {
+    f"{name}_p{MORE_PROMPTS}": Arm(name, prompts=MORE_PROMPTS) for name in DIAL
+}  # C10: on the other side
 # The grid of constant alpha and beta of lessons 05 and 08, one seed.
 CALD_GRID = {
     f"cald_a{a:g}_b{b:g}": Arm("cald", method_kwargs={"alpha": a, "beta": b})

@@ -3,7 +3,7 @@
 Each says what would refute the reason that its discussion gives, as an arm.
 """
 
-from minidistill.experiments.arms import COMPARED, EPSILONS, FEWER_PROMPTS
+from minidistill.experiments.arms import COMPARED, EPSILONS, FEWER_PROMPTS, MORE_PROMPTS
 from minidistill.experiments.verdicts import Claim, Contrast, pairwise
 from minidistill.utils import unknown_name_message
 
@@ -142,6 +142,10 @@ HYPOTHESES: dict[str, Claim] = {
             c
             for size in (*(f"_p{count}" for count in FEWER_PROMPTS), "")
             for c in pairwise(f"distillm2{size}", [f"{rival}{size}" for rival in STRONG_BASELINES])
+        ),
+        explanation=pairwise(
+            f"distillm2_p{MORE_PROMPTS}",
+            [f"{rival}_p{MORE_PROMPTS}" for rival in ("kd", "cald", *STRONG_BASELINES)],
         ),
     ),
     "C11": Claim(

@@ -12,16 +12,15 @@ import torch
 from minidistill import divergences as D
 from minidistill import load_pair, load_task, sandbox
 from minidistill.evaluation import make_probe
-from minidistill.experiments import run_configs
-from minidistill.experiments.logs import shipped_runs
 from minidistill.generation import sample
+from minidistill.lessons import ledger_plots, plots, widgets
 from minidistill.lessons import lesson_01_divergences as lesson_01
 from minidistill.lessons import lesson_02_skew as lesson_02
 from minidistill.lessons import lesson_03_responses as lesson_03
 from minidistill.lessons import lesson_04_dpkd_collapse as lesson_04
+from minidistill.lessons import lesson_05_cald as lesson_05
 from minidistill.lessons import lesson_06_data_curation as lesson_06
 from minidistill.lessons import lesson_07_curriculum as lesson_07
-from minidistill.lessons import plots, run_plots, widgets
 from minidistill.tokenization import encode_prompt
 from minidistill.training import distill
 
@@ -90,15 +89,14 @@ LESSONS = {  # a slider's callback, made as its lesson makes it
     "hill": lambda: lesson_01.bimodal_explorer,
     "beta in JSD": lambda: lesson_01.beta_explorer,
     "skew": lambda: lesson_02.skew_explorer,
-    "replay": lambda: run_plots.step_explorer(shipped_runs()),
     "sampler": lambda: lesson_03.sampler_explorer,
     "flow": lesson_04.flow_explorer,
-    "grid": lambda: run_plots.grid_explorer(shipped_runs(list(run_configs.CALD_SWEEP))),
+    "grid": lambda: lesson_05.grid_explorer(lesson_05.grid_logs()),
     "epsilon": lesson_06.epsilon_explorer,
     "alpha": lambda: lesson_07.alpha_explorer({"tgo": torch.rand(240), "sgo": torch.rand(240)}),
     "beta": lambda: lesson_07.beta_explorer,
     "path": lambda: lesson_07.path_explorer(
-        shipped_runs(list(run_configs.CALD_SWEEP)), shipped_runs(["cald", "distillm2"])
+        lesson_05.grid_logs(), ledger_plots.arm_logs(["distillm2"])["distillm2"]
     ),
 }
 

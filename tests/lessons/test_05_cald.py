@@ -6,11 +6,9 @@ import torch
 from minidistill import divergences as D
 from minidistill import objectives
 from minidistill.config import DistillConfig
-from minidistill.experiments import run_configs
-from minidistill.experiments.logs import shipped_runs
-from minidistill.experiments.run_configs import ALPHAS, BETAS
+from minidistill.experiments.arms import ALPHAS, BETAS
+from minidistill.lessons import ledger_plots, plots, response_scores
 from minidistill.lessons import lesson_05_cald as lesson_05
-from minidistill.lessons import plots, response_scores, run_plots
 from minidistill.logprobs import ResponseLogProbs
 from minidistill.tasks import Task
 
@@ -96,37 +94,25 @@ def test_5_2_without_skew_is_the_margin_of_dpkd_per_token(responses):
     torch.testing.assert_close(dpkd, -torch.nn.functional.logsigmoid(0.5 * margin))
 
 
-@pytest.fixture(scope="module")
-def grid():
-    return shipped_runs(list(run_configs.CALD_SWEEP))
-
-
-def test_the_grid_is_the_mean_over_the_seeds_of_each_place(grid):
-    means = run_plots.grid_means(grid)
-    assert set(means) == {(a, b) for a in ALPHAS for b in BETAS}
-    logs = [log for log in grid if log["run"]["name"] == "cald_a0.3_b0.7"]
-    assert means[0.3, 0.7] == pytest.approx(sum(g["scores"]["rouge_l"] for g in logs) / len(logs))
-
-
-@pytest.mark.parametrize("alpha", [0, 2, 3])
-@pytest.mark.parametrize("beta", [0, 2, 4])
-def test_every_place_of_both_sliders_draws_its_own_run(grid, alpha, beta):
-    figure = run_plots.grid_explorer(grid)(alpha, beta)
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+def test_every_place_of_both_sliders_draws_its_own_run(alpha, beta):
+    grid = lesson_05.grid_logs()
+    assert set(grid) == {(a, b) for a in ALPHAS for b in BETAS}
+    figure = lesson_05.grid_explorer(grid)(alpha, beta)
     left, right = figure.axes
     drawn = {line.get_label(): list(line.get_ydata()) for line in right.lines}
-    name = f"cald_a{ALPHAS[alpha]:g}_b{BETAS[beta]:g}"
-    first = next(log for log in grid if log["run"]["name"] == name)
-    assert drawn["this place"] == [p["nll_teacher"] for p in first["evals"]]
+    assert drawn["this place"] == [row["accuracy"] for row in grid[alpha, beta]["evals"][1:]]
     frame = left.lines[0].get_xydata().mean(0)
     assert len(plots.png(figure)) > 1000
-    assert abs(frame[0] - beta) < 0.5
-    assert abs(frame[1] - alpha) < 0.5
+    assert abs(frame[0] - BETAS.index(beta)) < 0.5
+    assert abs(frame[1] - ALPHAS.index(alpha)) < 0.5
 
 
-def test_5_1_convergence_draws_the_median_over_seeds():
-    logs = shipped_runs(["kd", "cald"])
-    ax = run_plots.draw_convergence(plots.axes(), logs, {"kd": "KD", "cald": "CALD"})
-    steps, curves = run_plots.by_seed(logs, "cald")
+def test_5_1_curves_on_the_way_are_the_median_over_seeds():
+    logs = ledger_plots.arm_logs(["kd", "cald"])
+    ax = ledger_plots.draw_curves(logs, {"kd": "KD", "cald": "CALD"}, plots.axes())
+    steps, curves = ledger_plots.on_the_way(logs["cald"])
     line = next(line for line in ax.lines if line.get_label() == "CALD")
     assert list(line.get_xdata()) == steps
     median = torch.tensor(curves).double().quantile(0.5, dim=0)

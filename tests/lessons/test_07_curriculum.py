@@ -6,26 +6,25 @@ import pytest
 import torch
 
 from minidistill import curriculum as C
-from minidistill.experiments import claims, run_configs, tables
-from minidistill.experiments.logs import shipped_runs
-from minidistill.experiments.run_configs import ALPHAS, BETAS
+from minidistill import divergences as D
+from minidistill import objectives
+from minidistill.config import DistillConfig
+from minidistill.experiments import reports, verdicts
+from minidistill.experiments.arms import BETAS
+from minidistill.generation import sample
+from minidistill.lessons import ledger_plots, plots, response_scores
 from minidistill.lessons import lesson_07_curriculum as lesson_07
 from minidistill.lessons import lesson_08_distillm2 as lesson_08
-from minidistill.lessons import plots, response_scores, run_plots
-from minidistill.logprobs import ResponseLogProbs
+from minidistill.lessons.lesson_05_cald import grid_logs
+from minidistill.logprobs import ResponseLogProbs, collate
+from minidistill.rollouts import Rollouts
 
 GAPS = {"tgo": torch.tensor([0.02, 0.05, 0.11, 0.30]), "sgo": torch.tensor([-0.1, 0.2, 0.5])}
-ARMS = ["cald", "distillm2", "distillm2_no_beta", "distillm2_paper_beta"]
 
 
 @pytest.fixture(scope="module")
 def logs():
-    return shipped_runs(ARMS)
-
-
-@pytest.fixture(scope="module")
-def grid():
-    return shipped_runs(list(run_configs.CALD_SWEEP))
+    return ledger_plots.arm_logs(["cald", "distillm2"])
 
 
 def drawn(ax) -> dict:
@@ -95,50 +94,111 @@ def test_7_4_the_saw_drops_at_each_epoch_but_the_last():
 
 
 def test_what_runs_logged_is_one_row_a_seed(logs):
-    steps, beta = run_plots.logged_metric(logs, "distillm2_paper_beta", "beta")
-    assert beta.shape == (sum(g["run"]["name"] == "distillm2_paper_beta" for g in logs), len(steps))
-    assert beta.max() == 1.0
-    first = run_plots.logged_metric(logs, "distillm2", "alpha_tgo")[1][:, steps.index(31)]
-    assert first == pytest.approx(0.1), "no update in the first epoch"
+    steps, beta = ledger_plots.on_the_way(logs["distillm2"], "beta")
+    assert beta.shape == (len(logs["distillm2"]), len(steps))
+    assert (beta[:, -1] == 0.75).all()
+    first = ledger_plots.on_the_way(logs["distillm2"], "alpha_tgo")[1][:, steps.index(31)]
+    assert first == pytest.approx(0.1)  # the first epoch has no scale yet
 
 
-@pytest.mark.parametrize("moment", [1, 4, 21, 99])
-def test_the_path_slider_ends_where_the_runs_stood(grid, logs, moment):
-    left, right = lesson_07.path_explorer(grid, logs)(moment).axes
-    steps, beta = run_plots.logged_metric(logs, "distillm2", "beta")
+def test_a_forest_has_a_row_a_contrast_with_seeds_mean_and_interval():
+    contrasts = [
+        verdicts.Contrast("a", {"cald": 1, "start": -1}),
+        verdicts.Contrast("b", {"kd": 1, "cald": -1}),
+    ]
+    results = verdicts.judge(contrasts)
+    ax = ledger_plots.draw_forest(results, title="t", labels=["one", "two"])
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["one", "two"]
+    seeds, interval, mean = ax.lines[1:4]
+    assert list(seeds.get_xdata()) == list(results[0].values)
+    assert tuple(interval.get_xdata()) == results[0].interval
+    assert mean.get_xdata()[0] == results[0].mean
+
+
+@pytest.mark.parametrize("moment", [1, 4, 99])
+def test_the_path_slider_ends_where_the_runs_stood(logs, moment):
+    (ax,) = lesson_07.path_explorer(grid_logs(), logs["distillm2"])(moment).axes
+    steps, beta = ledger_plots.on_the_way(logs["distillm2"], "beta")
     here = min(moment, len(steps)) - 1
-    x = left.lines[0].get_xdata()
-    assert len(x) == here + 1
-    assert BETAS[0] + 0.2 * x[-1] == pytest.approx(beta.mean(0)[here])  # the places are 0.2 apart
-    assert f"step {steps[here]}:" in right.get_title(loc="left")
-    nll = run_plots.logged_metric(logs, "cald", "nll_teacher")[1].mean(0)
-    assert drawn(right)["cald"] == pytest.approx(nll.tolist())
+    path = ax.lines[-2].get_xdata()
+    assert len(path) == here + 1
+    assert BETAS[0] + 0.2 * path[-1] == pytest.approx(
+        beta.mean(0)[here]
+    )  # the places are 0.2 apart
+    assert f"step {steps[here]}:" in ax.get_title(loc="left")
 
 
-def test_the_path_slider_takes_a_grid_that_is_not_complete(grid, logs):
-    some = [log for log in grid if log["run"]["config"]["method_kwargs"]["alpha"] == 0.1]
-    left, _ = lesson_07.path_explorer(some, logs)(4).axes
-    numbers = {text.get_text() for text in left.texts}
-    means = run_plots.grid_means(some)
-    assert numbers == {f"{means[0.1, beta]:.3f}" for beta in BETAS}
-    assert len(left.get_yticks()) == len(ALPHAS)
+def test_hard_shares_and_table_1_have_a_point_a_seed():
+    hard = {"tgo": torch.tensor([[0.5, 0.3], [0.7, 0.1]]), "sgo": torch.rand(2, 2)}
+    ax = lesson_07.draw_hard_shares(plots.axes(), hard, "")
+    by_name = drawn(ax)
+    assert by_name["teacher's responses"] == pytest.approx([0.6, 0.2])
+    assert len(ax.lines) == 2 * (2 + 1)
+    ax = lesson_07.draw_by_alpha(plots.axes(), {"1 epoch": [[0.1, 0.3], [0.2], [0.4]]}, "")
+    assert drawn(ax)["1 epoch"] == pytest.approx([0.2, 0.2, 0.4])
 
 
+def test_the_length_of_a_samples_gradient_is_that_of_its_own_loss():
+    draw = torch.randn(2, 2, 3, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    labels, mask = torch.zeros(2, 3, dtype=torch.long), torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
+    y = ResponseLogProbs(labels, mask, draw[0], lambda: draw[1])
+    alpha = torch.tensor([[0.1], [0.3]])
+    found = lesson_07.gradient_lengths(y, D.skew_kl, alpha)
+    for i, tokens in ((0, 3), (1, 1)):
+        z = draw[0][i, :tokens].clone().requires_grad_()
+        value = D.skew_kl(draw[1][i, :tokens], z.log_softmax(-1), float(alpha[i])).mean()
+        (gradient,) = torch.autograd.grad(value, z)
+        assert float(found[i]) == pytest.approx(float(gradient.norm()), rel=1e-5)
+
+
+# --- lesson 08 ------------------------------------------------------------------------------------------
 def test_the_cost_picture_has_a_point_a_seed_and_their_mean(logs):
     ax = lesson_08.draw_cost(plots.axes(), logs, {"cald": "CALD", "distillm2": "all"})
-    runs = [log for log in logs if log["run"]["name"] == "cald"]
-    assert list(ax.lines[0].get_xdata()) == [log["train_seconds"] for log in runs]
-    mean = sum(log["scores"]["rouge_l"] for log in runs) / len(runs)
-    assert ax.lines[1].get_ydata()[0] == pytest.approx(mean)
+    assert list(ax.lines[0].get_xdata()) == [log["train_seconds"] for log in logs["cald"]]
+    right = ledger_plots.scores(logs["cald"])
+    assert ax.lines[1].get_ydata()[0] == pytest.approx(sum(right) / len(right))
 
 
-def test_lesson_08_shows_the_claims_that_it_names_and_what_they_cost():
-    text = tables.claims_table(names=["C8", "C16"])
+def test_algorithm_1s_batches_are_those_of_distill(pair, task):
+    config = DistillConfig("distillm2", batch_size=5, seed=3, max_new_tokens=4)
+    rollouts = Rollouts(pair, task, {"tgo": "tgo", "sgo": "sgo"}, config)
+    rollouts.collect(1)
+    said = [rollouts.responses[name] for name in ("tgo", "sgo")]
+    found = list(lesson_08.batches(pair, rollouts.prompts, *said, 5, 3, 1))
+    theirs = rollouts.batches(1)
+    assert len(found) == len(theirs)
+    for (one, two), rows in zip(found, theirs, strict=True):
+        for batch, responses in zip((one, two), said, strict=True):
+            asked = [rollouts.prompts[i] for i in rows]
+            alone = collate(asked, [responses[i] for i in rows], pair.pad_token_id)
+            assert batch.input_ids.equal(alone.input_ids)
+    again = sample(
+        pair.student, rollouts.prompts, pair, seed=lesson_08.sampling_seed(3, 1), max_new_tokens=4
+    )
+    assert again == rollouts.responses["sgo"]
+
+
+def test_the_halves_gradients_add_up_to_that_of_cald(pair, task):
+    rollouts = Rollouts(pair, task, {"tgo": "tgo", "sgo": "sgo"}, DistillConfig(max_new_tokens=4))
+    rollouts.collect(0)
+    scored = rollouts.score([0, 1, 2])
+    halves = lesson_08.half_gradients(pair, scored["tgo"], scored["sgo"], 0.2)
+    scored = rollouts.score([0, 1, 2])
+    objectives.cald(scored["tgo"], scored["sgo"], alpha=0.2).mean().backward()
+    whole = torch.cat([w.grad.flatten() for w in pair.student.parameters()])
+    torch.testing.assert_close((halves[0] + halves[1]) / 2, whole, atol=1e-6, rtol=1e-4)
+
+
+def test_seeds_are_counted_by_level_and_power():
+    # z(.975) + z(.8) = 1.96 + 0.8416: squared 7.849
+    assert lesson_08.seeds_for(0.02, 0.02) == 8
+    assert lesson_08.seeds_for(0.01, 0.02) == 32
+    assert lesson_08.seeds_for(0.02, 0.02, power=0.95) == 13
+
+
+def test_a_table_shows_the_claims_that_are_named():
+    text = reports.claims_table(names=["C8", "C16"])
     rows = [line for line in text.splitlines() if line.startswith("| C")]
     assert [row.split(" | ")[0] for row in rows] == ["| C8", "| C16"]
-    arms = {arm for name in ("C8", "C16") for arm in claims.get_claim(name).runs}
-    runs = shipped_runs(sorted(arms))
-    minutes = sum(log["seconds"] for log in runs) / 60
-    assert f"those of these claims are {len(runs)} runs and {minutes:.0f} minutes." in text
     with pytest.raises(ValueError, match="C16"):
-        tables.claims_table(names=["C99"])
+        reports.claims_table(names=["C99"])
