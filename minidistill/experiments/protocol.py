@@ -243,17 +243,19 @@ class Tracker:
     """Record a run while it trains: `distill`'s callback.
 
     evals: both NLLs, what the method logged there (loss, beta, phi …) and greedy accuracy on TRACKED held-out
-    prompts; samples: of seed 0 the greedy responses to the first SAMPLES of them.
+    prompts; samples: of seed 0 the greedy responses to the first SAMPLES of them. Seconds are those of a
+    core, which other work on the machine does not lengthen, or of the clock where a GPU works.
     """
 
     def __init__(self, pair: Pair, task: Task, seed: int, on_eval: Callable[[dict], None]):
         self.pair, self.seed, self.on_eval = pair, seed, on_eval
         self.task = replace(task, test=task.test[:TRACKED])
         self.prompts = [pair.encode(example) for example in self.task.test]
-        self.samples, self.seconds = [], 0.0
+        self.clock = time.monotonic if pair.device.type == "cuda" else time.process_time
+        self.samples, self.seconds, self.started = [], 0.0, self.clock()
 
     def __call__(self, history: History) -> None:
-        started = time.monotonic()
+        started = self.clock()
         said = decode(
             self.pair, sample(self.pair.student, self.prompts, self.pair, temperature=0.0)
         )
@@ -261,7 +263,7 @@ class Tracker:
         history.evals[-1].update(logged, accuracy=accuracy(self.task, said))
         self.samples.append(said[:SAMPLES])
         self.on_eval(history.evals[-1])
-        self.seconds += time.monotonic() - started
+        self.seconds += self.clock() - started
 
     def finish(self, history: History) -> dict:
         """Return what the log keeps: curves, samples, gradient norms, seconds without these measurements."""
@@ -274,5 +276,5 @@ class Tracker:
                 "largest": float(norms.max()),
                 "share_above_1": float((norms > 1).float().mean()),
             },
-            "train_seconds": round(history.seconds - self.seconds, 1),
+            "train_seconds": round(self.clock() - self.started - self.seconds, 1),
         }

@@ -43,7 +43,10 @@ def draw_curves(
 def draw_forest(
     results: Sequence[Result], ax=None, title: str = "", labels: Sequence[str] | None = None
 ):
-    """Draw a row a contrast: a point a seed, its interval as a line, in grey what is too small to matter."""
+    """Draw a row a contrast: a point a seed, its interval as a line, in grey what is too small to matter.
+
+    The frame is that of the points: an interval of few seeds may reach beyond it.
+    """
     ax = plots.axes(height=0.9 + 0.42 * len(results)) if ax is None else ax
     smallest = results[0].contrast.smallest
     ax.axvspan(-smallest, smallest, color="0.9", linewidth=0)
@@ -52,6 +55,8 @@ def draw_forest(
         ax.plot(result.values, [row] * len(result.values), "o", color="0.55", markersize=3.5)
         ax.plot(result.interval, [row + 0.24] * 2, color=plots.BLACK, linewidth=2.5)
         ax.plot(result.mean, row + 0.24, "o", color=plots.BLACK, markersize=5)
+    widest = max(smallest, *(abs(value) for result in results for value in result.values))
+    ax.set_xlim(-1.3 * widest, 1.3 * widest)
     ax.set_yticks(range(len(results)), labels or [r.contrast.label for r in results])
     ax.set(ylim=(len(results) - 0.4, -0.6))
     ax.set_xlabel(f"difference in {METRIC_LABELS[results[0].contrast.metric]}")
