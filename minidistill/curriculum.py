@@ -55,12 +55,10 @@ class AlphaTracker:
         """m, the mean gap over the first epoch."""
         return self.gap_sum / max(self.count, 1)
 
-    def update(
-        self, gap: Tensor, epoch: int, alpha0: float = 0.1, low: float = 0.01, high: float = 0.1
-    ) -> Tensor:
+    def update(self, gap: Tensor, epoch: int, alpha0: float = 0.1, *bounds: float) -> Tensor:
         """α of each sample, (batch,) → (batch,): α₀ in epoch 0, whose gaps are added up, then (7.1)."""
         if epoch > 0:
-            return adaptive_alpha(gap, self.reference_gap, alpha0, low, high)
+            return adaptive_alpha(gap, self.reference_gap, alpha0, *bounds)
         self.gap_sum += float(gap.sum())
         self.count += len(gap)
         return gap.new_full(gap.shape, alpha0)

@@ -43,12 +43,10 @@ class TrainState:
     log: dict[str, float] = field(default_factory=dict)
     alphas: dict[str, list[float]] = field(default_factory=dict)
 
-    def alpha(
-        self, slot: str, gap: Tensor, alpha0: float, low: float = 0.01, high: float = 0.1
-    ) -> Tensor:
+    def alpha(self, slot: str, gap: Tensor, alpha0: float, *bounds: float) -> Tensor:
         """α of each sample of a slot, (batch,) → (batch, 1) as `D.skew_kl` wants it; logs the mean."""
         tracker = self.trackers.setdefault(slot, C.AlphaTracker())
-        alpha = tracker.update(gap, self.epoch, alpha0, low, high)
+        alpha = tracker.update(gap, self.epoch, alpha0, *bounds)
         self.log[f"alpha_{slot}"], self.alphas[slot] = float(alpha.mean()), alpha.tolist()
         return alpha.unsqueeze(-1)
 
@@ -319,10 +317,8 @@ def _check_weights(**weights: float) -> None:
 def _check_bounds(alpha0: float, low: float, high: float) -> None:
     _check_weights(low=low, high=high)
     if not low <= alpha0 <= high:
-        raise ValueError(
-            f"alpha0 must lie between low and high, the bounds of alpha after the first epoch, but "
-            f"got alpha0 = {alpha0}, low = {low}, high = {high}"
-        )
+        bounds = f"low = {low} and high = {high}, alpha's after the first epoch"
+        raise ValueError(f"alpha0 must lie between {bounds}, but got {alpha0}")
 
 
 def _check_positive(**values: float) -> None:

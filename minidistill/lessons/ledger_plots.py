@@ -17,6 +17,13 @@ def arm_logs(names: Sequence[str], folder: Path | None = None) -> dict[str, list
     return {name: [logs[seed] for seed in sorted(logs)] for name, logs in found.items()}
 
 
+def paired_logs(names: Sequence[str], folder: Path | None = None) -> dict[str, list[dict]]:
+    """Look up the logs of the seeds that all these arms have: means of them can be compared."""
+    logs = arm_logs(names, folder)
+    shared = set.intersection(*({log["run"]["seed"] for log in rows} for rows in logs.values()))
+    return {n: [log for log in rows if log["run"]["seed"] in shared] for n, rows in logs.items()}
+
+
 def scores(logs: Sequence[dict], metric: str = "accuracy") -> list[float]:
     """List one score of each log."""
     return [log["scores"][metric] for log in logs]

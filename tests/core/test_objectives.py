@@ -299,7 +299,7 @@ def test_8_1_7_1_the_bounds_of_alpha_are_settings_and_alpha0_lies_between(name, 
     assert alpha_t.max() > 0.3
     np.testing.assert_allclose(loss, contrast(s, alpha_t, alpha_s, 0.5), rtol=1e-6)
     for alpha0 in (0.005, 0.2):  # in the first epoch, and then silently another
-        with pytest.raises(ValueError, match="alpha0 must lie between low and high"):
+        with pytest.raises(ValueError, match="alpha0 must lie between low"):
             get_method(name).check_settings({"alpha0": alpha0})
     get_method(name).check_settings({"alpha0": 0.2, "high": 0.2})
 

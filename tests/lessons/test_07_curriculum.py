@@ -11,6 +11,7 @@ from minidistill import objectives
 from minidistill.config import DistillConfig
 from minidistill.experiments import reports, verdicts
 from minidistill.experiments.arms import BETAS
+from minidistill.experiments.logs import add_runs
 from minidistill.generation import sample
 from minidistill.lessons import ledger_plots, plots, response_scores
 from minidistill.lessons import lesson_07_curriculum as lesson_07
@@ -99,6 +100,16 @@ def test_what_runs_logged_is_one_row_a_seed(logs):
     assert (beta[:, -1] == 0.75).all()
     first = ledger_plots.on_the_way(logs["distillm2"], "alpha_tgo")[1][:, steps.index(31)]
     assert first == pytest.approx(0.1)  # the first epoch has no scale yet
+
+
+def test_paired_logs_are_of_the_seeds_that_all_arms_have(tmp_path):
+    for name, seeds in (("a", (0, 1, 2)), ("b", (2, 1, 5))):
+        add_runs(
+            [{"run": {"name": name, "seed": seed}, "scores": {"accuracy": 0.1}} for seed in seeds],
+            tmp_path,
+        )
+    found = ledger_plots.paired_logs(["a", "b"], tmp_path)
+    assert [[log["run"]["seed"] for log in rows] for rows in found.values()] == [[1, 2], [1, 2]]
 
 
 def test_a_forest_has_a_row_a_contrast_with_seeds_mean_and_interval():
