@@ -1,6 +1,6 @@
 """Lesson 08 (DistiLLM-2): Algorithm 1's batches, the halves' gradients, cost of fresh responses, exercise."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -47,6 +47,37 @@ def half_gradients(
     )
     grads = [torch.autograd.grad(half, weights, retain_graph=True) for half in halves]
     return tuple(torch.cat([g.flatten() for g in parts]) for parts in grads)
+
+
+def gradient_explorer(pull: float, push: float, cosine: float) -> Callable:
+    """Make a callback `(beta) → Figure`: both halves' gradients of (8.1) as arrows, and their sum.
+
+    Lengths of the unweighted gradients and the cosine between them, as `half_gradients` measures them; drawn
+    in the plane that the two span.
+    """
+    ends = pull * np.array([1.0, 0.0]), push * np.array([cosine, (1 - cosine**2) ** 0.5])
+    widest = max(pull, push) / 2
+
+    def picture(beta: float = 0.5):
+        ax = plots.axes(height=3.2, width=5.6, fast=True)
+        halves = {"skl": (1 - beta) * ends[0] / 2, "srkl": beta * ends[1] / 2}
+        halves["both"] = halves["skl"] + halves["srkl"]
+        for name, style in plots.styles(list(halves)).items():
+            ax.plot(*zip((0, 0), halves[name], strict=True), label=name, **style.line)
+            ax.plot(*halves[name], "o", color=style.color)
+        x, y = halves["both"]
+        turned = np.degrees(np.arctan2(y, x))
+        ax.set(
+            xlim=(-0.1 * widest, 1.15 * widest), ylim=(-0.1 * widest, 0.8 * widest), aspect="equal"
+        )
+        ax.set_title(
+            f"(8.1) β = {beta:.2f}: length {np.hypot(x, y):.3f}, {turned:.0f}° from SKL's",
+            loc="left",
+        )
+        ax.legend(loc="upper right")
+        return ax.figure
+
+    return picture
 
 
 # --- runs -----------------------------------------------------------------------------------------------

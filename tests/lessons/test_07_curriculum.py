@@ -200,6 +200,17 @@ def test_the_halves_gradients_add_up_to_that_of_cald(pair, task):
     torch.testing.assert_close((halves[0] + halves[1]) / 2, whole, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_8_1_the_arrows_are_the_weighted_gradients_and_their_sum(beta):
+    a, b = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 2.0])
+    lengths = float(a.norm()), float(b.norm()), float(torch.cosine_similarity(a, b, dim=0))
+    (ax,) = lesson_08.gradient_explorer(*lengths)(beta).axes
+    both = ax.lines[4].get_xydata()[1]
+    assert float((both**2).sum() ** 0.5) == pytest.approx(
+        float(((1 - beta) * a + beta * b).norm() / 2)
+    )
+
+
 def test_seeds_are_counted_by_level_and_power():
     # z(.975) + z(.8) = 1.96 + 0.8416: squared 7.849
     assert lesson_08.seeds_for(0.02, 0.02) == 8
