@@ -1,9 +1,11 @@
 """The claims of the DistiLLM-2 paper (arXiv 2503.07067) as data: contrasts and reported numbers."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 
+from minidistill.experiments import paper_results
 from minidistill.experiments.contrasts import Claim, Contrast, pairwise
+from minidistill.experiments.paper_results import PaperResult
 from minidistill.experiments.run_configs import (
     BASELINES,
     DOMAINS,
@@ -246,45 +248,13 @@ CLAIMS: dict[str, Claim] = {
 }
 
 
-@dataclass(frozen=True)
-class PaperResult:
-    """Hold what the paper reports of one domain: where, what was measured, scores in per cent."""
-
-    section: str
-    measure: str
-    scores: dict[str, float]
+def _in_old_names(result: PaperResult) -> PaperResult:
+    """Call the start 'sft', as these runs do, with the teacher first."""
+    scores = {"sft" if name == "start" else name: score for name, score in result.scores.items()}
+    return replace(result, scores={"teacher": scores.pop("teacher"), **scores})
 
 
 PAPER_RESULTS = {
-    "instruct": PaperResult(
-        "Table 2",
-        "win rate, Qwen2 7B → 1.5B",
-        {
-            "teacher": 76.12,
-            "sft": 30.33,
-            "seqkd": 41.83,
-            "kd": 41.19,
-            "imitkd": 43.29,
-            "gkd": 56.14,
-            "distillm": 56.35,
-            "speculative_kd": 54.43,
-            "distillm2": 58.69,
-        },
-    ),  # fmt: skip
-    "arithmetic": PaperResult(
-        "Table 3",
-        "GSM8K, Qwen2-Math",
-        {"teacher": 83.93, "sft": 74.53, "gkd": 75.44, "distillm": 75.59, "distillm2": 76.27},
-    ),
-    "program": PaperResult(
-        "Table 4",
-        "HumanEval, DS-Coder",
-        {"teacher": 85.37, "sft": 50.61, "gkd": 54.88, "distillm": 53.65, "distillm2": 59.92},
-    ),
+    world: _in_old_names(result) for world, result in paper_results.PAPER_RESULTS.items()
 }
-# Table 8: win rate of a Qwen1.5-0.5B student by the teacher's parameters in billions.
-PAPER_TEACHERS = {
-    "gkd": {1.8: 64.18, 7: 71.15, 14: 72.59},
-    "distillm": {1.8: 65.23, 7: 72.11, 14: 72.11},
-    "distillm2": {1.8: 66.31, 7: 74.86, 14: 76.78},
-}
+PAPER_TEACHERS = paper_results.PAPER_TEACHERS

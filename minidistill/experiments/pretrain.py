@@ -12,12 +12,11 @@ from minidistill.applications.vision.tiny_llava import (
     tiny_processor,
 )
 from minidistill.evaluation import accuracy
+from minidistill.experiments.teaching import layers_and_width, scoring_text
 from minidistill.generation import decode, sample
 from minidistill.models import single_model, tiny_model, word_tokenizer
 from minidistill.runlog import atomic_write
 from minidistill.tasks import Example, Task, get_world, write_examples, write_jsonl
-from minidistill.tasks.instruct import rubric_table
-from minidistill.tasks.vision import scenes_card
 from minidistill.training import distill
 
 
@@ -134,7 +133,7 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
         greedy = accuracy(task, decode(pair, sample(model, prompts, pair, temperature=0)))
         drawn = accuracy(task, decode(pair, sample(model, prompts, pair, seed=0)))
         size = sum(p.numel() for p in model.parameters())
-        shape = _shape(model.config)
+        shape = layers_and_width(model.config)
         rows.append(f"| {preset} | {size:,} | {shape} | {greedy:.1%} | {drawn:.1%} |\n")
     atomic_write(
         folder / "README.md",
@@ -149,24 +148,6 @@ def _write_card(name: str, recipe: Recipe, folder: Path, test: list[Example]) ->
             f"- All: {BLOCKS[recipe.multimodal]}, a word-level tokenizer of {len(pair.tokenizer)} tokens, "
             "weights in 16 bits (safetensors).\n\n"
             "| model | parameters | layers × width | accuracy, greedy | accuracy, sampled at T = 1 |\n"
-            "|---|---|---|---|---|\n" + "".join(rows) + _scoring(name)
+            "|---|---|---|---|---|\n" + "".join(rows) + scoring_text(name)
         ).encode(),
     )
-
-
-def _shape(config) -> str:
-    """Layers × width; of a multimodal model, of its language model and of its vision tower."""
-    parts = [config.get_text_config(), *filter(None, [getattr(config, "vision_config", None)])]
-    return " + ".join(f"{part.num_hidden_layers} × {part.hidden_size}" for part in parts)
-
-
-def _scoring(name: str) -> str:
-    """For the card: how the rule judge grades, where a grade has parts."""
-    if name == "vision":
-        return scenes_card()
-    if name != "instruct":
-        return ""
-    return (
-        "\n## How a response is graded\n\nForm (it can be read), correct (nothing false) and complete "
-        "(nothing missing) count a third each; accuracy counts the grade of 1.\n\n"
-    ) + rubric_table()

@@ -114,7 +114,9 @@ def write_card(name: str, folder: Path) -> None:
         ]
         size = sum(p.numel() for p in network.parameters())
         rows.append(
-            f"| {model} | {size:,} | {_shape(network.config)} | " + " | ".join(cells) + " |\n"
+            f"| {model} | {size:,} | {layers_and_width(network.config)} | "
+            + " | ".join(cells)
+            + " |\n"
         )
     sizes = ", ".join(f"`{s}.jsonl` {n:,}" for s, n in zip(SPLITS, recipe.sizes, strict=True))
     teachers = ", ".join(
@@ -137,7 +139,7 @@ def write_card(name: str, folder: Path) -> None:
         f"{eyes}.\n"
         "- Weights in 16 bits (safetensors), a word-level tokenizer.\n\n"
         "| model | parameters | layers × width | greedy | T = 0.8, top-p 0.95 | greedy, own prompts |\n"
-        "|---|---|---|---|---|---|\n" + "".join(rows) + _scoring(name)
+        "|---|---|---|---|---|---|\n" + "".join(rows) + scoring_text(name)
     )
     atomic_write(folder / "README.md", text.encode())
 
@@ -150,13 +152,13 @@ def greedy_accuracy(world, pair: Pair, examples: list[Example], temperature: flo
     return accuracy(task, decode(pair, responses))
 
 
-def _shape(config) -> str:
+def layers_and_width(config) -> str:
     """Layers × width; of a multimodal model, of its language model and of its vision tower."""
     parts = [config.get_text_config(), *filter(None, [getattr(config, "vision_config", None)])]
     return " + ".join(f"{part.num_hidden_layers} × {part.hidden_size}" for part in parts)
 
 
-def _scoring(name: str) -> str:
+def scoring_text(name: str) -> str:
     """For the card: how the rule judge grades, where a grade has parts."""
     if name == "vision":
         return scenes_card()

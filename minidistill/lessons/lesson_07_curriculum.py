@@ -10,6 +10,7 @@ from minidistill import curriculum as C
 from minidistill.experiments.arms import ALPHAS, BETAS
 from minidistill.lessons import ledger_plots, plots
 from minidistill.lessons.checks import Exercise, checker
+from minidistill.lessons.lesson_05_cald import draw_interaction
 from minidistill.lessons.response_scores import clip_shares
 from minidistill.logprobs import ResponseLogProbs
 
@@ -108,22 +109,9 @@ def draw_hard_shares(ax, hard: Mapping[str, Tensor], title: str):
 
 def draw_by_alpha(ax, found: Mapping[str, Sequence[Sequence[float]]], title: str):
     """Draw accuracy at α = 0.3, 0.1, 0.01 of the last epoch: a line a number of epochs, a point a seed."""
-    for name, style in plots.styles(list(found)).items():
-        for place, values in enumerate(found[name]):
-            ax.plot(
-                [place] * len(values),
-                values,
-                style.marker,
-                color=style.color,
-                alpha=0.35,
-                markersize=4,
-            )
-        means = [np.mean(values) for values in found[name]]
-        ax.plot(range(len(means)), means, label=name, marker=style.marker, **style.line)
-    ax.set_xticks(range(3), ["0.3", "0.1", "0.01"])
-    ax.set(xlabel="alpha in the last epoch", ylabel="accuracy (greedy)")
+    draw_interaction(ax, found, ["0.3", "0.1", "0.01"], "accuracy (greedy)")
+    ax.set_xlabel("alpha in the last epoch")
     ax.set_title(title, loc="left")
-    ax.legend()
     return ax
 
 
