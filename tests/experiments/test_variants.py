@@ -93,6 +93,12 @@ def test_detached_has_the_same_value_and_another_gradient():
     assert not torch.allclose(found[False][1], found[True][1])
 
 
+def test_without_its_half_the_loss_is_twice_as_large():
+    whole, _ = losses(halved=False)
+    half, _ = losses()
+    torch.testing.assert_close(whole, 2 * half)
+
+
 def test_an_unknown_rule_is_named():
     with pytest.raises(ValueError, match="rule must be one of"):
         losses("random")

@@ -83,6 +83,18 @@ def test_a_grammar_that_has_no_more_prompts_says_so(monkeypatch):
         next(fresh)
 
 
+def test_a_picture_is_asked_about_once(monkeypatch):
+    class Gallery:
+        def write_prompt(self, rng):
+            return Example(
+                rng.choice(["what ?", "where ?"]), image=rng.choice(["one", "two", "three"])
+            )
+
+    monkeypatch.setattr(worlds, "get_world", lambda name: Gallery())
+    fresh = worlds.unique_prompts("gallery", 0, [Example("when ?", image="two")])
+    assert {next(fresh).image, next(fresh).image} == {"one", "three"}
+
+
 def test_an_unknown_split_or_world_is_named():
     with pytest.raises(ValueError, match="unknown split 'train'"):
         load_split("instruct", "train")
