@@ -243,7 +243,8 @@ def load_packed(model: nn.Module, path: Path) -> nn.Module:
         if f"{name}.packed" in state:
             packed, steps = (state.pop(f"{name}.{part}") for part in ("packed", "steps"))
             ints = unpack(packed, bits, (layer.out_features, layer.in_features))
-            model.set_submodule(name, QuantizedLinear(ints, steps, bits, layer.bias))
+            ours = QuantizedLinear(ints, steps, bits, layer.bias)
+            model.set_submodule(name, ours.to(layer.weight.device))
     missing, unexpected = model.load_state_dict(state, strict=False)
     if unexpected or set(missing) - _tied_and_packed(model):
         raise ValueError(f"{path} holds another model: {(unexpected or missing)[0]} does not fit")
