@@ -96,7 +96,7 @@ def kinds_view(pieces: Sequence[tuple[str, str]], title: str = ""):
 
 def batch_view(pair: Pair, prompts: Sequence, responses: Sequence, title: str = ""):
     """(3.1) A collated batch: every column's token, and below it the token it is trained to predict."""
-    batch = collate(prompts, responses, pair.pad_token_id)
+    batch = collate(prompts, responses, pair.pad_token_id, pair.device)
     width, rows = batch.input_ids.shape[1] - batch.labels.shape[1], []
     for ids, seen, kept in zip(batch.input_ids, batch.attention_mask, batch.mask, strict=True):
         words = pair.tokenizer.convert_ids_to_tokens(ids.tolist())

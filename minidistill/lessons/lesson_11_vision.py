@@ -233,7 +233,7 @@ def draw_families(
 def draw_log_prob_gains(ax, gains: Mapping[str, Tensor], title: str = ""):
     """Draw (11.2) of every response, smallest first, one line a model."""
     for name, style in plots.styles(list(gains)).items():
-        values = gains[name].sort().values
+        values = gains[name].cpu().sort().values
         share = [(i + 0.5) / len(values) for i in range(len(values))]
         ax.plot(values, share, label=name, **style.line)
     ax.axvline(0, color=plots.BLACK, linewidth=0.8)

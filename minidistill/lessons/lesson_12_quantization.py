@@ -58,7 +58,7 @@ def break_explorer(weight: Tensor, rows: Sequence[dict]) -> Callable:
     Left: every weight of one layer, before and after; right: what the whole model then weighs and can,
     from `breaks.every_break`.
     """
-    edges = torch.linspace(-0.4, 0.4, 81)
+    edges, weight = torch.linspace(-0.4, 0.4, 81), weight.cpu()  # no histogram on a GPU
 
     def picture(bits: int = 4, doublings: int = 1):
         group = 16 * 2**doublings

@@ -35,11 +35,17 @@ def log_ratios(pair: Pair, prompts: Sequence, responses: Sequence) -> list[Tenso
 
 
 def score_both_sources(pair, task, config) -> dict[str, ResponseLogProbs]:
-    """One teacher and one student response to each training prompt, as both models see them."""
+    """One teacher and one student response to each training prompt, as both models see them, on the CPU."""
     rollouts = Rollouts(pair, task, {"tgo": "tgo", "sgo": "sgo"}, config)
     rollouts.collect(0)
     with torch.no_grad():
-        return rollouts.score(list(range(len(task.train))))
+        scored = rollouts.score(list(range(len(task.train))))
+    return {slot: _on_cpu(y) for slot, y in scored.items()}
+
+
+def _on_cpu(y: ResponseLogProbs) -> ResponseLogProbs:
+    log_p = y.log_p.cpu()
+    return ResponseLogProbs(y.labels.cpu(), y.mask.cpu(), y.log_q.cpu(), lambda: log_p)
 
 
 def token_gradient(
