@@ -14,6 +14,7 @@ from minidistill.experiments.labels import MAIN_METHODS
 from minidistill.experiments.logs import ledger_dir, load_runs, runs_by_seed, scores_csv
 
 WORLDS = [world for world in PROTOCOLS if load_runs(world, ledger_dir())]
+COMPARED = [w for w in WORLDS if w == "instruct" or runs_by_seed(f"{w}/start", ledger_dir())]
 COLLAPSES = {"dpkd": "its loss has no bottom (lesson 04)"}  # why a method may end below its start
 
 
@@ -26,7 +27,7 @@ def named(world: str, label: str) -> str:
 
 
 # --- what makes it believable ---------------------------------------------------------------------------
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", COMPARED)
 def test_the_teacher_is_right_the_start_is_not_and_the_best_closes_half_of_the_gap(world):
     start, teacher = (score(named(world, name), "accuracy") for name in ("start", "teacher"))
     best = max(score(named(world, method), "accuracy") for method in TUNED[world])
@@ -35,14 +36,14 @@ def test_the_teacher_is_right_the_start_is_not_and_the_best_closes_half_of_the_g
     assert best > (start + teacher) / 2
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", COMPARED)
 def test_no_method_ends_below_its_start_unless_it_is_said_why(world):
     start = score(named(world, "start"), "accuracy")
     below = {m for m in TUNED[world] if score(named(world, m), "accuracy") <= start}
     assert below <= set(COLLAPSES)
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", COMPARED)
 def test_kd_lowers_what_it_minimises(world):
     nlls = [score(named(world, name), "nll_teacher") for name in ("start", "kd", "teacher")]
     assert nlls[0] > nlls[1] + 0.05
@@ -74,10 +75,9 @@ def test_every_run_has_the_settings_that_won(world):
             assert run.made(log), f"{run.name} seed {run.seed}"
 
 
-def test_main_methods_start_and_teacher_have_the_same_seeds_at_least_two():
+def test_main_methods_start_and_teacher_share_at_least_five_seeds():
     seeds = {n: set(runs_by_seed(n, ledger_dir())) for n in ("start", *MAIN_METHODS, "teacher")}
-    assert len(seeds["kd"]) >= 2
-    assert all(found == seeds["kd"] for found in seeds.values())
+    assert all(found >= set(range(5)) for found in seeds.values())
 
 
 def test_runs_are_sorted_and_the_scores_beside_them_are_theirs():
