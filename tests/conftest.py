@@ -14,7 +14,7 @@ import torch
 
 from minidistill import models
 from minidistill.models import make_pair, tiny_model, word_tokenizer
-from minidistill.tasks import Task, get_world, write_examples
+from minidistill.tasks import Preference, Task, get_world, write_examples
 
 torch.set_num_threads(1)
 
@@ -138,6 +138,16 @@ def task(world):
         write_examples("instruct", 24, seed=2, held_out=True, references=2),
         lambda prompt, response: world.judge(prompt, response).grade,
     )
+
+
+@pytest.fixture(scope="session")
+def few(task):
+    """Eight prompts to train on, with preferences, and four held out."""
+    train = [
+        Preference(e.prompt, e.references, chosen=e.references[0], rejected="no")
+        for e in task.train[:8]
+    ]
+    return Task("few", train, task.test[:4], task.grade)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from minidistill.logprobs import collate, response_log_probs
 from minidistill.models import Pair
 from minidistill.objectives import METHODS
 from minidistill.runlog import environment_info
-from minidistill.tasks import Preference, Task
 from tests.conftest import build_pair
 
 pytestmark = pytest.mark.gpu
@@ -39,15 +38,6 @@ def full_float32():
 def cpu(monkeypatch):
     """`cpu()`: from then on pairs are put on the CPU."""
     return lambda: monkeypatch.setattr(models, "pick_device", lambda: torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def few(task):
-    train = [
-        Preference(e.prompt, e.references, chosen=e.references[0], rejected="no")
-        for e in task.train[:8]
-    ]
-    return Task("few", train, task.test[:4], task.grade)
 
 
 @pytest.fixture

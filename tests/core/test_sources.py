@@ -11,20 +11,11 @@ from minidistill.evaluation import make_probe
 from minidistill.generation import decode
 from minidistill.rollouts import Rollouts
 from minidistill.sources import SOURCES, AdaptiveSampler, SamplingContext, resolve_sources
-from minidistill.tasks import Preference, Task
+from minidistill.tasks import Task
 from minidistill.tokenization import encode_references
 from tests.conftest import build_pair
 
 QUICK = {"epochs": 2, "batch_size": 4, "max_new_tokens": 4, "progress": False}
-
-
-@pytest.fixture(scope="module")
-def few(task):
-    train = [
-        Preference(e.prompt, e.references, chosen=e.references[0], rejected="no")
-        for e in task.train[:8]
-    ]
-    return Task("few", train, task.test[:4], task.grade)
 
 
 def rollouts(pair, few, slots, **settings):

@@ -19,21 +19,11 @@ from minidistill.cli.distill import distill as distill_command
 from minidistill.config import DistillConfig
 from minidistill.evaluation import make_probe
 from minidistill.objectives import METHODS, method
-from minidistill.tasks import Preference, Task
+from minidistill.tasks import Task
 from minidistill.training import Trainer, lr_schedule
 from tests.conftest import build_pair
 
 QUICK = {"epochs": 1, "batch_size": 16, "max_new_tokens": 4, "progress": False}
-
-
-@pytest.fixture(scope="module")
-def few(task):
-    """Eight prompts to train on, with preferences, and four held out."""
-    train = [
-        Preference(e.prompt, e.references, chosen=e.references[0], rejected="no")
-        for e in task.train[:8]
-    ]
-    return Task("few", train, task.test[:4], task.grade)
 
 
 def weights_of(model):
