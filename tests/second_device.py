@@ -22,6 +22,20 @@ class SecondDevice(TorchFunctionMode):
     numpy reads the CPU's tensors alone. The mark is an attribute of the tensor.
     """
 
+    def __enter__(self):
+        """Keep the mark where a tensor becomes a Parameter, which no torch function does."""
+        self._make = make = torch.Tensor._make_subclass
+
+        def marked(cls, data, *args, **kwargs):
+            return self._marked(make(cls, data, *args, **kwargs), hasattr(data, "_second"))
+
+        torch.Tensor._make_subclass = staticmethod(marked)
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        torch.Tensor._make_subclass = self._make
+        return super().__exit__(*error)
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = (resolve_name(func) or getattr(func, "__name__", "")).rpartition(".")[2]

@@ -1,5 +1,6 @@
 """Lessons whose cells hand tensors to the models run where the models stand on another device."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -7,10 +8,19 @@ import pytest
 import torch
 
 from minidistill import models
+from minidistill.applications.quantization import load_packed, quantize_model, save_packed
+from tests.conftest import build_pair
 from tests.second_device import SECOND, SecondDevice
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-LESSONS = ["03_responses", "05_cald", "06_data_curation", "07_curriculum"]
+LESSONS = [
+    "03_responses",
+    "05_cald",
+    "06_data_curation",
+    "07_curriculum",
+    "11_vision",
+    "12_quantization",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +56,17 @@ def test_a_model_and_its_gradients_move():
     model = torch.nn.Linear(2, 1).to(SECOND)
     model(torch.ones(1, 2, device=SECOND)).sum().backward()
     assert model.weight.grad.device == SECOND
+    assert copy.deepcopy(model).weight.device == SECOND
     with pytest.raises(RuntimeError, match="same device"):
         model(torch.ones(1, 2))
+
+
+def test_packed_weights_are_loaded_to_where_the_model_stands(tokenizer, tmp_path):
+    packed, fresh = build_pair(tokenizer), build_pair(tokenizer)
+    save_packed(quantize_model(packed.student, 4, 16), tmp_path / "packed")
+    load_packed(fresh.student, tmp_path / "packed")
+    ids = torch.tensor([[5, 6, 7]], device=SECOND)
+    torch.testing.assert_close(fresh.student(ids).logits, packed.student(ids).logits)
 
 
 # --- lessons ----------------------------------------------------------------------------------------
