@@ -19,7 +19,6 @@ LESSONS = [
     "06_data_curation",
     "07_curriculum",
     "11_vision",
-    "12_quantization",
 ]
 
 
