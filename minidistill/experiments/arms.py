@@ -105,6 +105,11 @@ ARMS |= {  # C11: weaker teachers
 }
 ARMS |= {f"dpo_{name}": Arm(name, hook="dpo") for name in COMPARED}  # C12
 ARMS["dpo_start"] = Arm("", hook="dpo")
+DPO_BETAS = (0.03, 0.1, 0.3, 1.0, 3.0)
+ARMS |= {  # the price of a nat in lesson 10, at twice the rate; from a student that no claim compares
+    f"dpo_beta_{beta:g}": Arm("kd", hook="dpo", hook_kwargs={"beta": beta, "lr": 2e-4})
+    for beta in DPO_BETAS
+}
 APPLICATIONS: dict[str, Arm] = {  # other models than the world's pair: each has a rate of its own
     **{  # C14: the teacher in two bits, healed by adapters
         f"int_{name}": Arm(

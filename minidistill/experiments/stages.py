@@ -64,7 +64,7 @@ def get_hook(name: str) -> Hook:
 
 
 def train_dpo(
-    trained: TrainedRun, *, beta: float = 0.3, lr: float = 1e-4, epochs: int = 1, prompts: int = 2000,
+    trained: TrainedRun, *, beta: float = 1.0, lr: float = 1e-4, epochs: int = 2, prompts: int = 2000,
     samples: int = 4,
 ) -> dict:  # fmt: skip
     """Train the run's student by DPO on pairs from its own samples on fresh prompts, judged by the rules.

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill.applications.preference import best_and_worst, optimal_policy, reward_margin
-from minidistill.experiments.labels import run_labels
-from minidistill.experiments.run_configs import DPO_BETAS, DPO_METHODS
+from minidistill.experiments.arms import COMPARED, DPO_BETAS
+from minidistill.experiments.labels import run_label
 from minidistill.lessons import plots
 from minidistill.lessons.checks import (
     Exercise,
@@ -21,7 +21,7 @@ from minidistill.lessons.checks import (
 from minidistill.lessons.plot_style import BLACK, GREY
 from minidistill.logprobs import ResponseLogProbs
 
-RUN_LABELS = run_labels(f"dpo_{method}" for method in DPO_METHODS)
+STARTS = ("dpo_start", *(f"dpo_{method}" for method in COMPARED))  # what DPO begins with
 RESPONSES = ("right, rare", "right, dull", "vague", "wrong")
 REFERENCE = torch.tensor([0.05, 0.25, 0.40, 0.30]).log()
 REWARD = torch.tensor([1.0, 0.8, 0.3, 0.0])
@@ -110,9 +110,9 @@ def draw_starts(logs: Mapping[str, Sequence[dict]], ax, title: str = ""):
             )
             ax.plot(ends[1], y, look.marker, color=look.color, markersize=5)
     ax.axvline(0.5, color=BLACK, linewidth=0.8)
-    ax.set_yticks(range(len(logs)), [RUN_LABELS[name] for name in logs])
+    ax.set_yticks(range(len(logs)), [run_label(name) for name in logs])
     ax.grid(axis="y", visible=False)
-    ax.set(xlabel="win rate over the SFT student", ylim=(len(logs) - 0.4, -0.6))
+    ax.set(xlabel="win rate over the start", ylim=(len(logs) - 0.4, -0.6))
     ax.set_title(title, loc="left", fontsize=10.5)
     return ax
 
