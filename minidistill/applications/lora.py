@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from minidistill.applications.quantization import load_packed, stored_bytes
+from minidistill.applications.quantization import is_quantized, load_packed, stored_bytes
 from minidistill.applications.quantization_backends import quantize_with
 from minidistill.models import Pair
 from minidistill.utils import missing_extra_message, quiet
 
 
 def add_lora(model: nn.Module, rank: int = 16, seed: int = 0):
-    r"""(12.3) ŷ = Ŵ x + B A x: adapters A (rank, in) and B (out, rank) beside every quantized layer.
+    r"""(12.3) ŷ = Ŵ x + B A x: adapters A (rank, in) and B (out, rank) beside every layer, quantized or not.
 
     B starts at 0, so nothing changes before training; A is drawn from `seed`. Everything but A and B
     is frozen. Returns peft's model, which generates and is saved like any other. Raises ValueError
@@ -36,7 +36,8 @@ def add_lora(model: nn.Module, rank: int = 16, seed: int = 0):
     )
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(seed)
-        return _forbid_merge(peft.get_peft_model(model, config))
+        student = peft.get_peft_model(model, config)
+    return _forbid_merge(student) if is_quantized(model) else student
 
 
 def load_quantized_with_lora(whole: nn.Module, folder: Path):
@@ -79,6 +80,11 @@ def quantized_pair(
     """Teacher: the pair's. Student: a copy of it in `bits` bits with adapters that say nothing yet."""
     broken = quantize_with(copy.deepcopy(pair.teacher), bits, group, library, scale)
     return replace(pair, student=add_lora(broken, rank))
+
+
+def lora_pair(pair: Pair, rank: int = 16) -> Pair:
+    """Teacher: the pair's. Student: a copy of the pair's that trains nothing but adapters."""
+    return replace(pair, student=add_lora(copy.deepcopy(pair.student), rank))
 
 
 def _peft():

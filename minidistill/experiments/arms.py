@@ -122,9 +122,17 @@ APPLICATIONS: dict[str, Arm] = {  # other models than the world's pair: each has
         f"draft_{name}": Arm(name, teacher="target", student="draft", hook="draft", prompts=2000)
         for name in ("seqkd", *COMPARED)
     },
+    # C9: the world's own pair, but nothing is trained except adapters
+    **{f"lora_{name}": Arm(name, hook="lora", hook_kwargs={"rank": 16}) for name in ("kd", "distillm2")},
 }  # fmt: skip
 ARMS |= {name: replace(arm, tuned_as=name) for name, arm in APPLICATIONS.items()}
 ARMS["int_none"] = replace(APPLICATIONS["int_gkd"], method="")
+ARMS |= {  # C14: in as many bytes, but steps are searched for the least error
+    f"int_grid_{name}": replace(
+        ARMS[f"int_{name}"], hook_kwargs=ARMS[f"int_{name}"].hook_kwargs | {"scale": "mse"}
+    )
+    for name in ("none", *COMPARED)
+}
 ARMS["draft_none"] = replace(APPLICATIONS["draft_gkd"], method="")
 DIAL = ("kd", "rkl", "gkd", "distillm", "cald", "distillm2")
 ARMS |= {  # C9: how much the student can copy, by its width

@@ -132,6 +132,7 @@ HYPOTHESES: dict[str, Claim] = {
                 )
                 for width in ("width_32", "width_48")
             ),
+            Contrast("DistiLLM-2 over KD, adapters alone", {"lora_distillm2": 1, "lora_kd": -1}),
         ),
     ),
     "C10": Claim(
@@ -188,6 +189,10 @@ HYPOTHESES: dict[str, Claim] = {
         "Table 9",
         "Phi-3.5-mini, mean win rate: BF16 85.05, INT4 78.94; GKD 82.80, DistiLLM 83.35, DistiLLM-2 83.57",
         pairwise("int_distillm2", ("int_none", "int_gkd", "int_distillm")),
+        explanation=(
+            Contrast("a better grid alone over healing", {"int_grid_none": 1, "int_distillm2": -1}),
+            *pairwise("int_grid_distillm2", ("int_grid_none", "int_grid_gkd", "int_grid_distillm")),
+        ),
     ),
     "C15": Claim(
         "DistiLLM-2 makes a better draft model for speculative decoding",

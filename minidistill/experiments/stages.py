@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from minidistill.applications import preference, speculative_metrics
-from minidistill.applications.lora import quantized_pair
+from minidistill.applications.lora import lora_pair, quantized_pair
 from minidistill.applications.preference_tuning import WinRateEvaluator
 from minidistill.applications.speculative import speculate
 from minidistill.evaluation import HeldOutResponses, accuracy, rouge_l
@@ -136,5 +136,6 @@ def measure_draft(trained: TrainedRun, sampled: int = 32) -> dict:
 HOOKS = {
     "dpo": Hook(after_training=train_dpo),
     "quantize": Hook(before_training=quantized_pair),
+    "lora": Hook(before_training=lora_pair),
     "draft": Hook(after_training=measure_draft),
 }

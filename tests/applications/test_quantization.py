@@ -442,6 +442,19 @@ def test_only_adapters_are_trained_and_their_bytes_are_read_off(tokenizer):
     assert lora.adapter_bytes(student) == wanted
 
 
+def test_a_student_in_full_precision_trains_adapters_alone_and_may_be_merged(tokenizer, task):
+    tiny = build_pair(tokenizer)
+    pair = lora.lora_pair(tiny, rank=4)
+    assert pair.teacher is tiny.teacher
+    before = {n: w.clone() for n, w in tiny.student.state_dict().items()}
+    distill(pair, task, "kd", epochs=1, batch_size=8, lr=1e-2, progress=False)
+    merged = pair.student.merge_and_unload().state_dict()
+    moved = {name for name, w in before.items() if not torch.equal(w, merged[name])}
+    assert moved
+    assert all("_proj" in name for name in moved)
+    assert all(torch.equal(w, before[n]) for n, w in tiny.student.state_dict().items())
+
+
 def test_adapters_depend_on_their_seed_and_leave_the_global_draws_alone(tokenizer):
     def first(seed):
         return lora.add_lora(quantize_with(model_of(tokenizer), 4), 4, seed=seed).state_dict()
