@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from statistics import mean
 
 from minidistill.applications.quantization import stored_bytes
@@ -13,7 +14,9 @@ from minidistill.tasks import Task
 from minidistill.tokenization import encode_references
 
 WIDTHS, GROUPS = tuple(range(2, 9)), (16, 32, 64, 128)
-DRAWS = 5  # sampled responses a held-out prompt
+PROMPTS, DRAWS = 400, 3  # held-out prompts, and sampled responses to each
+SAMPLING = {"temperature": 0.8, "top_p": 0.95}
+SEARCHED = (2, 3, 4)  # widths whose steps are searched for the least error too
 
 
 def measure(model, pair: Pair, task: Task, probe, **about) -> dict:
@@ -30,33 +33,39 @@ def measure(model, pair: Pair, task: Task, probe, **about) -> dict:
         "nll_references": nll(model, pair, prompts, references),
         "nll_teacher": nll(model, pair, probe.prompts, probe.tgo),
         "greedy": right(temperature=0.0),
-        "drawn": [right(temperature=1.0, seed=seed) for seed in range(DRAWS)],
+        "drawn": [right(seed=seed, **SAMPLING) for seed in range(DRAWS)],
     }
 
 
 def sweep(pair: Pair, task: Task, tell: Callable[[Iterable], Iterable] = iter) -> list[dict]:
-    """`measure` of the teacher, whole (bits None), then at every width and group, then by nf4."""
-    probe = make_probe(pair, task, seed=0)
-    cells = [(bits, group, "minidistill") for bits in WIDTHS for group in GROUPS]
-    cells += [(4, group, "bitsandbytes") for group in (32, 64, 128)]
-    rows = [measure(pair.teacher, pair, task, probe, bits=None, group=None, library=None)]
-    for bits, group, library in tell(cells):
-        broken = quantize_with(copy.deepcopy(pair.teacher), bits, group, library)
-        about = {"bits": bits, "group": group, "library": library}
-        rows.append(measure(broken, pair, task, probe, **about))
+    """`measure` of the teacher, whole (bits None), then at every width, group and choice of steps, then nf4."""
+    task = replace(task, test=task.test[:PROMPTS])
+    probe = make_probe(pair, task, seed=0, **SAMPLING)
+    cells = [(bits, group, "minidistill", "absmax") for bits in WIDTHS for group in GROUPS]
+    cells += [(bits, group, "minidistill", "mse") for bits in SEARCHED for group in GROUPS]
+    cells += [(4, group, "bitsandbytes", "absmax") for group in (32, 64, 128)]
+    names = ("bits", "group", "library", "scale")
+    rows = [measure(pair.teacher, pair, task, probe, **dict.fromkeys(names))]
+    for cell in tell(cells):
+        broken = quantize_with(copy.deepcopy(pair.teacher), *cell)
+        rows.append(measure(broken, pair, task, probe, **dict(zip(names, cell, strict=True))))
     return rows
 
 
-def select(rows: Iterable[dict], bits: int | None, group: int | None = None, library="minidistill"):
-    """The row of a width and a group; bits None is the whole model."""
-    wanted = (bits, group, library) if bits else (None, None, None)
-    return next(row for row in rows if (row["bits"], row["group"], row["library"]) == wanted)
+def select(
+    rows: Iterable[dict], bits: int | None, group: int | None = None, library="minidistill", scale="absmax"
+):  # fmt: skip
+    """The row of a width, a group and a choice of steps; bits None is the whole model."""
+    wanted = (bits, group, library, scale) if bits else (None,) * 4
+    return next(
+        row for row in rows if tuple(row[n] for n in ("bits", "group", "library", "scale")) == wanted
+    )
 
 
 def sweep_table(rows: Iterable[dict], group: int = 32) -> str:
     """Markdown: a row a width at this group size."""
     lines = [
-        "| bits | bytes | NLL on references | NLL on teacher responses | greedy | sampled, T = 1 |",
+        "| bits | bytes | NLL on references | NLL on teacher responses | greedy | sampled, T = 0.8 |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for bits in (None, 8, 4, 3, 2):

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from minidistill.applications.quantization import dequantize, quantize
 from minidistill.applications.quantization_sweep import GROUPS, WIDTHS, select
-from minidistill.experiments.labels import run_labels
-from minidistill.experiments.run_configs import INT2_RUNS
+from minidistill.experiments.arms import COMPARED
+from minidistill.experiments.labels import run_label
 from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker
 from minidistill.lessons.plot_style import BLACK, BLUE, GREY, ORANGE, PAPER_GREY, RED
 
-RUN_LABELS = run_labels(["int_none", *INT2_RUNS])
+ARMS = tuple(f"{broken}_{name}" for broken in ("int", "int_grid") for name in ("none", *COMPARED))
 FULL_PRECISION = {"color": BLACK, "linewidth": 0.9, "linestyle": (0, (1, 3))}
 
 
@@ -108,12 +108,12 @@ def outlier_explorer(size: float = 1.0, bits: int = 3):
 
 def recovery_scores(logs: Mapping[str, Sequence[dict]], name: str) -> dict[str, list[float]]:
     """A score by arm and seed, arms under the names of the lesson."""
-    return {RUN_LABELS[arm]: [log["scores"][name] for log in rows] for arm, rows in logs.items()}
+    return {run_label(arm): [log["scores"][name] for log in rows] for arm, rows in logs.items()}
 
 
 def draw_healing(logs: Mapping[str, Sequence[dict]], whole: Sequence[dict], title: str):
     """Two panels, a row an arm and a point a seed: accuracy and NLL; dotted, the unbroken model."""
-    left, right = plots.axes(2, height=2.7, width=9.5)
+    left, right = plots.axes(2, height=3.2, width=9.5)
     for ax, name, label in (
         (left, "accuracy", "responses right (higher is better)"),
         (right, "nll_teacher", "NLL on the whole model's responses (lower is better)"),
