@@ -38,7 +38,7 @@ def measure(model, pair: Pair, task: Task, probe, **about) -> dict:
 
 
 def sweep(pair: Pair, task: Task, tell: Callable[[Iterable], Iterable] = iter) -> list[dict]:
-    """`measure` of the teacher, whole (bits None), then at every width, group and choice of steps, then nf4."""
+    """`measure` of the teacher, whole (bits None), at every width, group and choice of steps, and by nf4."""
     task = replace(task, test=task.test[:PROMPTS])
     probe = make_probe(pair, task, seed=0, **SAMPLING)
     cells = [(bits, group, "minidistill", "absmax") for bits in WIDTHS for group in GROUPS]
@@ -58,7 +58,9 @@ def select(
     """The row of a width, a group and a choice of steps; bits None is the whole model."""
     wanted = (bits, group, library, scale) if bits else (None,) * 4
     return next(
-        row for row in rows if tuple(row[n] for n in ("bits", "group", "library", "scale")) == wanted
+        row
+        for row in rows
+        if tuple(row[n] for n in ("bits", "group", "library", "scale")) == wanted
     )
 
 

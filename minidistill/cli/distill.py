@@ -48,7 +48,7 @@ def distill(
     ] = DistillConfig.epsilon,
 ) -> None:
     """Distil a pair, tiny or real; scores before and after. The same command resumes a stopped run."""
-    from minidistill.experiments.runner import distill_and_evaluate
+    from minidistill.experiments.before_and_after import distill_and_evaluate
     from minidistill.objectives import get_method
 
     method_kwargs = dict(_setting(text) for text in setting or [])

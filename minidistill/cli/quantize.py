@@ -157,7 +157,7 @@ def _measure(pair, work, config, out):
 def _heal(pair, work, config, out):
     """Scores of the whole, the broken and the healed model; resumes."""
     from minidistill.evaluation import HeldOutResponses
-    from minidistill.experiments.runner import distill_and_evaluate
+    from minidistill.experiments.before_and_after import distill_and_evaluate
     from minidistill.runlog import read_log
 
     found = distill_and_evaluate(pair, work, config, {}, out)

@@ -9,6 +9,7 @@ import typer
 from minidistill.cli.options import Model, Prompts, Tokens
 from minidistill.config import DistillConfig
 
+TINY = "worlds/instruct"  # the world that has a target and a draft
 Method = Annotated[
     str | None,
     typer.Option(help="First train the draft by this method, with the target as the teacher."),
@@ -24,7 +25,7 @@ def speculate(
     target: Model = None,
     draft: Model = None,
     prompt: Annotated[str | None, typer.Option(help="Answer this alone, round by round.")] = None,
-    task: Annotated[str, typer.Option(help="A tiny world: its pair and its prompts.")] = "instruct",
+    task: Annotated[str, typer.Option(help="A tiny world: its pair and its prompts.")] = TINY,
     prompts: Prompts = None,
     limit: Annotated[int, typer.Option(help="How many held-out prompts.", min=1)] = 20,
     draft_length: Annotated[int, typer.Option(help="Tokens drafted a round.", min=1)] = 4,
@@ -82,10 +83,10 @@ def _load(task, prompts, target, draft):
     work = load_task(prompts or task)  # first: a mistake here costs no model loading
     if (target is None) != (draft is None):
         raise ValueError("give both --target and --draft, or neither for the tiny pair")
-    if target is None and task != "instruct":
-        raise ValueError(f"a target and a draft are shipped for 'instruct' alone, not for {task!r}")
-    folder = data_dir() / "instruct"
-    pair = load_pair(teacher=target or folder / "target", student=draft or folder / "draft")
+    if target is None and task != TINY:
+        raise ValueError(f"a target and a draft are shipped for {TINY!r} alone, not for {task!r}")
+    folder = data_dir() / TINY
+    pair = load_pair(teacher=target or folder / "target", student=draft or folder / "draft_0")
     require_text_model("speculative decoding here", pair)
     return pair, work
 
@@ -93,15 +94,15 @@ def _load(task, prompts, target, draft):
 def _train(pair, work, chosen, lr, out, how) -> None:
     """`chosen`: method, epochs, seed; the rest as in the ledger. Resumes, and ends in out/student."""
     from minidistill.cli.evaluate import print_scores
-    from minidistill.experiments.run_configs import ExperimentConfig
-    from minidistill.experiments.runner import distill_and_evaluate
+    from minidistill.experiments.arms import APPLICATIONS, PROTOCOLS
+    from minidistill.experiments.before_and_after import distill_and_evaluate
 
-    same = ExperimentConfig()  # as in the ledger
+    same = PROTOCOLS["instruct"]
     config = DistillConfig(
         *chosen, same.batch_size, lr=lr,
         **{**how, "temperature": how["temperature"] or same.temperature},
     )  # fmt: skip
-    train = replace(work, train=work.train[: same.prompts])
+    train = replace(work, train=work.train[: APPLICATIONS["draft_gkd"].prompts])
     print_scores(distill_and_evaluate(pair, train, config, {}, out))
     typer.echo(f"draft: {out / 'student'}")
 

@@ -46,7 +46,7 @@ def vision(
     """
     from minidistill import load_pair
     from minidistill.applications.vision.inputs import VisionPair
-    from minidistill.experiments.runner import distill_and_evaluate
+    from minidistill.experiments.before_and_after import distill_and_evaluate
 
     config = DistillConfig(
         method, epochs, seed, batch_size, lr=lr, max_new_tokens=max_new_tokens

@@ -16,6 +16,7 @@ METHOD_LABELS = {
 RUN_LABELS = {
     "sft": "SFT (start)",
     "start": "start (SFT)",
+    "draft_none": "start (SFT)",
     "int_none": "broken",
     "int_grid_none": "broken, better grid",
     "int_grid_gkd": "GKD, better grid",
@@ -25,7 +26,12 @@ RUN_LABELS = {
     "distillm2_no_alpha": "DistiLLM-2 without α",
     "distillm2_no_beta": "DistiLLM-2 without β",
 }  # runs that are not named by a method
-APPLICATIONS = ("dpo_", "int_", "draft_", "lora_")  # what a run's name begins with, before its method's
+APPLICATIONS = (
+    "dpo_",
+    "int_",
+    "draft_",
+    "lora_",
+)  # what a run's name begins with, before its method's
 
 METRIC_LABELS = {
     "nll_teacher": "NLL on teacher responses", "nll_student": "NLL on student responses",

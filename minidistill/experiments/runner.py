@@ -7,11 +7,10 @@ from math import ceil
 from pathlib import Path
 
 from minidistill import load_pair
-from minidistill.checkpoint import check_same_run, fingerprint
-from minidistill.config import DistillConfig
-from minidistill.evaluation import HeldOutResponses, Scores, evaluate, make_probe
+from minidistill.evaluation import HeldOutResponses, evaluate, make_probe
+from minidistill.experiments.before_and_after import score_numbers
 from minidistill.experiments.grid import report_status, run_grid
-from minidistill.experiments.labels import MAIN_METRICS, START
+from minidistill.experiments.labels import START
 from minidistill.experiments.logs import write_run
 from minidistill.experiments.progress import Status
 from minidistill.experiments.run_configs import ExperimentConfig, Run, RunConfig
@@ -73,7 +72,7 @@ def run_one(run: Run, folder: Path) -> None:
         added = hook.after_training(trained, **run.config.hook_kwargs)
     draws = {"draws": experiment.draws, "seed": derive_seed(run.seed, "draw")}
     scores = evaluate(pair, task, probe, temperature=experiment.temperature, **draws)
-    numbers = {**_numbers(scores), **added.pop("scores", {})}
+    numbers = {**score_numbers(scores), **added.pop("scores", {})}
     log = {"run": asdict(run), "scores": numbers, "seconds": round(time.monotonic() - started, 1)}
     log |= {**environment_info(), **logger.log, **added, "grades": scores.grades}
     write_run(run.path(folder), log)
@@ -101,36 +100,3 @@ def common_responses(run: Run, folder: Path, pair, task: Task) -> tuple[list, He
         content = {"experiment": asdict(experiment), "tgo": tgo, "probe": probe.to_dict()}
         write_log(path, content)
     return content["tgo"], HeldOutResponses.from_dict(content["probe"], pair, task)
-
-
-def distill_and_evaluate(
-    pair, task: Task, settings: DistillConfig, method_kwargs: dict, out: Path
-) -> dict:
-    """Evaluate, train, evaluate; leave out/student and out/result.json, and resume.
-
-    What was measured before training is kept with the responses it was measured on, so a run that
-    was stopped at any moment ends with the comparison of an unbroken one.
-    """
-    ours = fingerprint(pair, task, settings, method_kwargs)
-    about = {**asdict(settings), **method_kwargs}
-    length = {"max_new_tokens": settings.max_new_tokens}
-    start = read_log(out / "start.json")
-    if start is None:
-        probe = make_probe(pair, task, seed=settings.seed, **settings.sampling)
-        scores = _numbers(evaluate(pair, task, probe, **length))
-        start = {"fingerprint": ours, "settings": about, "scores": scores, "probe": probe.to_dict()}
-        write_log(out / "start.json", start)
-    check_same_run(out, start, ours)
-    probe = HeldOutResponses.from_dict(start["probe"], pair, task)
-    history = distill(pair, task, out=out, probe=probe, **asdict(settings), **method_kwargs)
-    after = _numbers(evaluate(pair, task, probe, **length))
-    result = {"before": start["scores"], "after": after}
-    pair.save_student(out / "student")
-    sizes = {"train_prompts": len(task.train), "test_prompts": len(task.test)}
-    cost = {"seconds": round(history.seconds), **environment_info(), "probes": history.evals}
-    write_log(out / "result.json", {**result, **about, **sizes, **cost})
-    return result
-
-
-def _numbers(scores: Scores) -> dict:
-    return {name: getattr(scores, name) for name in (*MAIN_METRICS, "no_answer")}

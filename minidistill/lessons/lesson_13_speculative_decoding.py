@@ -25,8 +25,8 @@ from minidistill.applications.speculative_metrics import (
     tokens_per_call,
 )
 from minidistill.evaluation import nll
-from minidistill.experiments.labels import run_labels
-from minidistill.experiments.run_configs import DRAFT_METHODS
+from minidistill.experiments.arms import COMPARED
+from minidistill.experiments.labels import run_label
 from minidistill.experiments.stages import DRAFT_LENGTHS
 from minidistill.generation import decode, sample, speculative_drafts, typical_acceptance
 from minidistill.lessons import plots
@@ -91,7 +91,7 @@ def evaluate_typical_acceptance(
     )
 
 
-RUN_LABELS = run_labels(f"draft_{method}" for method in DRAFT_METHODS)
+ARMS = tuple(f"draft_{name}" for name in ("none", "seqkd", *COMPARED))  # the start first
 ROUNDS = {  # what became of a token: its colours and how it is told without colour
     "stays": {"facecolor": "#d5efe5", "edgecolor": GREEN, "linestyle": "-"},
     "rejected": {"facecolor": "white", "edgecolor": RED, "linestyle": ":"},
@@ -195,11 +195,11 @@ def length_explorer(logs: Mapping[str, Sequence[dict]], races: Mapping[str, dict
             left.plot(values, [i] * len(values), style.marker, color=style.color)
             left.plot([mean(values)] * 2, [i - 0.3, i + 0.3], color=BLACK, linewidth=1.5)
         left.axvline(0, color=BLACK, linewidth=0.8)
-        left.set_yticks(range(len(others)), [RUN_LABELS[name] for name in others])
-        left.set(xlabel=f"tokens a pass beyond {RUN_LABELS[start]}'s", xlim=(-0.03, 0.42))
+        left.set_yticks(range(len(others)), [run_label(name) for name in others])
+        left.set(xlabel=f"tokens a pass beyond {run_label(start)}'s", xlim=(-0.03, 0.42))
         left.set_ylim(len(others) - 0.5, -0.5)
         _title(
-            left, f"(13.7) {near} drafted: {RUN_LABELS[start]} has {mean(level):.2f} tokens a pass"
+            left, f"(13.7) {near} drafted: {run_label(start)} has {mean(level):.2f} tokens a pass"
         )
         left.set_position([0.11, 0.2, 0.37, 0.7])
         draw_races(races, right)

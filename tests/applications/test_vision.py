@@ -25,7 +25,7 @@ from minidistill.applications.vision.tiny_llava import (
 from minidistill.checkpoint import fingerprint
 from minidistill.config import DistillConfig
 from minidistill.evaluation import HeldOutResponses, make_probe, nll
-from minidistill.experiments.runner import distill_and_evaluate
+from minidistill.experiments.before_and_after import distill_and_evaluate
 from minidistill.generation import sample, speculative_drafts, typical_acceptance
 from minidistill.judging import LLMJudge
 from minidistill.lessons.lesson_11_vision import text_only_upper_bound

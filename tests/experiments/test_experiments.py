@@ -18,9 +18,10 @@ from minidistill import load_pair
 from minidistill.cli import app
 from minidistill.config import DistillConfig
 from minidistill.experiments import pretrain, tables
+from minidistill.experiments.before_and_after import distill_and_evaluate
 from minidistill.experiments.logs import by_method, shipped_runs
 from minidistill.experiments.run_configs import ExperimentConfig
-from minidistill.experiments.runner import distill_and_evaluate, run_baselines
+from minidistill.experiments.runner import run_baselines
 from minidistill.runlog import read_log
 from minidistill.tasks import WORLDS, Task, load_task, write_examples
 

@@ -6,21 +6,11 @@ from minidistill.experiments import ledger, protocol
 from minidistill.experiments.arms import ARMS, PROTOCOLS
 from minidistill.experiments.logs import pack_runs
 from minidistill.experiments.protocol import Arm, Protocol, Run, run_one
-from minidistill.experiments.worlds import load_world
 
 SMALL = Protocol("instruct", prompts=24, epochs=2, batch_size=8)
 
 
-@pytest.fixture(autouse=True)
-def few_held_out(monkeypatch):
-    """Twenty held-out prompts are enough to look at what is logged."""
-    from dataclasses import replace
-
-    def few(name, held_out="test"):
-        task = load_world(name, held_out)
-        return replace(task, train=task.train[:60], test=task.test[:20])
-
-    monkeypatch.setattr(protocol, "load_world", few)
+pytestmark = pytest.mark.usefixtures("few_held_out")
 
 
 def quiet(*_):

@@ -1,7 +1,6 @@
 """Lesson 12 around its library: the table of breaks, drawings, what C14 says, the command, a real model."""
 
 import importlib.util
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -14,10 +13,6 @@ from minidistill.applications import lora, quantization, quantization_sweep
 from minidistill.applications.quantization import stored_bytes
 from minidistill.applications.quantization_backends import quantize_with
 from minidistill.evaluation import make_probe
-from minidistill.experiments import contrasts, grid, run_configs, runner
-from minidistill.experiments.logs import runs_by_seed
-from minidistill.experiments.run_configs import ExperimentConfig, Run, RunConfig
-from minidistill.experiments.stages import get_hook
 from minidistill.lessons import lesson_12_quantization as lesson_12
 from minidistill.lessons import plots
 from minidistill.models import load_model
@@ -28,9 +23,6 @@ from tests import commands
 from tests.conftest import DATA, needs_data
 
 pytest.importorskip("peft", reason="pip install 'minidistill[adapt]'")
-RUNS = data_dir() / "runs"
-LOGGED = [name for name in run_configs.RUN_CONFIGS if name.startswith("int_")]
-HEALED = ("int_sft", "int_kd", "int_gkd", "int_distillm", "int_distillm2")
 PROMPTS = DATA / "self_instruct_user_oriented.jsonl"
 
 
@@ -41,7 +33,7 @@ def rows():
 
 # --- the table of breaks ------------------------------------------------------------------------------
 def test_a_break_is_measured_by_bytes_likelihood_and_answers(task):
-    pair = load_pair("instruct")
+    pair = load_pair("worlds/instruct")
     few = Task("few", task.train, task.test[:6], task.grade)
     probe = make_probe(pair, few, seed=0)
     row = quantization_sweep.measure(pair.teacher, pair, few, probe, bits=None)
@@ -53,16 +45,16 @@ def test_a_break_is_measured_by_bytes_likelihood_and_answers(task):
 
 
 def test_the_shipped_table_has_every_width_and_group_and_agrees_with_the_models(rows):
-    found = {(r["bits"], r["group"], r["library"]) for r in rows}
-    wanted = {
-        (b, g, "minidistill") for b in quantization_sweep.WIDTHS for g in quantization_sweep.GROUPS
-    }
-    wanted |= {(4, g, "bitsandbytes") for g in (32, 64, 128)} | {(None, None, None)}
+    found = {(r["bits"], r["group"], r["library"], r["scale"]) for r in rows}
+    groups = quantization_sweep.GROUPS
+    wanted = {(b, g, "minidistill", "absmax") for b in quantization_sweep.WIDTHS for g in groups}
+    wanted |= {(b, g, "minidistill", "mse") for b in quantization_sweep.SEARCHED for g in groups}
+    wanted |= {(4, g, "bitsandbytes", "absmax") for g in (32, 64, 128)} | {(None,) * 4}
     assert found == wanted
     assert len(rows) == len(wanted)
-    whole = load_pair("instruct").teacher
+    whole = load_pair("worlds/instruct").teacher
     assert quantization_sweep.select(rows, None)["bytes"] == stored_bytes(whole)
-    broken = quantize_with(load_pair("instruct").teacher, 2, 32)
+    broken = quantize_with(load_pair("worlds/instruct").teacher, 2, 32)
     assert quantization_sweep.select(rows, 2, 32)["bytes"] == stored_bytes(broken)
 
 
@@ -74,11 +66,20 @@ def test_what_the_lesson_says_of_the_breaks(rows):
     whole = mean(quantization_sweep.select(rows, None)["drawn"])
     assert abs(right[8] - whole) < 0.01
     assert abs(right[4] - whole) < 0.01
-    assert 0 < whole - right[3] < 0.03
-    assert right[2] < 0.4
+    assert abs(whole - right[3]) < 0.03
+    assert right[2] < 0.7
     two, three = quantization_sweep.select(rows, 2, 16), quantization_sweep.select(rows, 3, 128)
     assert three["bytes"] < two["bytes"]
-    assert mean(three["drawn"]) > mean(two["drawn"]) + 0.3
+    assert mean(three["drawn"]) > mean(two["drawn"]) + 0.2
+
+
+def test_searched_steps_take_no_more_bytes_and_leave_more_right(rows):
+    for group in quantization_sweep.GROUPS:
+        absmax, searched = (
+            quantization_sweep.select(rows, 2, group, scale=s) for s in ("absmax", "mse")
+        )
+        assert searched["bytes"] == absmax["bytes"]
+        assert mean(searched["drawn"]) > mean(absmax["drawn"]) + 0.2
 
 
 def test_the_table_in_words(rows):
@@ -87,78 +88,6 @@ def test_the_table_in_words(rows):
         "bits", "---", "whole", "8", "4", "3", "2",
     ]  # fmt: skip
     assert "| 3,507,200 | 0.320 | 0.311 | 0.950 |" in lines[2]
-
-
-# --- the stage and its logs ---------------------------------------------------------------------------
-def test_the_stage_breaks_the_teacher_and_keeps_it_as_the_teacher():
-    stage = get_hook("quantize")
-    assert (stage.before_training, stage.after_training) == (lora.quantized_pair, None)
-    pair = runner.load_models(Run(ExperimentConfig(), "x", run_configs.RUN_CONFIGS["int_gkd"], 0))
-    assert type(pair.teacher).__name__ == "LlamaForCausalLM"
-    layer = pair.student.base_model.model.model.layers[0].mlp.up_proj
-    assert layer.base_layer.bits == 2
-    assert layer.base_layer.steps.shape[1] * 32 == layer.in_features
-    assert layer.lora_A["default"].weight.shape[0] == 16
-
-
-@pytest.mark.slow
-def test_a_run_of_the_ledger_through_the_stage(tmp_path):
-    options = {"bits": 2, "group": 32, "rank": 2}
-    small = ExperimentConfig(prompts=8, epochs=1, draws=1)
-    configs = {
-        "none": RunConfig("sft", hook="quantize", hook_kwargs=options),
-        "kd": RunConfig("kd", hook="quantize", hook_kwargs=options, settings={"lr": 3e-3}),
-    }
-    runs = [Run(small, name, config, 0) for name, config in configs.items()]
-    for run in runs:
-        runner.run_one(run, tmp_path)
-    none, kd = (grid.finished_run(run, tmp_path) for run in runs)
-    assert kd["evals"][0]["nll_teacher"] == pytest.approx(none["scores"]["nll_teacher"], rel=1e-4)
-    assert kd["scores"]["nll_teacher"] < none["scores"]["nll_teacher"]
-    assert len(list(tmp_path.glob("instruct-responses-quantize-bits2-group32-rank2-0.json"))) == 1
-
-
-@pytest.mark.parametrize("name", LOGGED)
-def test_an_arms_logs_are_of_that_arm_and_five(name):
-    logs = runs_by_seed(name, RUNS)
-    assert sorted(logs) == list(range(5))
-    for seed, log in logs.items():
-        job = Run(ExperimentConfig(), name, run_configs.RUN_CONFIGS[name], seed)
-        assert job.made(log)
-
-
-def test_all_arms_of_a_seed_start_from_one_broken_model():
-    for seed in range(5):
-        starts = {
-            tuple(runs_by_seed(name, RUNS)[seed]["evals"][0].values())
-            for name in LOGGED
-            if name not in ("int_none", "int_whole")
-        }
-        assert len(starts) == 1
-
-
-def mean_score(name: str, score: str = "accuracy") -> float:
-    return mean(log["scores"][score] for log in runs_by_seed(name, RUNS).values())
-
-
-def against(winner: str, rival: str):
-    return contrasts.judge(contrasts.Contrast("", {winner: 1, rival: -1}, "accuracy"), RUNS)
-
-
-def test_what_is_said_under_c14():
-    assert round(mean_score("int_none"), 2) == 0.37
-    assert round(mean_score("int_whole"), 2) == 0.94
-    for name in HEALED:
-        gained = against(name, "int_none")
-        assert min(gained.values) > 0
-        assert gained.mean > (mean_score("int_whole") - mean_score("int_none")) / 2
-    for name in ("int_gkd", "int_distillm", "int_distillm2"):
-        assert all(against(name, rival).verdict == "holds" for rival in ("int_sft", "int_kd"))
-    assert abs(mean_score("int_sft") - mean_score("int_kd")) < 0.003
-    assert abs(against("int_distillm2", "int_gkd").mean) < 0.0015
-    assert against("int_distillm2", "int_gkd").verdict == "not resolved"
-    assert against("int_distillm2", "int_distillm").verdict == "holds"
-    assert against("int_distillm2_fast", "int_distillm_fast").verdict == "not resolved"
 
 
 # --- drawings -----------------------------------------------------------------------------------------
@@ -201,14 +130,13 @@ def test_the_slider_over_an_outlier(size, bits):
 
 
 def test_healing_is_drawn_with_a_point_a_seed():
-    logs = {arm: list(runs_by_seed(arm, RUNS).values()) for arm in lesson_12.RUN_LABELS}
-    assert lesson_12.recovery_scores(logs, "accuracy")["GKD"] == [
-        log["scores"]["accuracy"] for log in logs["int_gkd"]
-    ]
-    left = lesson_12.draw_healing(logs, list(runs_by_seed("int_whole", RUNS).values()), "(12.3)")
-    assert [tick.get_text() for tick in left.get_yticklabels()] == list(
-        lesson_12.RUN_LABELS.values()
-    )
+    made_up = lambda right: {"scores": {"accuracy": right, "nll_teacher": 1 - right}}  # noqa: E731
+    logs = {arm: [made_up(0.5 + 0.1 * i) for i in range(3)] for arm in lesson_12.ARMS}
+    assert lesson_12.recovery_scores(logs, "accuracy")["GKD"] == [0.5, 0.6, 0.7]
+    left = lesson_12.draw_healing(logs, [made_up(0.9)], "(12.3)")
+    labels = [tick.get_text() for tick in left.get_yticklabels()]
+    assert labels[:2] + labels[4:6] == ["broken", "GKD", "broken, better grid", "GKD, better grid"]
+    assert len(labels) == len(lesson_12.ARMS) == 8
     assert len(plots.png(left)) > 1000
 
 
@@ -227,7 +155,7 @@ def test_the_tiny_teacher_is_broken_and_healed_and_comes_back_from_its_files(tmp
     nll = {name: row["nll_teacher"] for name, row in log["scores"].items()}
     assert nll["whole"] < nll["broken"]
     assert (log["bits"], log["group"], log["method"]) == (2, 32, "kd")
-    again = lora.load_quantized_with_lora(load_pair("instruct").teacher, tmp_path)
+    again = lora.load_quantized_with_lora(load_pair("worlds/instruct").teacher, tmp_path)
     start = read_log(tmp_path / "start.json")
     asked = torch.tensor([start["probe"]["prompts"][0]])
     assert again(asked).logits.isfinite().all()
@@ -260,7 +188,7 @@ def test_breaking_alone_by_other_libraries(tmp_path, library):
     assert ("file" in log["bytes"]) == (library == "torchao")
     if library == "torchao":
         model = quantization.load_packed(
-            load_pair("instruct").teacher, tmp_path / "broken.safetensors"
+            load_pair("worlds/instruct").teacher, tmp_path / "broken.safetensors"
         )
         assert (
             stored_bytes(model)
@@ -339,11 +267,3 @@ def test_smollm2_is_broken_by_torchao_and_a_few_steps_heal_it(tmp_path):
     assert again.generate(
         torch.tensor([[tokenizer.eos_token_id]]), max_new_tokens=3, do_sample=False
     ).shape[1]
-
-
-def test_the_arms_of_the_lesson_differ_in_their_method_alone():
-    base = asdict(run_configs.RUN_CONFIGS["int_gkd"])
-    for name in HEALED:
-        arm = asdict(run_configs.RUN_CONFIGS[name])
-        same = {k: v for k, v in arm.items() if k not in ("method", "source_overrides")}
-        assert same == {k: v for k, v in base.items() if k not in ("method", "source_overrides")}

@@ -11,14 +11,14 @@ from statistics import mean
 import pytest
 import torch
 
-from minidistill import load_pair, load_task
+from minidistill import load_task
 from minidistill.applications import speculative as S
 from minidistill.applications import speculative_benchmark, speculative_metrics
-from minidistill.experiments import contrasts, run_configs
-from minidistill.experiments.logs import runs_by_seed
+from minidistill.experiments.arms import ARMS
+from minidistill.experiments.worlds import load_start
 from minidistill.generation import sample
+from minidistill.lessons import ledger_plots, plots
 from minidistill.lessons import lesson_13_speculative_decoding as lesson_13
-from minidistill.lessons import plots
 from minidistill.lessons.lesson_09_benchmarks import sample_texts
 from minidistill.models import load_model, make_pair, prune_layers
 from minidistill.runlog import read_log
@@ -28,7 +28,7 @@ from minidistill.utils import data_dir
 from tests import commands
 from tests.applications.test_speculative import WRONG, distributions
 
-RACES = ("sft", "gkd", "distillm", "distillm2", "shallow")
+RACES = ("start", "gkd", "distillm", "distillm2", "shallow")
 HOW = {"max_new_tokens": 6}
 
 
@@ -196,14 +196,14 @@ def test_the_mass_that_both_share_is_the_lower_bar():
 
 @pytest.fixture(scope="module")
 def logs():
-    return {
-        arm: list(runs_by_seed(arm, data_dir() / "runs").values()) for arm in lesson_13.RUN_LABELS
-    }
+    return ledger_plots.arm_logs(lesson_13.ARMS)
 
 
 @pytest.mark.parametrize("draft_length", [1, 4, 8])
 def test_the_slider_over_draft_lengths(logs, draft_length):
-    races = {name: read_log(data_dir() / "speculative" / f"{name}.json") for name in ("sft", "gkd")}
+    races = {
+        name: read_log(data_dir() / "speculative" / f"{name}.json") for name in ("start", "gkd")
+    }
     figure = lesson_13.length_explorer(logs, races)(draft_length)
     left, right = figure.axes
     assert f"{draft_length} drafted" in left.get_title(loc="left")
@@ -243,47 +243,20 @@ def test_the_slider_over_epsilon(place):
     assert figure.axes[1].get_ylim() == (0, 1.02)
 
 
-# --- the claim ----------------------------------------------------------------------------------------
-def mean_score(name: str, measure) -> float:
-    return mean(measure(log) for log in runs_by_seed(name, data_dir() / "runs").values())
-
-
-def test_what_is_said_under_c15():
-    """Each method is above SFT in every seed; GKD leads; NLL goes the other way."""
-    folder = data_dir() / "runs"
-    for name in ("kd", "gkd", "distillm", "distillm2"):
-        contrast = contrasts.Contrast("", {f"draft_{name}": 1, "draft_sft": -1}, "acceptance")
-        assert min(contrasts.judge(contrast, folder).values) > 0
-    stay, nll = (
-        {n: mean_score(f"draft_{n}", f) for n in ("sft", "kd", "gkd", "distillm", "distillm2")}
-        for f in (lambda log: log["scores"]["acceptance"], lambda log: log["scores"]["nll_teacher"])
-    )
-    assert max(stay, key=stay.get) == "gkd"
-    assert min(stay, key=stay.get) == min(nll, key=nll.get) == "sft"
-    three = [stay[n] for n in ("gkd", "distillm", "distillm2")]
-    assert max(three) - min(three) < 0.004
-    assert round(stay["sft"], 2) == 0.7
-    assert 0.895 < mean_score("draft_sft", lambda log: log["draft"]["overlap"]) < 0.905
-
-
-def test_what_a_log_sampled_agrees_with_what_it_computed():
-    for name in ("sft", "gkd"):
-        for log in runs_by_seed(f"draft_{name}", data_dir() / "runs").values():
+# --- the ledger's drafts --------------------------------------------------------------------------------
+def test_what_a_log_sampled_agrees_with_what_it_computed(logs):
+    for rows in logs.values():
+        for log in rows:
             real = speculative_metrics.Counts(**log["draft"]["sampled"])
             assert real.acceptance == pytest.approx(log["scores"]["acceptance"], abs=0.09)
 
 
 def test_the_arms_start_from_the_lessons_pair():
-    for name in lesson_13.RUN_LABELS:
-        assert (run_configs.RUN_CONFIGS[name].teacher, run_configs.RUN_CONFIGS[name].student) == (
-            "target",
-            "draft",
-        )
+    assert {(ARMS[n].teacher, ARMS[n].student) for n in lesson_13.ARMS} == {("target", "draft")}
 
 
 def test_the_target_is_deep_and_right_and_the_draft_is_flat():
-    folder, task = data_dir() / "instruct", load_task("instruct")
-    pair = load_pair("instruct", teacher=folder / "target", student=folder / "draft")
+    task, pair = load_task("worlds/instruct"), load_start("instruct", 0, "target", "draft")
     depths = [m.config.num_hidden_layers for m in (pair.teacher, pair.student)]
     assert depths == [12, 1]
     few = [e.prompt for e in task.test[:100]]
