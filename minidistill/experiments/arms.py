@@ -86,7 +86,7 @@ ARMS: dict[str, Arm] = {
     **{
         f"{name}_p{count}": Arm(name, prompts=count)
         for count in FEWER_PROMPTS
-        for name in ("gkd", "distillm", "distillm2")
+        for name in ("kd", "gkd", "distillm", "cald", "distillm2")
     },
     **{
         f"{name}_p1000_same_steps": Arm(name, prompts=1000, settings={"epochs": 12})
@@ -101,7 +101,18 @@ COMPARED = ("gkd", "distillm", "distillm2")
 ARMS |= {  # C11: weaker teachers
     f"{name}_{size}_teacher": Arm(name, teacher=f"teacher_{size}")
     for size in TEACHERS
-    for name in COMPARED
+    for name in ("kd", "cald", *COMPARED)
+}
+MAPPED = (
+    "kd",
+    "cald",
+    "distillm2",
+)  # lesson 08's map: CALD adds the contrast, DistiLLM-2 its schedules
+RATE_FACTORS = (0.5, 2.0)
+ARMS |= {  # off the rate that was searched
+    f"{name}_rate_{factor:g}": Arm(name, settings={"lr_factor": factor})
+    for factor in RATE_FACTORS
+    for name in MAPPED
 }
 ARMS |= {f"dpo_{name}": Arm(name, hook="dpo") for name in COMPARED}  # C12
 ARMS["dpo_start"] = Arm("", hook="dpo")
@@ -194,5 +205,8 @@ def make_run(name: str, seed: int, folder: Path | None = None) -> Run:
         kwargs = found.method_kwargs | arm.method_kwargs
         if arm.method != found.method:  # another method may lack one of the tuned ones
             kwargs = {k: v for k, v in kwargs.items() if k in get_method(arm.method).settings}
-        arm = replace(arm, method_kwargs=kwargs, settings=found.settings | arm.settings)
+        settings = found.settings | arm.settings
+        if factor := settings.pop("lr_factor", None):
+            settings["lr"] *= factor
+        arm = replace(arm, method_kwargs=kwargs, settings=settings)
     return Run(protocol, name, arm, seed)
