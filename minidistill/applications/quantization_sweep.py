@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from statistics import mean
 
-from minidistill.applications.quantization import stored_bytes
+from minidistill.applications.quantization import SCALES, stored_bytes
 from minidistill.applications.quantization_backends import quantize_with
 from minidistill.evaluation import accuracy, make_probe, nll
 from minidistill.generation import decode, sample
@@ -16,7 +16,6 @@ from minidistill.tokenization import encode_references
 WIDTHS, GROUPS = tuple(range(2, 9)), (16, 32, 64, 128)
 PROMPTS, DRAWS = 400, 3  # held-out prompts, and sampled responses to each
 SAMPLING = {"temperature": 0.8, "top_p": 0.95}
-SEARCHED = (2, 3, 4)  # widths whose steps are searched for the least error too
 
 
 def measure(model, pair: Pair, task: Task, probe, **about) -> dict:
@@ -41,8 +40,7 @@ def sweep(pair: Pair, task: Task, tell: Callable[[Iterable], Iterable] = iter) -
     """`measure` of the teacher, whole (bits None), at every width, group and choice of steps, and by nf4."""
     task = replace(task, test=task.test[:PROMPTS])
     probe = make_probe(pair, task, seed=0, **SAMPLING)
-    cells = [(bits, group, "minidistill", "absmax") for bits in WIDTHS for group in GROUPS]
-    cells += [(bits, group, "minidistill", "mse") for bits in SEARCHED for group in GROUPS]
+    cells = [(bits, group, "minidistill", s) for s in SCALES for bits in WIDTHS for group in GROUPS]
     cells += [(4, group, "bitsandbytes", "absmax") for group in (32, 64, 128)]
     names = ("bits", "group", "library", "scale")
     rows = [measure(pair.teacher, pair, task, probe, **dict.fromkeys(names))]

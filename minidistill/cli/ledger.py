@@ -26,7 +26,7 @@ def ledger_teach(
 @app.command("tune")
 def ledger_tune(
     world: World = "instruct",
-    applications: Annotated[bool, typer.Option(help="The arms of C14 and C15 instead.")] = False,
+    applications: Annotated[bool, typer.Option(help="Arms with other models instead: adapters, drafts.")] = False,
     out: Folder = None,
     workers: Workers = None,
 ) -> None:

@@ -52,24 +52,23 @@ def draw_estimates(estimates: Mapping[str, Tensor], truth: float, ax, title: str
 
 
 def tilt_explorer(title: str = "") -> Callable:
-    """A callback `(beta) → Figure`, places in TILTS: the best policy, and where it lies between the goals."""
+    """A callback `(beta) → Figure`, beta of BETAS: the best policy, and where it lies between the goals."""
     line = frontier(REFERENCE, REWARD, torch.logspace(2, -2.3, 120))
 
-    def picture(beta: int = 3):
+    def picture(beta: float = BETAS[3]):
         left, right = plots.axes(2, height=2.7, width=9.0, fast=True)
-        value = BETAS[beta]
         shown = {
             "reference": REFERENCE.exp(),
-            "best": optimal_policy(REFERENCE, REWARD, value).exp(),
+            "best": optimal_policy(REFERENCE, REWARD, beta).exp(),
         }
-        plots.token_bars(shown, RESPONSES, left, title=f"{title} beta = {value:g}".strip())
+        plots.token_bars(shown, RESPONSES, left, title=f"{title} beta = {beta:g}".strip())
         left.set(ylim=(0, 1.05), xlabel="response")
         right.plot(*line, color=BLACK)
-        kl, reward = (float(v[0]) for v in frontier(REFERENCE, REWARD, torch.tensor([value])))
+        kl, reward = (float(v[0]) for v in frontier(REFERENCE, REWARD, torch.tensor([beta])))
         look = plots.ROLES["student"]
         right.plot(kl, reward, look.marker, color=look.color, markersize=9)
         right.annotate(
-            f"beta {value:g}", (kl, reward), (6, -14), textcoords="offset points", fontsize=8.5
+            f"beta {beta:g}", (kl, reward), (6, -14), textcoords="offset points", fontsize=8.5
         )
         right.set(xlim=(-0.1, 3.4), ylim=(0.3, 1.05))
         right.set(xlabel="KL to the reference (nats)", ylabel="mean reward")
@@ -118,7 +117,7 @@ def draw_starts(logs: Mapping[str, Sequence[dict]], ax, title: str = ""):
 
 
 def beta_explorer(logs: Mapping[float, Sequence[dict]], title: str = "") -> Callable:
-    """A callback `(beta) → Figure`, places in DPO_BETAS: all runs' KL and win rate; the sides by step."""
+    """A callback `(beta) → Figure`, beta of DPO_BETAS: all runs' KL and win rate; the sides by step."""
     points = {
         beta: [(log["scores"]["kl"], log["scores"]["win_rate"]) for log in found]
         for beta, found in logs.items()
@@ -130,26 +129,25 @@ def beta_explorer(logs: Mapping[float, Sequence[dict]], title: str = "") -> Call
     }
     low, high = min(map(min, ends.values())), max(map(max, ends.values()))
 
-    def picture(beta: int = 2):
+    def picture(beta: float = DPO_BETAS[2]):
         left, right = plots.axes(2, height=2.9, width=9.0, fast=True)
-        here = DPO_BETAS[beta]
         for value, found in points.items():
             look = (
                 {"color": plots.METHODS["distillm2"].color}
-                if value == here
+                if value == beta
                 else {"color": "#bbbbbb"}
             )
-            left.plot(*zip(*found, strict=True), "o" if value == here else ".", **look)
+            left.plot(*zip(*found, strict=True), "o" if value == beta else ".", **look)
         left.axhline(0.5, color=BLACK, linewidth=0.8)
         plots.log_axis(left.xaxis, subs=(1, 2, 5))
         left.set(xlabel="KL to the start (nats a response)", ylabel="win rate over the start")
         left.set_ylim(min(w for _, w in every) - 0.02, max(w for _, w in every) + 0.02)
-        kl, won = (mean(v) for v in zip(*points[here], strict=True))
-        left.set_title(f"beta {here:g}: KL {kl:.2f}, win rate {won:.3f}", loc="left", fontsize=10.5)
+        kl, won = (mean(v) for v in zip(*points[beta], strict=True))
+        left.set_title(f"beta {beta:g}: KL {kl:.2f}, win rate {won:.3f}", loc="left", fontsize=10.5)
         margin = mean(
-            log["preference_curve"][-1]["pairs"]["held_out"]["margin"] for log in logs[here]
+            log["preference_curve"][-1]["pairs"]["held_out"]["margin"] for log in logs[beta]
         )
-        draw_sides(logs[here], right, title=f"{title} margin at the end {margin:.2f}".strip())
+        draw_sides(logs[beta], right, title=f"{title} margin at the end {margin:.2f}".strip())
         right.set_ylim(low - 1, high + 1)
         return left.figure
 

@@ -6,7 +6,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from minidistill.applications.quantization import dequantize, quantize
+from minidistill.applications.quantization import SCALES, dequantize, quantize
 from minidistill.applications.quantization_sweep import GROUPS, WIDTHS, select
 from minidistill.experiments.arms import COMPARED
 from minidistill.experiments.labels import run_label
@@ -53,16 +53,15 @@ def draw_breaks(rows: Sequence[dict], ax, score: str = "drawn"):
 
 
 def break_explorer(weight: Tensor, rows: Sequence[dict]) -> Callable:
-    """A callback `(bits, doublings) → Figure`; the group is 16 · 2^doublings.
+    """A callback `(bits, group, steps) → Figure`; `steps` of SCALES: (12.1)'s, or of the least squared error.
 
     Left: every weight of one layer, before and after; right: what the whole model then weighs and can,
-    from `breaks.every_break`.
+    from `quantization_sweep.sweep`.
     """
     edges, weight = torch.linspace(-0.4, 0.4, 81), weight.cpu()  # no histogram on a GPU
 
-    def picture(bits: int = 4, doublings: int = 1):
-        group = 16 * 2**doublings
-        after = dequantize(*quantize(weight, bits, group))
+    def picture(bits: int = 4, group: int = 32, steps: str = SCALES[0]):
+        after = dequantize(*quantize(weight, bits, group, steps))
         lost = float((weight - after).square().mean().sqrt() / weight.square().mean().sqrt())
         left, right = plots.axes(2, height=2.8, width=9.0, fast=True)
         for values, color in ((weight, PAPER_GREY), (after, RED)):
@@ -73,7 +72,7 @@ def break_explorer(weight: Tensor, rows: Sequence[dict]) -> Callable:
         left.set_xticks([-0.4, -0.2, 0, 0.2, 0.4])
         _title(left, f"(12.1) {bits} bits, group {group}: error {lost:.1%} of a weight")
         draw_breaks(rows, right)
-        row = select(rows, bits, group)
+        row = select(rows, bits, group, scale=steps)
         size, score = row["bytes"] / 1e6, _middle(row["drawn"])
         right.plot([size], [score], "o", markersize=13, markerfacecolor="none", color=BLACK)
         right.set(ylim=(0, 1), xlim=(0.3, 1.2), ylabel="responses right")

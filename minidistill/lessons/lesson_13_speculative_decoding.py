@@ -248,7 +248,7 @@ def cost_explorer(rate: float = 0.9, cost: float = 0.2):
 def leniency_explorer(
     exact: TypicalAcceptanceResult, found: Sequence[TypicalAcceptanceResult], p, q, words
 ) -> Callable:
-    """A callback `(place,) → Figure`: the ε of `found[place]`; one choice of words, then whole responses."""
+    """A callback `(epsilon,) → Figure`, epsilon one of `found`: one choice of words, then whole responses."""
     epsilons = [one.epsilon for one in found]
     lines = {
         "drafts that stay": [one.counts.acceptance for one in found],
@@ -256,14 +256,14 @@ def leniency_explorer(
         "distance to the target": [one.distance for one in found],
     }
 
-    def picture(place: int = 0):
+    def picture(epsilon: float = epsilons[0]):
         left, right = plots.axes(2, height=2.8, width=9.0, fast=True)
-        said = typical_rule(epsilons[place]).said(p, q)
+        said = typical_rule(epsilon).said(p, q)
         plots.token_bars({"target": p, "draft": q, "said": said}, words, left)
         left.set(ylim=(0, 1))
-        _title(left, f"(6.1) one word at epsilon = {epsilons[place]:g}")
+        _title(left, f"(6.1) one word at epsilon = {epsilon:g}")
         plots.curves(range(len(found)), lines, right, "epsilon", "share")
-        right.axvline(place, color=BLACK, linewidth=0.8, linestyle=":")
+        right.axvline(epsilons.index(epsilon), color=BLACK, linewidth=0.8, linestyle=":")
         looks = plots.styles(list(lines))
         for name, level in zip(lines, (exact.counts.acceptance, exact.right), strict=False):
             right.axhline(level, color=looks[name].color, linewidth=0.9, linestyle=(0, (1, 3)))

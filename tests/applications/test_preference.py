@@ -629,21 +629,21 @@ def made_up(seed, beta):
     return {"scores": scores, "preference_curve": rows}
 
 
-@pytest.mark.parametrize("beta", [0, 2, len(DPO_BETAS) - 1])
+@pytest.mark.parametrize("beta", [DPO_BETAS[0], DPO_BETAS[2], DPO_BETAS[-1]])
 def test_the_beta_slider_at_both_ends_and_the_default(beta):
     logs = {b: [made_up(seed, b) for seed in range(3)] for b in DPO_BETAS}
     figure = lesson_10.beta_explorer(logs)(beta)
     left, right = figure.axes
-    assert f"beta {DPO_BETAS[beta]:g}: " in left.get_title(loc="left")
+    assert f"beta {beta:g}: " in left.get_title(loc="left")
     chosen = [line for line in right.lines if line.get_label() == "chosen"][0]
     assert list(chosen.get_ydata()) == [0, -1, -2, -3]
 
 
-@pytest.mark.parametrize("beta", [0, 3, len(lesson_10.BETAS) - 1])
+@pytest.mark.parametrize("beta", [lesson_10.BETAS[0], lesson_10.BETAS[3], lesson_10.BETAS[-1]])
 def test_10_4_the_tilt_slider_shows_the_best_policy(beta):
     figure = lesson_10.tilt_explorer()(beta)
     heights = [bar.get_height() for bar in figure.axes[0].patches]
-    best = P.optimal_policy(lesson_10.REFERENCE, lesson_10.REWARD, lesson_10.BETAS[beta])
+    best = P.optimal_policy(lesson_10.REFERENCE, lesson_10.REWARD, beta)
     assert heights[4:8] == pytest.approx(best.exp().tolist(), abs=1e-5)
 
 

@@ -230,14 +230,14 @@ def test_the_slider_over_costs(rate, cost):
     assert right.get_ylim() == (0, 6)
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_the_slider_over_epsilon(place):
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_the_slider_over_epsilon(epsilon):
     counts = speculative_metrics.Counts(24.0, 10.0, 20.0, (10.0, 8.0), (8.0, 6.0))
     found = [lesson_13.TypicalAcceptanceResult(e, counts, 0.1, 0.4, 0.8) for e in (0.0, 0.3, 1.0)]
     exact = lesson_13.TypicalAcceptanceResult(None, counts, 0.0, 0.3, 0.9)
     p, q = torch.tensor([0.7, 0.3]), torch.tensor([0.2, 0.8])
-    figure = lesson_13.leniency_explorer(exact, found, p, q, ("a", "b"))(place)
-    said = S.typical_rule(found[place].epsilon).said(p, q)
+    figure = lesson_13.leniency_explorer(exact, found, p, q, ("a", "b"))(epsilon)
+    said = S.typical_rule(epsilon).said(p, q)
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     assert heights[-2:] == pytest.approx(said.tolist())
     assert figure.axes[1].get_ylim() == (0, 1.02)
