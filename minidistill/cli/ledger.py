@@ -26,14 +26,16 @@ def ledger_teach(
 @app.command("tune")
 def ledger_tune(
     world: World = "instruct",
-    applications: Annotated[bool, typer.Option(help="Arms with other models instead: adapters, drafts.")] = False,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Methods or application arms; all methods if empty.")
+    ] = None,
     out: Folder = None,
     workers: Workers = None,
 ) -> None:
     """Search the settings of a world's methods on validation prompts; resumes."""
     from minidistill.experiments.ledger import tune
 
-    tune(world, out, workers=workers, applications=applications)
+    tune(world, names or (), out, workers=workers)
 
 
 @app.command("run")

@@ -9,6 +9,7 @@ from minidistill.experiments.logs import ledger_dir, pack_runs, runs_by_seed, wr
 from minidistill.experiments.progress import Status
 from minidistill.experiments.protocol import Run, run_one
 from minidistill.experiments.tuning import next_runs
+from minidistill.utils import unknown_name_message
 
 IN_FLIGHT = Path("out/ledger")
 
@@ -24,12 +25,16 @@ def log_run(run: Run, folder: Path) -> None:
 
 
 def tune(
-    world: str, folder: Path | None = None, in_flight: Path = IN_FLIGHT, workers: int | None = None,
-    applications: bool = False,
+    world: str, names: Sequence[str] = (), folder: Path | None = None, in_flight: Path = IN_FLIGHT,
+    workers: int | None = None,
 ) -> None:  # fmt: skip
-    """Search the settings of a world's methods, or of its applications' arms; the same command resumes."""
+    """Search settings of a world's methods, or of the methods and application arms named; resumes."""
     folder, protocol = folder or ledger_dir(), get_protocol(world)
-    names = APPLICATIONS if applications else TUNED[world]
+    known = (*TUNED[world], *(APPLICATIONS if world == "instruct" else ()))
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown_name_message("search", name, known))
+    names = names or TUNED[world]
     while True:
         arms = {name: searched_arm(world, name, folder) for name in names}
         wanted = [r for n, arm in arms.items() for r in next_runs(protocol, n, folder, arm)]

@@ -18,6 +18,7 @@ from minidistill.experiments.protocol import Arm, Protocol, Run
 
 SEEDS = (100, 101, 102)  # of the search, one a start: none that a claim is judged on
 FINALISTS = 3
+RATE_FINALISTS = 2  # where the rate alone is searched
 RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 BEYOND = 2
 KNOBS: dict[str, tuple[dict, ...]] = {
@@ -84,7 +85,8 @@ def next_runs(
     lr = _best(rates, folder).arm.settings["lr"]
     if missing := _missing([run(lr, kwargs) for kwargs in KNOBS.get(name, ())], folder):
         return missing
-    finalists = [found for found, _ in searched(protocol, name, folder, arm)[:FINALISTS]]
+    count = FINALISTS if arm is None else RATE_FINALISTS
+    finalists = [found for found, _ in searched(protocol, name, folder, arm)[:count]]
     return _missing([replace(r, seed=seed) for seed in SEEDS[1:] for r in finalists], folder)
 
 
