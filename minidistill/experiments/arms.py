@@ -73,6 +73,7 @@ ARMS: dict[str, Arm] = {
     "alpha_shuffled": _variant(beta0=0.5, beta_end=0.5, rule="shuffled"),
     "alpha_reversed": _variant(beta0=0.5, beta_end=0.5, rule="reversed"),
     "alpha_exact": _variant(beta0=0.5, beta_end=0.5, rule="exact"),
+    "alpha_last_epoch": _variant(beta0=0.5, beta_end=0.5, rule="last_epoch"),
     "alpha_to_0.3": _variant(beta0=0.5, beta_end=0.5, high=0.3),
     "alpha_to_1": _variant(beta0=0.5, beta_end=0.5, low=0.0, high=1.0),
     "cald_alpha_0.01": Arm("cald", method_kwargs={"alpha": 0.01}),

@@ -10,7 +10,7 @@ from minidistill import divergences as D
 from minidistill.logprobs import ResponseLogProbs
 from minidistill.objectives import TrainState, method
 
-RULES = ("adaptive", "exact", "shuffled", "reversed")
+RULES = ("adaptive", "exact", "shuffled", "reversed", "last_epoch")
 
 
 @method
@@ -22,7 +22,8 @@ def distillm2_variant(
     r"""(8.1) with another rule for α, another range, another end of β, or the released code's gradient.
 
     `rule`: of α from the second epoch on. "adaptive" is (7.1); "exact" solves what (7.1) approximates, (7.2);
-    "shuffled" deals (7.1)'s values out to other samples of the batch; "reversed" gives low + high − α.
+    "shuffled" deals (7.1)'s values out to other samples of the batch; "reversed" gives low + high − α;
+    "last_epoch" takes m of (7.1) from the epoch before, not from the first.
     `detach_mixture`: no gradient through the mixture of SRKL, as in the released code.
     `halved`: the ½ of (8.1).
     """
@@ -42,9 +43,13 @@ def _alpha(state: TrainState, slot: str, y, sign: float, rule: str, alpha0, low,
     """α of each sample of a slot, (batch, 1); α₀ in the first epoch, by any rule."""
     gap = sign * y.confidence_gap()
     first = state.alpha(slot, gap, alpha0)  # adds the first epoch's gaps up
+    if rule == "last_epoch":
+        own = state.trackers.setdefault(f"{slot}_{state.epoch}", C.AlphaTracker())
+        own.update(gap, 0)  # adds this epoch's up
     if state.epoch == 0:
         return first
-    reference = state.trackers[slot].reference_gap
+    last = f"{slot}_{state.epoch - 1}" if rule == "last_epoch" else slot
+    reference = state.trackers[last].reference_gap
     if rule == "exact":
         p, q = (y.mean(log).exp() for log in (y.token_log_p, y.token_log_q))
         wins, loses = (p, q) if sign > 0 else (q, p)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from minidistill.curriculum import exact_alpha
+from minidistill.curriculum import adaptive_alpha, exact_alpha
 from minidistill.experiments import variants
 from minidistill.logprobs import ResponseLogProbs
 from minidistill.objectives import TrainState, get_method
@@ -102,3 +102,18 @@ def test_without_its_half_the_loss_is_twice_as_large():
 def test_an_unknown_rule_is_named():
     with pytest.raises(ValueError, match="rule must be one of"):
         losses("random")
+
+
+def test_by_the_last_epoch_m_is_that_of_the_epoch_before():
+    method, found = get_method("distillm2_variant"), TrainState(epochs=3)
+    gaps = []
+    for epoch in range(3):
+        found.epoch = epoch
+        batch = slots(seed=epoch)
+        gaps.append(batch["tgo"].confidence_gap().detach())
+        method(batch, found, rule="last_epoch", alpha0=0.3, low=0.0, high=1.0)
+        if epoch:
+            m = float(gaps[epoch - 1].mean())
+            wanted = adaptive_alpha(gaps[epoch], m, 0.3, 0.0, 1.0).mean()
+            assert found.log["alpha_tgo"] == pytest.approx(float(wanted))
+    assert found.trackers["tgo"].reference_gap == pytest.approx(float(gaps[0].mean()))
