@@ -70,12 +70,12 @@ def break_explorer(weight: Tensor, rows: Sequence[dict]) -> Callable:
         plots.log_axis(left.yaxis)
         left.set(ylim=(0.5, 2e4), xlabel="weight: before (grey), after (line)", ylabel="how many")
         left.set_xticks([-0.4, -0.2, 0, 0.2, 0.4])
-        _title(left, f"(12.1) {bits} bits, group {group}: error {lost:.1%} of a weight")
+        _title(left, f"(12.1) {bits} bits, group {group}, {steps}: error {lost:.1%}")
         draw_breaks(rows, right)
         row = select(rows, bits, group, scale=steps)
         size, score = row["bytes"] / 1e6, _middle(row["drawn"])
         right.plot([size], [score], "o", markersize=13, markerfacecolor="none", color=BLACK)
-        right.set(ylim=(0, 1), xlim=(0.3, 1.2), ylabel="responses right")
+        right.set(ylim=(0, 1.06), xlim=(0.3, 1.2), ylabel="responses right")
         right.set_xticks([0.4, 0.6, 0.8, 1.0, 1.2])
         right.legend(loc="lower right", fontsize=7.5)
         _title(right, f"{size:.2f} MB, right {score:.3f}, NLL {row['nll_teacher']:.3f}")
@@ -115,7 +115,7 @@ def draw_healing(logs: Mapping[str, Sequence[dict]], whole: Sequence[dict], titl
     left, right = plots.axes(2, height=3.2, width=9.5)
     for ax, name, label in (
         (left, "accuracy", "responses right (higher is better)"),
-        (right, "nll_teacher", "NLL on the whole model's responses (lower is better)"),
+        (right, "nll_teacher", "NLL, whole model's responses (lower: better)"),
     ):
         plots.seed_points(recovery_scores(logs, name), ax, label, title if ax is left else "")
         ax.axvline(mean(log["scores"][name] for log in whole), **FULL_PRECISION)
