@@ -187,7 +187,7 @@ def length_explorer(logs: Mapping[str, Sequence[dict]], races: Mapping[str, dict
     looks = plots.styles([name.removeprefix("draft_") for name in others])
 
     def picture(draft_length: int = 4):
-        left, right = plots.axes(2, height=2.8, width=9.0, fast=True)
+        left, right = plots.axes(2, height=2.6, width=8.6, fast=True)
         near = min(DRAFT_LENGTHS, key=lambda n: abs(n - draft_length))
         level = [counts.tokens_per_call for counts in found[start][near]]
         for i, (name, style) in enumerate(zip(others, looks.values(), strict=True)):
@@ -196,11 +196,9 @@ def length_explorer(logs: Mapping[str, Sequence[dict]], races: Mapping[str, dict
             left.plot([mean(values)] * 2, [i - 0.3, i + 0.3], color=BLACK, linewidth=1.5)
         left.axvline(0, color=BLACK, linewidth=0.8)
         left.set_yticks(range(len(others)), [run_label(name) for name in others])
-        left.set(xlabel=f"tokens a pass beyond {run_label(start)}'s", xlim=(-0.03, 0.42))
+        left.set(xlabel="tokens a pass beyond the start's", xlim=(-0.05, 0.75))
         left.set_ylim(len(others) - 0.5, -0.5)
-        _title(
-            left, f"(13.7) {near} drafted: {run_label(start)} has {mean(level):.2f} tokens a pass"
-        )
+        _title(left, f"(13.7) {near} drafted: the start has {mean(level):.2f} a pass")
         left.set_position([0.11, 0.2, 0.37, 0.7])
         draw_races(races, right)
         right.axvline(draft_length, color=BLACK, linewidth=0.8, linestyle=":")
@@ -257,7 +255,7 @@ def leniency_explorer(
     }
 
     def picture(epsilon: float = epsilons[0]):
-        left, right = plots.axes(2, height=2.8, width=9.0, fast=True)
+        left, right = plots.axes(2, height=2.6, width=8.6, fast=True)
         said = typical_rule(epsilon).said(p, q)
         plots.token_bars({"target": p, "draft": q, "said": said}, words, left)
         left.set(ylim=(0, 1))

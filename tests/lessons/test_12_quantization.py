@@ -118,7 +118,11 @@ def test_the_slider_over_bits_and_groups(rows, bits, group, steps):
     chosen = right.lines[-1]
     assert list(chosen.get_xdata()) == [row["bytes"] / 1e6]
     assert list(chosen.get_ydata()) == pytest.approx([mean(row["drawn"])])
-    assert (left.get_ylim(), right.get_xlim(), right.get_ylim()) == ((0.5, 2e4), (0.3, 1.2), (0, 1.06))
+    assert (left.get_ylim(), right.get_xlim(), right.get_ylim()) == (
+        (0.5, 2e4),
+        (0.3, 1.2),
+        (0, 1.06),
+    )
     assert len(plots.png(left)) > 1000
 
 
