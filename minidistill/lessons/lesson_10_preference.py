@@ -123,6 +123,7 @@ def beta_explorer(logs: Mapping[float, Sequence[dict]], title: str = "") -> Call
         for beta, found in logs.items()
     }
     every = [point for found in points.values() for point in found]
+    before = mean(log["scores"]["win_rate_before"] for found in logs.values() for log in found)
     ends = {
         n: [v for found in logs.values() for v in _changes(found, n)]
         for n in ("chosen", "rejected")
@@ -138,10 +139,11 @@ def beta_explorer(logs: Mapping[float, Sequence[dict]], title: str = "") -> Call
                 else {"color": "#bbbbbb"}
             )
             left.plot(*zip(*found, strict=True), "o" if value == beta else ".", **look)
-        left.axhline(0.5, color=BLACK, linewidth=0.8)
+        left.axhline(before, color=BLACK, linewidth=0.9, linestyle=(0, (1, 3)))
         plots.log_axis(left.xaxis, subs=(1, 2, 5))
         left.set(xlabel="KL to the start (nats a response)", ylabel="win rate over the start")
-        left.set_ylim(min(w for _, w in every) - 0.02, max(w for _, w in every) + 0.02)
+        won = [before, *(w for _, w in every)]
+        left.set_ylim(min(won) - 0.02, max(won) + 0.02)
         kl, won = (mean(v) for v in zip(*points[beta], strict=True))
         left.set_title(f"beta {beta:g}: KL {kl:.2f}, win rate {won:.3f}", loc="left", fontsize=10.5)
         margin = mean(
