@@ -115,7 +115,9 @@ def test_stopped_before_the_first_checkpoint_the_comparison_is_that_of_an_unbrok
     settings = DistillConfig("kd", epochs=1, batch_size=6, max_new_tokens=12)
     unbroken = distill_and_evaluate(*fresh(), settings, {}, tmp_path / "a")
     with monkeypatch.context() as patch:
-        patch.setattr("minidistill.experiments.runner.distill", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(
+            "minidistill.experiments.before_and_after.distill", Mock(side_effect=KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             distill_and_evaluate(*fresh(), settings, {}, tmp_path / "b")
     assert not (tmp_path / "b" / "checkpoints").exists()
