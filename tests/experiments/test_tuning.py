@@ -137,6 +137,8 @@ def test_an_applications_arm_has_its_methods_settings_and_a_rate_of_its_own(tmp_
         tried += runs
     assert {run.arm.hook for run in tried} == {"draft"}
     assert len({run.name for run in tried}) == len({run.arm.settings["lr"] for run in tried})
+    elsewhere = {run.name for run in tried if run.seed != tuning.SEEDS[0]}
+    assert len(elsewhere) == tuning.RATE_FINALISTS < tuning.FINALISTS
     run = make_run("draft_gkd", 0, tmp_path)
     assert run.arm.settings["lr"] == 4e-3
     assert run.arm.method_kwargs == arm.method_kwargs
@@ -155,6 +157,9 @@ def test_an_arm_changes_what_it_says_on_top_of_the_tuned_settings(tmp_path, monk
     assert swapped.method_kwargs == {"alpha": 0.3}
     assert swapped.feed == {"tgo": "sgo", "sgo": "tgo"}
     assert fixed.method_kwargs == {"alpha": 0.01}
+    twice = make_run("cald_rate_2", 0, tmp_path).arm
+    assert twice.settings == {"lr": 2e-3}
+    assert twice.method_kwargs == better
     by_epoch = make_run("alpha_e3_0.01", 0, tmp_path).arm
     assert by_epoch.method_kwargs == {"alphas": [0.1, 0.1, 0.01]}  # which has no alpha
     assert by_epoch.settings == {"lr": 1e-3, "epochs": 3}
