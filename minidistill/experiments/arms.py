@@ -104,11 +104,8 @@ ARMS |= {  # C11: weaker teachers
     for size in TEACHERS
     for name in ("kd", "cald", *COMPARED)
 }
-MAPPED = (
-    "kd",
-    "cald",
-    "distillm2",
-)  # lesson 08's map: CALD adds the contrast, DistiLLM-2 its schedules
+# Lesson 08's map: CALD adds the contrast, DistiLLM-2 its schedules.
+MAPPED = ("kd", "cald", "distillm2")
 RATE_FACTORS = (0.5, 2.0)
 ARMS |= {  # off the rate that was searched
     f"{name}_rate_{factor:g}": Arm(name, settings={"lr_factor": factor})

@@ -26,12 +26,8 @@ RUN_LABELS = {
     "distillm2_no_alpha": "DistiLLM-2 without α",
     "distillm2_no_beta": "DistiLLM-2 without β",
 }  # runs that are not named by a method
-APPLICATIONS = (
-    "dpo_",
-    "int_",
-    "draft_",
-    "lora_",
-)  # what a run's name begins with, before its method's
+# What a run's name begins with, before its method's.
+APPLICATIONS = ("dpo_", "int_", "draft_", "lora_")
 
 METRIC_LABELS = {
     "nll_teacher": "NLL on teacher responses", "nll_student": "NLL on student responses",
