@@ -133,6 +133,7 @@ HYPOTHESES: dict[str, Claim] = {
                 for width in ("width_32", "width_48")
             ),
             Contrast("DistiLLM-2 over KD, adapters alone", {"lora_distillm2": 1, "lora_kd": -1}),
+            Contrast("program: nine epochs of KD over three", {"program/kd_e9": 1, "program/kd": -1}),
         ),
     ),
     "C10": Claim(
