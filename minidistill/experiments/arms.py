@@ -15,7 +15,7 @@ from minidistill.utils import unknown_name_message
 
 PROTOCOLS = {world: Protocol(world) for world in ("instruct", "arithmetic", "program")}
 # Looking is learnt in thousands of steps.
-PROTOCOLS["vision"] = Protocol("vision", prompts=6000, epochs=6, batch_size=16)
+PROTOCOLS["vision"] = Protocol("vision", prompts=6000, epochs=4, batch_size=16)
 
 # Tuned, each with the same budget, in the worlds named.
 TUNED = {
@@ -146,6 +146,7 @@ ARMS["draft_none"] = replace(APPLICATIONS["draft_gkd"], method="")
 ARMS |= {  # C9: three times as long, where a start is too young for the budget
     f"{name}_e9": Arm(name, settings={"epochs": 9}) for name in ("kd", "distillm2")
 }
+ARMS["gkd_beta_0.9"] = Arm("gkd", method_kwargs={"beta": 0.9})  # C9: the rival as it was released
 DIAL = ("kd", "rkl", "gkd", "distillm", "cald", "distillm2")
 ARMS |= {  # C9: how much the student can copy, by its width
     f"{name}_{width}": Arm("" if name == START else name, student=width)

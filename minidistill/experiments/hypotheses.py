@@ -134,6 +134,8 @@ HYPOTHESES: dict[str, Claim] = {
             ),
             Contrast("DistiLLM-2 over KD, adapters alone", {"lora_distillm2": 1, "lora_kd": -1}),
             Contrast("program: nine epochs of KD over three", {"program/kd_e9": 1, "program/kd": -1}),
+            *pairwise("distillm2", ("gkd_beta_0.9",)),
+            *pairwise("gkd", ("gkd_beta_0.9",)),
         ),
     ),
     "C10": Claim(

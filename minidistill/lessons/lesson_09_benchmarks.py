@@ -1,7 +1,6 @@
-"""Lesson 09 (benchmarks): accuracies by method, data and teacher; win rates, pass@k, the exercises."""
+"""Lesson 09 (benchmarks): answers in three worlds, scores by data, teacher and width, pass@k, an exercise."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from itertools import combinations
 from math import comb
 from pathlib import Path
@@ -9,35 +8,27 @@ from statistics import mean
 
 import torch
 
-from minidistill import load_pair
-from minidistill.evaluation import bootstrap_interval, pass_at_k
-from minidistill.experiments import tables
-from minidistill.experiments.claims import get_claim
-from minidistill.experiments.contrasts import Result, judge
-from minidistill.experiments.labels import run_label
-from minidistill.experiments.logs import runs_by_seed
-from minidistill.experiments.run_configs import (
-    BASELINES,
+from minidistill.evaluation import pass_at_k
+from minidistill.experiments.arms import (
     COMPARED,
-    DOMAINS,
+    DIAL,
     FEWER_PROMPTS,
-    STRONG_BASELINES,
+    PROTOCOLS,
     TEACHERS,
-    ExperimentConfig,
     in_world,
-    world_of,
 )
-from minidistill.experiments.run_logger import NUM_SAMPLES
-from minidistill.experiments.tables import accuracies
+from minidistill.experiments.labels import run_label
+from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.experiments.protocol import SAMPLES, START
+from minidistill.experiments.worlds import STARTS, WIDTHS
 from minidistill.generation import decode, sample
 from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker
-from minidistill.lessons.run_plots import differences
 from minidistill.models import Pair
-from minidistill.tasks import Task, load_task
-from minidistill.utils import data_dir
+from minidistill.tasks import Task
 
-PROMPT_COUNTS = (*FEWER_PROMPTS, ExperimentConfig().prompts)
+PROMPT_COUNTS = (*FEWER_PROMPTS, PROTOCOLS["instruct"].prompts)
+WIDTH = 64  # of instruct's student; the other widths are `WIDTHS`
 
 
 # --- answers ------------------------------------------------------------------------------------------
@@ -48,14 +39,15 @@ def sample_texts(model, pair: Pair, prompts: Sequence[str], **how) -> list[str]:
 
 
 def first_answers(pair: Pair, task: Task, folder: Path | None = None) -> dict[str, list[str]]:
-    """Collect greedy responses to the first held-out prompts: both models now, two students of seed 0."""
-    examples = task.test[:NUM_SAMPLES]
+    """Collect greedy responses to the first test prompts: both models now, two students of seed 0."""
+    examples = task.test[:SAMPLES]
     prompts = [e.prompt for e in examples]
     said = {"reference": [e.references[0] for e in examples]}
-    for name, model in (("teacher", pair.teacher), ("sft", pair.student)):
+    for name, model in (("teacher", pair.teacher), (START, pair.student)):
         said[name] = sample_texts(model, pair, prompts, temperature=0.0)
     for name in ("gkd", "distillm2"):
-        said[name] = runs_by_seed(in_world(task.name, name), folder)[0]["samples"][-1]
+        logs = runs_by_seed(in_world(task.name, name), folder or ledger_dir())
+        said[name] = logs[0]["samples"][-1]
     return said
 
 
@@ -70,15 +62,6 @@ def sample_table(task: Task, said: Mapping[str, Sequence[str]], number: int = 0)
     return "\n".join(rows) + "\n"
 
 
-@cache
-def teacher_accuracy(world: str, teacher: str = "teacher", prompts: int = 200) -> float:
-    """Measure a shipped teacher's accuracy on the first held-out prompts, sampled at T = 1 as in the logs."""
-    task, pair = load_task(world), load_pair(world, teacher=data_dir() / world / teacher)
-    asked = [e.prompt for e in task.test[:prompts]]
-    said = sample_texts(pair.teacher, pair, asked, temperature=ExperimentConfig().temperature)
-    return mean(task.grade(x, y) >= 1 for x, y in zip(asked, said, strict=True))
-
-
 def parameter_count_m(model) -> float:
     """Count the parameters of a model, in millions."""
     return sum(weight.numel() for weight in model.parameters()) / 1e6
@@ -86,9 +69,9 @@ def parameter_count_m(model) -> float:
 
 # --- the scores ----------------------------------------------------------------------------------------
 def gap_closed(scores: Mapping[str, float]) -> dict[str, float]:
-    """Compute the share of the way from the SFT student to the teacher: (score − sft) / (teacher − sft)."""
-    start, way = scores["sft"], scores["teacher"] - scores["sft"]
-    return {n: (s - start) / way for n, s in scores.items() if n not in ("sft", "teacher")}
+    """Compute the share of the way from the start to the teacher: (score − start) / (teacher − start)."""
+    start, way = scores[START], scores["teacher"] - scores[START]
+    return {n: (s - start) / way for n, s in scores.items() if n not in (START, "teacher")}
 
 
 def seed_means(rows: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -105,67 +88,94 @@ def rank_agreement(a: Mapping[str, float], b: Mapping[str, float]) -> float:
     return mean(float((a[x] - a[y]) * (b[x] - b[y]) > 0) for x, y in pairs)
 
 
-def claim_results(claim: str, folder: Path | None = None) -> dict[str, dict[str, Result]]:
-    """Judge a claim: world → rival ('gkd', 'gkd_p250') → result, where all contrasts are winner − rival."""
-    found: dict[str, dict[str, Result]] = {}
-    for contrast in get_claim(claim).contrasts:
-        _, rival = contrast.weights
-        rows = found.setdefault(world_of(rival), {})
-        rows[rival.rpartition("/")[2]] = judge(contrast, folder)
-    return found
+# --- data, teachers, widths -----------------------------------------------------------------------------
+Lines = Mapping[str, Mapping[float, Sequence[float]]]  # name → x → one number a seed
 
 
-# --- data and teachers --------------------------------------------------------------------------------
-def run_name_at_size(method: str, prompts: int) -> str:
-    """Name the run of a method that trains on so many prompts: 'gkd_p250', or 'gkd' for all of them."""
-    return method if prompts == PROMPT_COUNTS[-1] else f"{method}_p{prompts}"
-
-
-def by_size(world: str, folder: Path | None = None) -> dict[str, dict[int, list[float]]]:
-    """Look up accuracies by seed (Fig 3): method → training prompts → accuracies of what has logs."""
+def by_size(folder: Path | None = None) -> Lines:
+    """Look up accuracies (Fig 3): method → training prompts → one a seed."""
+    ends = {count: f"_p{count}" for count in FEWER_PROMPTS} | {PROMPT_COUNTS[-1]: ""}
     return {
-        name: _found(world, {n: run_name_at_size(name, n) for n in PROMPT_COUNTS}, folder)
-        for name in COMPARED
+        name: _found({x: f"{name}{end}" for x, end in ends.items()}, folder) for name in COMPARED
     }
 
 
-def by_teacher(
-    parameters: Mapping[str, float], folder: Path | None = None
-) -> dict[str, dict[float, list[float]]]:
-    """Look up accuracies by seed (Table 8): method → the teacher's parameters → accuracies in instruct.
+def by_teacher(parameters: Mapping[str, float], folder: Path | None = None) -> Lines:
+    """Look up accuracies (Table 8): method → the teacher's parameters → one a seed.
 
     `parameters` by the teacher's folder: 'teacher_small', 'teacher_medium', 'teacher'.
     """
-    sizes = {size: f"_{size}_teacher" for size in TEACHERS}
-    ends = {parameters[f"teacher_{size}"]: end for size, end in sizes.items()}
+    ends = {parameters[f"teacher_{size}"]: f"_{size}_teacher" for size in TEACHERS}
     ends[parameters["teacher"]] = ""
     return {
-        name: _found("instruct", {x: f"{name}{end}" for x, end in sorted(ends.items())}, folder)
+        name: _found({x: f"{name}{end}" for x, end in sorted(ends.items())}, folder)
         for name in COMPARED
     }
 
 
-def _found(world: str, labels: Mapping, folder: Path | None) -> dict:
+def by_width(folder: Path | None = None) -> Lines:
+    """Look up accuracies by the student's width: method → width → one a seed, the start among them."""
+    ends = {int(w.removeprefix("width_")): f"_{w}" for w in WIDTHS} | {WIDTH: ""}
+    return {
+        name: _found({x: f"{name}{ends[x]}" for x in sorted(ends)}, folder)
+        for name in (START, *DIAL)
+    }
+
+
+def _found(labels: Mapping, folder: Path | None) -> dict:
     """x → accuracies, for the runs that have logs."""
-    found = {x: accuracies(f"{world}/{label}", folder) for x, label in labels.items()}
-    return {x: values for x, values in found.items() if values}
+    logs = {x: runs_by_seed(label, folder or ledger_dir()) for x, label in labels.items()}
+    return {
+        x: [found[seed]["scores"]["accuracy"] for seed in sorted(found)]
+        for x, found in logs.items()
+        if found
+    }
 
 
-def false_positive_counts(
-    rivals: int = len(BASELINES), worlds: int = len(DOMAINS), seeds: int = 5, tables: int = 100
-) -> list[int]:
-    """Count the contrasts of a table that get a verdict where none should: no method differs from another.
+def draw_by_start(
+    world: str, names: Sequence[str], ax=None, title: str = "", folder: Path | None = None
+):
+    """Draw a point a run, placed at the start that its seed drew, side by side for the methods."""
+    ax = plots.axes() if ax is None else ax
+    for i, (name, look) in enumerate(plots.styles(names).items()):
+        logs = runs_by_seed(in_world(world, name), folder or ledger_dir())
+        for seed, log in logs.items():
+            x = seed % STARTS + 0.1 * (i - (len(names) - 1) / 2)
+            label = run_label(name) if seed == min(logs) else None
+            ax.plot([x], [log["scores"]["accuracy"]], look.marker, color=look.color, label=label)
+    ax.set_xticks(range(STARTS), [f"start {number}" for number in range(STARTS)])
+    ax.set(ylabel="accuracy", ylim=(0, 1.05))
+    ax.set_title(title, loc="left")
+    ax.legend()
+    return ax
 
-    Every run is a normal draw; in each world one method's seeds are compared with each rival's, and
-    `bootstrap_interval` decides as in the ledger. One number a table.
+
+SIDE_BY_SIDE = 1.04  # factor between the lines of two names, else one hides the other's bars
+
+
+def draw_ranges(
+    lines: Lines, ax=None, xlabel: str = "", ylabel: str = "accuracy", title: str = "", form="g"
+):
+    """A line a name through its means over x (log scale), with a bar from lowest to highest seed.
+
+    `form` is how the values of x are written.
     """
-    generator = torch.Generator().manual_seed(0)
-    runs = torch.randn(tables, worlds, rivals + 1, seeds, generator=generator, dtype=torch.float64)
-    found = []
-    for table in (runs[:, :, :1] - runs[:, :, 1:]).flatten(1, 2):
-        ends = [bootstrap_interval(contrast) for contrast in table]
-        found.append(sum(low > 0 or high < 0 for low, high in ends))
-    return found
+    ax, looks = plots.axes() if ax is None else ax, plots.styles(list(lines))
+    middle = (len(lines) - 1) / 2
+    moved = {
+        name: {x * SIDE_BY_SIDE ** (i - middle): values for x, values in points.items()}
+        for i, (name, points) in enumerate(lines.items())
+    }
+    paths = {n: (list(points), [mean(v) for v in points.values()]) for n, points in moved.items()}
+    plots.paths(paths, ax, xlabel, ylabel, title)
+    for name, points in moved.items():
+        ends = [(min(values), max(values)) for values in points.values()]
+        ax.vlines(list(points), *zip(*ends, strict=True), color=looks[name].color, linewidth=1)
+    places = sorted({x for points in lines.values() for x in points})
+    ax.set_xscale("log")
+    ax.set_xticks(places, [f"{x:{form}}" for x in places])
+    ax.set_xticks([], minor=True)
+    return ax
 
 
 # --- pass@k -------------------------------------------------------------------------------------------
@@ -200,77 +210,6 @@ def pass_curve(right: Sequence[int], samples: int) -> list[float]:
     return [
         sum(pass_at_k(samples, c, k) for c in right) / len(right) for k in range(1, samples + 1)
     ]
-
-
-Lines = Mapping[str, Mapping[float, Sequence[float]]]  # name → x → one number a seed
-SIDE_BY_SIDE = 1.04  # factor between the lines of two names, else one hides the other's bars
-
-
-def draw_ranges(
-    lines: Lines, ax=None, xlabel: str = "", ylabel: str = "accuracy", title: str = "", form="g"
-):
-    """A line a name through its means over x (log scale), with a bar from lowest to highest seed.
-
-    `form` is how the values of x are written.
-    """
-    ax, looks = plots.axes() if ax is None else ax, plots.styles(list(lines))
-    middle = (len(lines) - 1) / 2
-    moved = {
-        name: {x * SIDE_BY_SIDE ** (i - middle): values for x, values in points.items()}
-        for i, (name, points) in enumerate(lines.items())
-    }
-    paths = {n: (list(points), [mean(v) for v in points.values()]) for n, points in moved.items()}
-    plots.paths(paths, ax, xlabel, ylabel, title)
-    for name, points in moved.items():
-        ends = [(min(values), max(values)) for values in points.values()]
-        ax.vlines(list(points), *zip(*ends, strict=True), color=looks[name].color, linewidth=1)
-    places = sorted({x for points in lines.values() for x in points})
-    ax.set_xscale("log")
-    ax.set_xticks(places, [f"{x:{form}}" for x in places])
-    ax.set_xticks([], minor=True)
-    return ax
-
-
-def size_explorer(folder: Path | None = None) -> Callable:
-    """A callback `(size,) → Figure`: every world at 250, 500 or 1,000 prompts (places 0, 1, 2).
-
-    Left the accuracies, whiskers from lowest to highest seed; right DistiLLM-2's differences.
-    """
-    sizes = {world: by_size(world, folder) for world in DOMAINS}
-    starts = [mean(tables.accuracies(f"{world}/sft", folder)) for world in DOMAINS]
-    results = claim_results("C10", folder)
-    highest = max(v for w in sizes.values() for m in w.values() for s in m.values() for v in s)
-    widest = max(abs(v) for rows in results.values() for r in rows.values() for v in r.values)
-
-    def picture(size: int = 1):
-        left, right = plots.axes(2, height=3.0, width=9.5, fast=True)
-        prompts = PROMPT_COUNTS[size]
-        bars = {n: [mean(sizes[w][n][prompts]) for w in DOMAINS] for n in COMPARED}
-        plots.token_bars(bars, DOMAINS, left, title=f"{prompts} prompts")
-        for place, (world, start) in enumerate(zip(DOMAINS, starts, strict=True)):
-            left.hlines(start, place - 0.45, place + 0.45, color=plots.BLACK, linewidth=1.5)
-            _whiskers(left, place, [sizes[world][n][prompts] for n in COMPARED])
-        left.set(xlabel="world (black: SFT, the start)", ylabel="accuracy", ylim=(0, 1.3 * highest))
-        rows = {
-            f"{w}: {r}": results[w][run_name_at_size(r, prompts)]
-            for w in DOMAINS
-            for r in STRONG_BASELINES
-        }
-        differences(rows, right, "distillm2 minus …", "difference in accuracy")
-        right.set_xlim(-1.1 * widest, 1.1 * widest)
-        right.tick_params(axis="y", labelsize=7.5, pad=1)
-        right.set_position([0.67, 0.2, 0.31, 0.7])  # room for its names
-        return left.figure
-
-    return picture
-
-
-def _whiskers(ax, place: int, groups: Sequence[Sequence[float]]) -> None:
-    """From the lowest to the highest seed, on the bars that `token_bars` puts around `place`."""
-    width = 0.8 / len(groups)
-    for i, values in enumerate(groups):
-        x = place + (i - (len(groups) - 1) / 2) * width
-        ax.vlines(x, min(values), max(values), color=plots.BLACK, linewidth=1.2)
 
 
 def _each(rule: Callable[[int, int, int], float]) -> Callable:
@@ -311,6 +250,4 @@ EXERCISES = {
         gradient=False,
     ),
 }
-
-
 check = checker(EXERCISES)

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from minidistill.evaluation import Z, normal_interval
+from minidistill.experiments import statistics
 from minidistill.experiments.logs import ledger_dir, runs_by_seed
 from minidistill.judging import LLMJudge, WinRate, averaged_verdicts, noisy_win_rate
 from minidistill.lessons import plots
@@ -56,6 +58,32 @@ def running_win_rate(
     rows = [normal_interval(scored[:size]) for size in sizes]
     columns = zip(("rate", "low", "high"), map(list, zip(*rows, strict=True)), strict=True)
     return {"sizes": list(sizes), **dict(columns)}
+
+
+# --- luck -----------------------------------------------------------------------------------------------
+def lucky_verdicts(
+    rivals: int = 7, seeds: int = 10, ledgers: int = 200, smallest: float = 0.0
+) -> dict:
+    """Count contrasts that are decided where nothing is true: no method differs from another.
+
+    Each run is one normal draw, and one method is compared with each rival. Three rules: the bootstrap
+    interval of each contrast, its t-interval, and the ledger's (t, Holm over all, `smallest` in standard
+    deviations of a run). Rule → one count a ledger.
+    """
+    rng = np.random.default_rng(0)
+    found = {"bootstrap": [], "t": [], "Holm": []}
+    for _ in range(ledgers):
+        runs = rng.normal(size=(rivals + 1, seeds))
+        table = runs[:1] - runs[1:]
+        picks = rng.integers(seeds, size=(2000, seeds))
+        ends = np.quantile(table[:, picks].mean(-1), (0.025, 0.975), axis=1)
+        found["bootstrap"].append(int(((ends[0] > 0) | (ends[1] < 0)).sum()))
+        estimates = [statistics.mean_over_seeds(row) for row in table]
+        alone = [statistics.decide([e], [0.0])[0].verdict for e in estimates]
+        ruled = [d.verdict for d in statistics.decide(estimates, [smallest] * rivals)]
+        for rule, verdicts in (("t", alone), ("Holm", ruled)):
+            found[rule].append(sum(v in ("replicated", "opposite") for v in verdicts))
+    return found
 
 
 # --- judges that err ----------------------------------------------------------------------------------

@@ -80,20 +80,13 @@ def test_9_2_a_row_a_duel_with_its_interval():
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
 
 
-def test_five_seeds_decide_too_often_and_twenty_hardly():
-    """A bootstrap of n values takes √((n − 1)/n) of their spread and no t: P(|t₄| > 1.75) is 0.155."""
-    few = lesson_09.false_positive_counts(rivals=1, worlds=1, seeds=5, tables=300)
-    many = lesson_09.false_positive_counts(rivals=1, worlds=1, seeds=20, tables=300)
-    assert set(few) == {0, 1}
-    assert 0.10 < sum(few) / 300 < 0.21
-    assert 0.02 < sum(many) / 300 < 0.10
-
-
-def test_a_table_by_luck_counts_all_its_contrasts_and_repeats():
-    found = lesson_09.false_positive_counts(tables=4)
-    assert len(found) == 4
-    assert all(0 <= number <= 21 for number in found)
-    assert found == lesson_09.false_positive_counts(tables=4)
+# --- luck -----------------------------------------------------------------------------------------------
+def test_a_bootstrap_of_five_decides_too_often_and_holms_rule_does_not():
+    found = duels.lucky_verdicts(seeds=5, ledgers=100)
+    means = {rule: sum(counts) / len(counts) for rule, counts in found.items()}
+    assert means["bootstrap"] > 2 * means["t"] > 0.3
+    assert sum(count > 0 for count in found["Holm"]) <= 10
+    assert duels.lucky_verdicts(seeds=5, ledgers=20, smallest=5.0)["Holm"] == [0] * 20
 
 
 # --- judges that err ----------------------------------------------------------------------------------
