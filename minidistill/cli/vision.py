@@ -16,6 +16,7 @@ VisionModel = Annotated[
 OutputImage = Annotated[
     Path | None, typer.Option(help="A PNG file: held-out pictures, and what was said about them.")
 ]
+TINY = "worlds/vision"
 SHOWN = 8  # images in the file of --show
 
 
@@ -30,10 +31,10 @@ def vision(
         ),
     ] = None,
     method: Annotated[str, typer.Option(help="A wrong name lists them all.")] = "distillm2",
-    epochs: Annotated[int, typer.Option(min=1)] = 5,
-    limit: Annotated[int, typer.Option(help="Training prompts at most.", min=1)] = 1000,
-    lr: Annotated[float, typer.Option(help="A real model wants less.")] = 1.5e-3,
-    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    epochs: Annotated[int, typer.Option(min=1)] = 3,
+    limit: Annotated[int, typer.Option(help="Training prompts at most.", min=1)] = 6000,
+    lr: Annotated[float, typer.Option(help="A real model wants less.")] = 2e-3,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
     max_new_tokens: Tokens = DistillConfig.max_new_tokens,
     seed: int = DistillConfig.seed,
     show: OutputImage = None,
@@ -54,7 +55,7 @@ def vision(
     if prompts is None and (teacher or student):
         raise ValueError("--teacher and --student go with --prompts FILE.jsonl")
     work = _load_task(prompts)
-    pair = load_pair(None if teacher and student else "vision", teacher=teacher, student=student)
+    pair = load_pair(None if teacher and student else TINY, teacher=teacher, student=student)
     if not isinstance(pair, VisionPair):
         raise ValueError(
             "these models read text alone: give LLaVA-type ones, or use `minidistill distill`"
@@ -76,7 +77,7 @@ def _load_task(prompts: Path | None):
     from minidistill.tasks.vision.images import check_images
 
     if prompts is None:
-        return load_task("vision")
+        return load_task(TINY)
     work = load_task(prompts)
     check_images(prompts, wanted=True)
     return work

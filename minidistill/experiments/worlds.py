@@ -83,7 +83,7 @@ WORLD_RECIPES = {
         teacher_lr=3e-3, student_epochs=3,
     ),
     "vision": WorldRecipe(
-        students={"student": "width_48"}, teacher_examples=100_000, teacher_epochs=6, student_epochs=7,
+        students={"student": "width_48"}, teacher_examples=100_000, teacher_epochs=6, student_epochs=4,
         multimodal=True,
     ),
 }  # fmt: skip

@@ -10,16 +10,15 @@ import torch
 
 from minidistill import load_pair, load_task
 from minidistill.applications.vision import image_ablation as ablation
-from minidistill.experiments import claims, contrasts, run_configs
-from minidistill.experiments.contrasts import Contrast
-from minidistill.experiments.logs import add_runs, encode
+from minidistill.experiments.arms import world_of
+from minidistill.experiments.hypotheses import get_hypothesis
+from minidistill.experiments.worlds import world_dir
 from minidistill.lessons import plots as course_plots
 from minidistill.logprobs import collate, response_log_probs
 from minidistill.tasks import Example
 from minidistill.tasks.grammar import join
 from minidistill.tasks.vision import WORLD, accuracy_by_family, grade_by_family, scenes
 from minidistill.tokenization import encode_response
-from minidistill.utils import data_dir
 from tests import commands
 
 pytest.importorskip("PIL.Image", reason="pictures need pillow")
@@ -30,12 +29,12 @@ SCENE = lesson_11.TWO
 
 @pytest.fixture(scope="module")
 def pair():
-    return load_pair("vision")
+    return load_pair("worlds/vision")
 
 
 @pytest.fixture(scope="module")
 def task():
-    return load_task("vision")
+    return load_task("worlds/vision")
 
 
 # --- equations ----------------------------------------------------------------------------------------
@@ -179,15 +178,18 @@ def test_scores_by_family_count_full_grades_alone():
     assert found == {"count": 0.5, "where": 1, "all": pytest.approx(2 / 3)}
 
 
-def test_logged_scores_are_means_over_draws_seed_by_seed(tmp_path, task):
-    for seed in (0, 1):
-        grades = [[1.0] * 400, [float(seed)] * 400]
-        log = {"run": {"name": "vision/gkd", "seed": seed}, "scores": {}, "grades": grades}
-        add_runs([encode(log)], tmp_path)
-    rows = lesson_11.logged_accuracy(task, tmp_path)
-    assert list(rows) == ["gkd"]
-    assert [row["all"] for row in rows["gkd"]] == [0.5, 1]
-    assert set(rows["gkd"][0]) == {"colour", "where", "what", "count", "compare", "name", "all"}
+def test_logged_scores_are_those_of_greedy_responses_seed_by_seed(tmp_path, task):
+    rows = []
+    for seed in (1, 0):
+        grades = [str(3 * seed) * 1000, "0" * 1000]  # as logs keep them, in thirds
+        rows.append({"run": {"name": "vision/gkd", "seed": seed}, "scores": {}, "grades": grades})
+    (tmp_path / "vision.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    found = lesson_11.logged_accuracy(task, tmp_path)
+    assert list(found) == ["gkd"]
+    assert [row["all"] for row in found["gkd"]] == [0, 1]
+    assert set(found["gkd"][0]) == {"colour", "where", "what", "count", "compare", "name", "all"}
+    sampled = lesson_11.logged_accuracy(task, tmp_path, row=1)["gkd"]
+    assert [row["all"] for row in sampled] == [0, 0]
 
 
 # --- one image, edited --------------------------------------------------------------------------------
@@ -246,7 +248,7 @@ def test_patches_are_drawn_in_reading_order(task):
 
 def test_family_bars_carry_their_spread():
     rows = {
-        "sft": [{"count": 0.2, "all": 0.3}, {"count": 0.4, "all": 0.3}],
+        "start": [{"count": 0.2, "all": 0.3}, {"count": 0.4, "all": 0.3}],
         "gkd": [{"count": 0.5, "all": 0.6}],
     }
     ax = lesson_11.draw_families(course_plots.axes(), rows, "accuracy", "x")
@@ -266,48 +268,23 @@ def test_gains_are_drawn_as_a_share_of_responses():
     assert list(ax.lines[0].get_ydata()) == pytest.approx([1 / 6, 0.5, 5 / 6])
 
 
-def test_the_panel_trains_a_multimodal_model(task):
-    live = pytest.importorskip("minidistill.lessons.train_panel")
-    tiny = replace(task, train=task.train[:8], test=task.test[:8])
-    under = {"shipped": [{"step": 0, "nll_teacher": 1.0, "nll_student": 1.0}]}
-    panel = live.TrainPanel(lambda: load_pair("vision"), tiny, ["gkd"], {}, shipped=under)
-    panel._work("gkd", {})
-    assert "step 1 of 1" in panel.message.value
-    assert bytes(panel.picture.value).startswith(b"\x89PNG")
+def test_the_lab_trains_a_multimodal_model(task):
+    lab = pytest.importorskip("minidistill.lessons.lab")
+    panel = lab.Lab(lab.world("vision", prompts=32, test=8), ["gkd"], epochs=2)
+    run = lab.LabRun("here", "gkd", panel.told())
+    panel.runs = [run]
+    panel._work(run)
+    assert run.finished, panel.message.value
+    assert len(run.answers) > 0
 
 
 # --- the ledger ---------------------------------------------------------------------------------------
 def test_c13_compares_accuracies_in_the_world_of_pictures():
-    claim = claims.get_claim("C13")
-    assert set(claim.runs) == {f"vision/{name}" for name in run_configs.VISION_METHODS}
-    assert all(run_configs.world_of(name) == "vision" for name in claim.runs)
+    claim = get_hypothesis("C13")
+    assert all(world_of(name) == "vision" for name in claim.runs)
     for contrast in claim.contrasts:
         assert contrast.metric == "accuracy"
         assert contrast.weights["vision/distillm2"] == 1
-    assert "vision" not in run_configs.DOMAINS, "lesson 09 compares three worlds"
-    assert "vision/cald" in run_configs.CONTROLS
-
-
-def test_what_is_said_under_c13(task):
-    """Five to ten points for all, most where a colour is said; GKD, DistiLLM ahead; schedules level."""
-    logged = lesson_11.logged_accuracy(task)
-    for name in ("gkd", "distillm", "cald", "distillm2"):
-        rows = [
-            {kind: row[kind] - start[kind] for kind in row}
-            for row, start in zip(logged[name], logged["sft"], strict=True)
-        ]
-        assert all(0.045 < row["all"] < 0.105 for row in rows), name
-        gains = {kind: sum(row[kind] for row in rows) / 5 for kind in WORLD.families}
-        assert set(sorted(gains, key=gains.get)[-2:]) == {"colour", "name"}, name
-
-    def against(ours, theirs):
-        weights = {f"vision/{ours}": 1, f"vision/{theirs}": -1}
-        return contrasts.judge(Contrast("", weights, "accuracy"), data_dir() / "runs")
-
-    for ahead in ("gkd", "distillm"):
-        assert 0.01 < against(ahead, "distillm2").mean < 0.02
-    for level in (against("gkd", "distillm"), against("cald", "distillm2")):
-        assert level.verdict == "not resolved"
 
 
 # --- the command --------------------------------------------------------------------------------------
@@ -342,12 +319,12 @@ def photographs(folder, lines=8):
 
 def test_apply_vision_distils_a_pair_on_files_draws_and_resumes(tmp_path):
     prompts = photographs(tmp_path)
-    folder = data_dir() / "vision"
+    folder = world_dir("vision")
     models = (
         "--teacher",
         folder / "teacher",
         "--student",
-        folder / "student",
+        folder / "student_0",
         "--prompts",
         prompts,
     )
@@ -398,12 +375,12 @@ def test_apply_vision_answers_mistakes_in_a_sentence(tmp_path, arguments, compla
 def test_other_commands_name_the_line_whose_picture_is_missing_or_too_much(
     tmp_path, command, world, line, complaint
 ):
-    prompts, folder = photographs(tmp_path), data_dir() / world
+    prompts, folder = photographs(tmp_path), world_dir(world)
     whole = prompts.read_text().splitlines()
     if world == "instruct":
         whole = ['{"prompt": "say it"}'] * len(whole)
     prompts.write_text("\n".join([*whole, json.dumps(line)]))
-    models = ("--teacher", folder / "teacher", "--student", folder / "student")
+    models = ("--teacher", folder / "teacher", "--student", folder / "student_0")
     out = ("--out", tmp_path / "run") * (command == "distill")
     done = commands.call(command, "--prompts", prompts, *models, *out)
     assert done.returncode == 2
@@ -426,8 +403,8 @@ def test_other_commands_name_the_line_whose_picture_is_missing_or_too_much(
 )
 def test_applications_of_text_alone_refuse_models_that_see(tmp_path, arguments, who):
     (tmp_path / "p.jsonl").write_text('{"prompt": "say it"}\n{"prompt": "again"}\n')
-    folder = data_dir() / "vision"
-    models = {"T": folder / "teacher", "S": folder / "student"}
+    folder = world_dir("vision")
+    models = {"T": folder / "teacher", "S": folder / "student_0"}
     done = commands.call("apply", *(models.get(a, a) for a in arguments), cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert f"{who} here reads text alone" in done.stderr.strip().splitlines()[-1]
@@ -437,8 +414,8 @@ def test_apply_vision_names_the_line_without_a_picture_and_the_models_that_do_no
     tmp_path,
 ):
     prompts = photographs(tmp_path)
-    text = data_dir() / "instruct"
-    models = ("--teacher", text / "teacher", "--student", text / "student", "--prompts", prompts)
+    text = world_dir("instruct")
+    models = ("--teacher", text / "teacher", "--student", text / "student_0", "--prompts", prompts)
     assert "these models read text alone" in last_line(*models, "--out", tmp_path / "run")
     prompts.write_text(prompts.read_text() + '\n{"prompt": "what is it ?"}\n')
     assert "p.jsonl, line 9: no field 'image'" in last_line(
