@@ -17,7 +17,7 @@ from minidistill.experiments.arms import (
     TEACHERS,
     in_world,
 )
-from minidistill.experiments.labels import run_label
+from minidistill.experiments.labels import METRIC_LABELS, run_label
 from minidistill.experiments.logs import ledger_dir, runs_by_seed
 from minidistill.experiments.protocol import SAMPLES, START
 from minidistill.experiments.worlds import STARTS, WIDTHS
@@ -133,8 +133,9 @@ def _found(labels: Mapping, folder: Path | None) -> dict:
 
 
 def draw_by_start(
-    world: str, names: Sequence[str], ax=None, title: str = "", folder: Path | None = None
-):
+    world: str, names: Sequence[str], ax=None, metric: str = "accuracy", title: str = "",
+    folder: Path | None = None,
+):  # fmt: skip
     """Draw a point a run, placed at the start that its seed drew, side by side for the methods."""
     ax = plots.axes() if ax is None else ax
     for i, (name, look) in enumerate(plots.styles(names).items()):
@@ -142,9 +143,9 @@ def draw_by_start(
         for seed, log in logs.items():
             x = seed % STARTS + 0.1 * (i - (len(names) - 1) / 2)
             label = run_label(name) if seed == min(logs) else None
-            ax.plot([x], [log["scores"]["accuracy"]], look.marker, color=look.color, label=label)
+            ax.plot([x], [log["scores"][metric]], look.marker, color=look.color, label=label)
     ax.set_xticks(range(STARTS), [f"start {number}" for number in range(STARTS)])
-    ax.set(ylabel="accuracy", ylim=(0, 1.05))
+    ax.set(ylabel=METRIC_LABELS[metric], ylim=(0, 1.05))
     ax.set_title(title, loc="left")
     ax.legend()
     return ax
