@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from safetensors import SafetensorError
 
-from minidistill.tasks import SECOND_EDITION, WORLDS, Example, as_example
+from minidistill.tasks import WORLDS, Example, as_example
 from minidistill.tokenization import EncodedPrompt, encode_prompt
 from minidistill.utils import (
     data_dir,
@@ -156,14 +156,13 @@ def pair_class(config) -> type[Pair]:
 def load_pair(name: str | None = None, *, teacher=None, student=None, start: int = 0) -> Pair:
     """A shipped pair by task name; `teacher=`, `student=` replace either by a folder, hub name or .gguf.
 
-    `start`: which of the students of "worlds/instruct", each from other random weights.
+    `start`: which of a world's students, each from other random weights.
     """
     if name is not None:
-        if name.removeprefix(SECOND_EDITION) not in WORLDS:
+        if name not in WORLDS:
             raise ValueError(unknown_name_message("pair", name, WORLDS))
-        own = f"student_{start}" if name.startswith(SECOND_EDITION) else "student"
         teacher = teacher or data_dir() / name / "teacher"
-        student = student or data_dir() / name / own
+        student = student or data_dir() / name / f"student_{start}"
     if teacher is None or student is None:
         raise ValueError(
             "load_pair needs the name of a shipped pair, or both teacher= and student="

@@ -11,7 +11,6 @@ from minidistill.checkpoint import parts, plain_tensors
 from minidistill.runlog import atomic_write
 from minidistill.utils import unknown_name_message
 
-BITS = (8, 4, 3, 2)
 SCALES = ("absmax", "mse")  # how a group's step is chosen
 
 

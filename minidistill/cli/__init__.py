@@ -4,17 +4,16 @@ import sys
 
 import typer
 
-from minidistill.cli import apply, claims, distill, evaluate, experiments, ledger
+from minidistill.cli import apply, claims, distill, evaluate, experiments
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__
 )
 app.add_typer(claims.app, name="claims")
-app.add_typer(ledger.app, name="ledger")
 app.add_typer(apply.app, name="apply")
 for command in (
     experiments.run, distill.distill, evaluate.evaluate, evaluate.grade, distill.prune,
-    experiments.teach, experiments.table,
+    experiments.table,
 ):  # fmt: skip
     app.command()(command)
 

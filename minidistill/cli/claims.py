@@ -1,4 +1,4 @@
-"""`python -m minidistill claims …`: run, judge and show the paper's claims."""
+"""`python -m minidistill claims …`: make the worlds, tune the methods, run, judge and show the claims."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,63 +6,70 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(no_args_is_help=True, help="The paper's claims, tested in miniature.")
-Logs = Annotated[
-    Path | None,
-    typer.Option(help="The folder of <world>.jsonl and scores.csv; the shipped one if empty."),
+Folder = Annotated[Path | None, typer.Option(help="The folder of logs; the shipped one if empty.")]
+World = Annotated[
+    str, typer.Argument(help="A tiny world: instruct, arithmetic, program or vision.")
 ]
-InFlight = Annotated[
-    Path, typer.Option(help="Where runs that are not packed yet leave a file each.")
-]
+Workers = Annotated[int | None, typer.Option(help="Runs at once; one a core if empty.", min=1)]
+
+
+@app.command("teach")
+def claims_teach(
+    world: World = "instruct", out: Annotated[Path, typer.Option()] = Path("data")
+) -> None:
+    """Remake a world's prompts, teacher and starts."""
+    from minidistill.experiments.teaching import teach
+
+    teach(world, out)
+
+
+@app.command("tune")
+def claims_tune(
+    world: World = "instruct",
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Methods or application arms; all methods if empty.")
+    ] = None,
+    out: Folder = None,
+    workers: Workers = None,
+) -> None:
+    """Search the settings of a world's methods on validation prompts; resumes."""
+    from minidistill.experiments.ledger import tune
+
+    tune(world, names or (), out, workers=workers)
 
 
 @app.command("run")
 def claims_run(
-    names: Annotated[list[str] | None, typer.Argument(help="C1, C2 …; all if none.")] = None,
-    seeds: Annotated[int, typer.Option(min=2)] = 5,
-    out: Logs = None,
-    in_flight: InFlight = Path("out/claims"),
+    names: Annotated[list[str], typer.Argument(help="Claims (C4 …) or arms (cald …).")],
+    seeds: Annotated[int, typer.Option(min=1)] = 10,
+    first_seed: Annotated[int, typer.Option(min=0)] = 0,
+    explanation: Annotated[bool, typer.Option(help="What would refute the reason too.")] = False,
+    out: Folder = None,
+    workers: Workers = None,
 ) -> None:
-    """Run what these claims need and what has no log yet; the same command resumes."""
-    from minidistill.experiments.claims import run_claims
-    from minidistill.experiments.paper_claims import CLAIMS
-    from minidistill.experiments.tables import claim_report
+    """Make the runs that claims need and that have no log yet; resumes."""
+    from minidistill.experiments.hypotheses import HYPOTHESES
+    from minidistill.experiments.ledger import run_arms
 
-    chosen = names or list(CLAIMS)
-    run_claims(chosen, seeds, folder=out, in_flight=in_flight)
-    for name in chosen:
-        typer.echo(claim_report(name, out))
-
-
-@app.command("grid")
-def claims_grid(out: Logs = None, in_flight: InFlight = Path("out/claims")) -> None:
-    """Run what lessons show beside the claims: the grid of alpha and beta, DPKD's map and others."""
-    from minidistill.experiments.claims import SEEDS, run_by_name
-    from minidistill.experiments.run_configs import CALD_SWEEP, CONTROLS, DPKD_SWEEP
-
-    for configs, seeds in ((CALD_SWEEP, 2), (DPKD_SWEEP, 1), (CONTROLS, SEEDS)):
-        run_by_name(list(configs), seeds, folder=out, in_flight=in_flight)
-
-
-@app.command("pack")
-def claims_pack(out: Logs = None, in_flight: InFlight = Path("out/claims")) -> None:
-    """Fold finished runs into the JSONL and the scores, as `run` does at its end."""
-    from minidistill.experiments.logs import pack_runs, runs_dir
-
-    folder = out or runs_dir()
-    typer.echo(f"{pack_runs(in_flight, folder)} runs packed into {folder}")
+    wanted = []
+    for name in names:
+        claim = HYPOTHESES.get(name.upper())
+        wanted += (claim.every_run if explanation else claim.runs) if claim else [name]
+    run_arms(wanted, range(first_seed, seeds), out, workers=workers)
 
 
 @app.command("table")
-def claims_table(out: Logs = None) -> None:
-    """All verdicts with their deciding contrast, interval, seeds, device and seconds."""
-    from minidistill.experiments import tables
+def claims_table(world: World = "instruct", out: Folder = None) -> None:
+    """A world's methods, and the verdicts."""
+    from minidistill.experiments import reports
 
-    typer.echo(tables.claims_table(out))
+    typer.echo(reports.methods_table(world, folder=out))
+    typer.echo(reports.claims_table(out))
 
 
 @app.command("show")
-def claims_show(name: str, out: Logs = None) -> None:
-    """One claim: the paper's figures and every contrast."""
-    from minidistill.experiments import tables
+def claims_show(name: str, out: Folder = None) -> None:
+    """One claim: every contrast, what would refute its explanation, and how settings were chosen."""
+    from minidistill.experiments import reports
 
-    typer.echo(tables.claim_report(name, out))
+    typer.echo(reports.claim_report(name, out))

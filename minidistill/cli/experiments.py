@@ -1,4 +1,4 @@
-"""`run`, `teach` and `table`: the commands that make what data/ and the README show."""
+"""`run` and `table`: the commands that make what data/ and the README show."""
 
 import time
 from pathlib import Path
@@ -43,16 +43,6 @@ def _draw_figures(logs, folder: Path) -> None:
         typer.echo("Figures: " + ", ".join(map(str, draw_main_figures(logs, folder))))
     except ModuleNotFoundError as error:
         typer.echo(f"No figures: {error}")
-
-
-def teach(
-    task: Annotated[str, typer.Argument(help="The tiny world whose pair to remake.")] = "instruct",
-    out: Out = Path("data"),
-) -> None:
-    """Remake a shipped pair: prompts, teacher and SFT student, with their cards."""
-    from minidistill.experiments.pretrain import pretrain
-
-    pretrain(task, out)
 
 
 def table(

@@ -133,7 +133,7 @@ def _start(task, student):
 
     if student is None and task not in WORLDS:
         raise ValueError("name the model to start from: --student MODEL")
-    model, tokenizer = load_model(student or data_dir() / task / "student")
+    model, tokenizer = load_model(student or data_dir() / task / "student_0")
     require_text_model("preference optimisation here", single_model(model, tokenizer))
     return model, tokenizer
 

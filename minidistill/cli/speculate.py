@@ -9,7 +9,7 @@ import typer
 from minidistill.cli.options import Model, Prompts, Tokens
 from minidistill.config import DistillConfig
 
-TINY = "worlds/instruct"  # the world that has a target and a draft
+TINY = "instruct"  # the world that has a target and a draft
 Method = Annotated[
     str | None,
     typer.Option(help="First train the draft by this method, with the target as the teacher."),

@@ -16,7 +16,7 @@ VisionModel = Annotated[
 OutputImage = Annotated[
     Path | None, typer.Option(help="A PNG file: held-out pictures, and what was said about them.")
 ]
-TINY = "worlds/vision"
+TINY = "vision"
 SHOWN = 8  # images in the file of --show
 
 

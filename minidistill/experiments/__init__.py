@@ -1,5 +1,5 @@
-"""Everything that makes data/: configs of runs, the runner, the claims and their verdicts, logs, tables.
+"""Everything that makes data/: worlds, arms, their protocol, the ledger of runs, claims and verdicts, tables.
 
-run_configs → runner (with run_logger, stages, progress) → logs → contrasts → paper_claims → claims → tables;
-pretrain makes the shipped models, labels holds what methods and metrics are called.
+worlds, teaching → protocol (with stages, variants) → tuning → arms → ledger (with grid, progress, logs);
+statistics → verdicts → hypotheses → reports → tables; labels holds what methods and metrics are called.
 """

@@ -7,6 +7,7 @@ or of the one named in `tuned_as`; what it changes on top is written here.
 from dataclasses import replace
 from pathlib import Path
 
+from minidistill.experiments.logs import world_of
 from minidistill.experiments.protocol import START, TEACHER, Arm, Protocol, Run
 from minidistill.experiments.tuning import tuned
 from minidistill.experiments.worlds import WIDTHS
@@ -164,11 +165,6 @@ CALD_GRID = {
     for b in BETAS
 }
 ARMS |= CALD_GRID
-
-
-def world_of(name: str) -> str:
-    """Name the world of an arm: 'kd' is instruct's, 'arithmetic/kd' says so."""
-    return name.rpartition("/")[0] or "instruct"
 
 
 def in_world(world: str, label: str) -> str:

@@ -3,9 +3,6 @@
 torch is not imported here: a command can name its methods before that is loaded.
 """
 
-from collections.abc import Iterable
-
-START = "sft"  # the shipped student, before any distillation
 MAIN_METHODS = ("kd", "gkd", "skl", "dpkd", "cald", "distillm2")  # of the main table and `run`
 
 METHOD_LABELS = {
@@ -14,7 +11,6 @@ METHOD_LABELS = {
     "speculative_kd": "Speculative KD", "cald": "CALD", "distillm2": "DistiLLM-2",
 }  # fmt: skip
 RUN_LABELS = {
-    "sft": "SFT (start)",
     "start": "start (SFT)",
     "draft_none": "start (SFT)",
     "int_none": "broken",
@@ -33,7 +29,7 @@ METRIC_LABELS = {
     "nll_teacher": "NLL on teacher responses", "nll_student": "NLL on student responses",
     "rouge_l": "ROUGE-L", "accuracy": "accuracy", "win_rate": "win rate",
     "acceptance": "share of drafted tokens accepted",
-    "separation": "NLL on student minus on teacher responses", "early": "ROUGE-L on the way",
+    "separation": "NLL on student minus on teacher responses",
     "accuracy_sampled": "accuracy, T = 0.8", "accuracy_t1": "accuracy, T = 1", "entropy": "entropy",
     "accuracy_on_the_way": "accuracy on the way", "log_seconds": "log seconds",
     "head": "mass in the head", "tail": "mass in the tail",
@@ -59,8 +55,3 @@ def run_label(name: str) -> str:
     for application in APPLICATIONS:
         label = label.removeprefix(application)
     return METHOD_LABELS.get(label, label)
-
-
-def run_labels(names: Iterable[str]) -> dict[str, str]:
-    """Label several runs: name → label, in the order of `names`."""
-    return {name: run_label(name) for name in names}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from minidistill.experiments import toy_kl
 from minidistill.experiments.arms import APPLICATIONS, TUNED, get_protocol, make_run, searched_arm
 from minidistill.experiments.grid import report_status, run_grid
 from minidistill.experiments.logs import ledger_dir, pack_runs, runs_by_seed, write_run
@@ -47,8 +48,14 @@ def run_arms(
     names: Sequence[str], seeds: Sequence[int], folder: Path | None = None, in_flight: Path = IN_FLIGHT,
     workers: int | None = None,
 ) -> None:  # fmt: skip
-    """Run these arms with these seeds where the ledger lacks them, seed after seed: all grow together."""
+    """Run these arms with these seeds where the ledger lacks them, seed after seed: all grow together.
+
+    The toy runs of C1 take no time: they are made all at once if any lacks.
+    """
     folder = folder or ledger_dir()
+    toys, names = set(names) & set(toy_kl.RUNS), [n for n in names if n not in toy_kl.RUNS]
+    if any(len(runs_by_seed(name, folder)) < toy_kl.SEEDS for name in toys):
+        toy_kl.run_toy(in_flight)
     runs = [make_run(name, seed, folder) for seed in seeds for name in dict.fromkeys(names)]
     make_runs([run for run in runs if find(run, folder) is None], folder, in_flight, workers)
 

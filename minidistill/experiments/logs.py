@@ -1,4 +1,4 @@
-"""Run logs: `data/runs/<world>.jsonl` holds one finished run a line, `scores.csv` beside it what they scored.
+"""Run logs: `data/ledger/<world>.jsonl` holds a finished run a line, `scores.csv` beside it the scores.
 
 A run in flight leaves a file of its own, atomic and with a checksum (`write_run`), so that runs can go in
 parallel and resume; `pack_runs` folds finished ones into the JSONL. A packed line has no checksum.
@@ -12,8 +12,6 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from minidistill.experiments.labels import MAIN_METHODS, START
-from minidistill.experiments.run_configs import Run, world_of
 from minidistill.runlog import atomic_write, read_log, write_log
 from minidistill.utils import data_dir
 
@@ -22,23 +20,23 @@ SCORES_FILE = "scores.csv"
 CURVES = ("evals", "curve", "preference_curve")  # what is logged on the way
 
 
-def runs_dir() -> Path:
-    """Return the folder of the shipped runs."""
-    return data_dir() / "runs"
-
-
 def ledger_dir() -> Path:
     """Return the folder of the ledger's runs and searches."""
     return data_dir() / "ledger"
 
 
+def world_of(name: str) -> str:
+    """Name the world of a run: 'kd' is instruct's, 'arithmetic/kd' says so; of 'toy_kl' it is the toy."""
+    return "toy" if name.startswith("toy_") else name.rpartition("/")[0] or "instruct"
+
+
 # --- reading --------------------------------------------------------------------------------------------
 def load_runs(world: str, folder: Path | None = None) -> tuple[dict, ...]:
-    """Load a world's finished runs under `folder` (the shipped ones), sorted by name and seed.
+    """Load a world's finished runs under `folder` (the ledger), sorted by name and seed.
 
     Read once: a second call answers from memory unless the file has changed. Change none of the logs.
     """
-    path = (folder or runs_dir()) / f"{world}.jsonl"
+    path = (folder or ledger_dir()) / f"{world}.jsonl"
     if not path.exists():
         return ()
     stat = path.stat()
@@ -47,7 +45,7 @@ def load_runs(world: str, folder: Path | None = None) -> tuple[dict, ...]:
 
 def load_all_runs(folder: Path | None = None) -> list[dict]:
     """Load the finished runs of all worlds under `folder`."""
-    worlds = sorted(path.stem for path in (folder or runs_dir()).glob("*.jsonl"))
+    worlds = sorted(path.stem for path in (folder or ledger_dir()).glob("*.jsonl"))
     return [log for world in worlds for log in load_runs(world, folder)]
 
 
@@ -55,23 +53,6 @@ def runs_by_seed(name: str, folder: Path | None = None) -> dict[int, dict]:
     """Look up the logs of 'kd', or of another world's 'arithmetic/kd': seed → log."""
     logs = load_runs(world_of(name), folder)
     return {log["run"]["seed"]: log for log in logs if log["run"]["name"] == name}
-
-
-def find_run(run: Run, folder: Path | None = None) -> dict | None:
-    """Look up the log of exactly this run; None where there is none, or one of another config."""
-    log = runs_by_seed(run.name, folder).get(run.seed)
-    return log if run.made(log) else None
-
-
-def shipped_runs(names: Sequence[str] = (START, *MAIN_METHODS)) -> list[dict]:
-    """Load the shipped logs of these runs, name by name, seed by seed; FileNotFoundError if one lacks."""
-    logs = []
-    for name in names:
-        found = runs_by_seed(name)
-        if not found:
-            raise FileNotFoundError(f"no logs of {name} in {runs_dir()}")
-        logs += found.values()
-    return logs
 
 
 def by_method(logs: Iterable[dict]) -> dict[str, list[dict]]:

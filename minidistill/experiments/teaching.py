@@ -128,7 +128,7 @@ def write_card(name: str, folder: Path) -> None:
     )
     text = (
         f"# {name}: prompts, teacher, starts\n\n"
-        f"Remake: `python -m minidistill ledger teach {name}`. A seeded grammar (`minidistill/tasks/{name}`) "
+        f"Remake: `python -m minidistill claims teach {name}`. A seeded grammar (`minidistill/tasks/{name}`) "
         "writes prompts and references; nothing comes from another data set.\n\n"
         f"- Prompts: {sizes}. None stands in two files, or twice in one; families of requests have the same "
         "shares in each.\n"

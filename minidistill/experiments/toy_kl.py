@@ -13,10 +13,10 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill.experiments.logs import write_run
-from minidistill.experiments.run_configs import TOY_RUNS
 from minidistill.runlog import environment_info
 
 POINTS = torch.arange(80) * 1.25  # 0, 1.25, …, 98.75
+RUNS = {"toy_kl": "kl", "toy_rkl": "reverse_kl"}  # each with its divergence
 SEEDS = 20
 STEPS = 5
 
@@ -60,11 +60,11 @@ def minimize(
 def run_toy(folder: Path) -> None:
     """Log the mass in the head (first 10 of 80 tokens) and in the tail (from 46) after five steps."""
     log_p, start = half_gaussian(SEEDS), random_logits(SEEDS)
-    for name, divergence in TOY_RUNS.items():
+    for name, divergence in RUNS.items():
         after = minimize(getattr(D, divergence), log_p, start, STEPS)[-1].exp()
         for seed in range(SEEDS):
             head, tail = after[seed, :10].sum().item(), after[seed, 46:].sum().item()
-            run = {"experiment": {"task": "toy", "steps": STEPS}, "name": name, "seed": seed}
+            run = {"name": name, "seed": seed, "steps": STEPS}
             content = {"run": run, "scores": {"head": head, "tail": tail}, "seconds": 0.0}
             write_run(folder / f"toy-{name}-{seed}.json", {**content, **environment_info()})
 

@@ -117,7 +117,7 @@ def tuned(protocol: Protocol, name: str, folder: Path | None = None, arm: Arm | 
     """Return the arm with the settings that won its search; ValueError where it is not over."""
     if next_runs(protocol, name, folder, arm):
         raise ValueError(
-            f"the search for {name} in {protocol.world} is not over: `ledger tune {protocol.world}`"
+            f"the search for {name} in {protocol.world} is not over: `claims tune {protocol.world}`"
         )
     return searched(protocol, name, folder, arm)[0][0].arm
 

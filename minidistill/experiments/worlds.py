@@ -1,6 +1,6 @@
 """The worlds' prompts, teachers and starts: what is drawn, how it is split. `teaching` makes the models.
 
-    data/worlds/<world>/  sft.jsonl           what the starts were taught on
+    data/<world>/  sft.jsonl           what the starts were taught on
                           distill.jsonl       what a student is distilled on
                           validation.jsonl    what settings are chosen on
                           test.jsonl          what runs are measured on
@@ -21,7 +21,6 @@ from pathlib import Path
 from minidistill import load_pair
 from minidistill.models import Pair
 from minidistill.tasks import (
-    SECOND_EDITION,
     Example,
     Task,
     as_example,
@@ -98,7 +97,7 @@ def get_recipe(name: str) -> WorldRecipe:
 
 def world_dir(name: str) -> Path:
     """Return the folder of a world's splits and models."""
-    return data_dir() / SECOND_EDITION / name
+    return data_dir() / name
 
 
 # --- reading --------------------------------------------------------------------------------------------
@@ -111,7 +110,7 @@ def load_split(name: str, split: str) -> list[Example]:
 
 def load_world(name: str, held_out: str = "test") -> Task:
     """Load a world as a task: `train` is what is distilled on, `test` is `held_out`, test or validation."""
-    task = load_task(SECOND_EDITION + name)
+    task = load_task(name)
     return task if held_out == "test" else replace(task, test=load_split(name, held_out))
 
 

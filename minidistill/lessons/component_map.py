@@ -115,15 +115,18 @@ def draw_dial(found: Map, dial: str, ax=None):
     return ax
 
 
-def map_explorer(maps: Mapping[str, Map]) -> Callable:
-    """A callback `(dial, sampled) → Figure`: the map by greedy (0) or sampled (1) accuracy, a dial below."""
+MEASURES = {"greedy": "accuracy", "sampled": "accuracy_sampled"}
 
-    def picture(dial: int = 0, sampled: int = 0):
-        metric, name = list(maps)[sampled], list(DIALS)[dial]
+
+def map_explorer(folder: Path | None = None) -> Callable:
+    """A callback `(dial, measure) → Figure`: the map by greedy or sampled accuracy, and one dial of it."""
+    maps = {measure: read_map(metric, folder) for measure, metric in MEASURES.items()}
+
+    def picture(dial: str = next(iter(DIALS)), measure: str = "greedy"):
         top, bottom = plots.axes(1, height=5.4, width=9.5, rows=2, fast=True)
         top.figure.subplots_adjust(left=0.235, bottom=0.1, top=0.94, hspace=0.62)
-        draw_map(maps[metric], top, metric, name)
-        draw_dial(maps[metric], name, bottom)
+        draw_map(maps[measure], top, MEASURES[measure], dial)
+        draw_dial(maps[measure], dial, bottom)
         return top.figure
 
     return picture

@@ -50,13 +50,13 @@ class Setup:
 
 def world(name: str = "instruct", start: int = 0, prompts: int = 960, test: int = 100) -> Setup:
     """Set up a tiny world: one of its starts, its first `prompts` prompts, `test` of its test prompts."""
-    task = load_task(f"worlds/{name}")
+    task = load_task(f"{name}")
     code = (
-        f'task, pair = load_task("worlds/{name}"), load_pair("worlds/{name}", start={start})\n'
+        f'task, pair = load_task("{name}"), load_pair("{name}", start={start})\n'
         f"task = replace(task, train=task.train[:{prompts}], test=task.test[:{test}])"
     )
     task = replace(task, train=task.train[:prompts], test=task.test[:test])
-    return Setup(lambda: load_pair(f"worlds/{name}", start=start), task, code, name, start)
+    return Setup(lambda: load_pair(f"{name}", start=start), task, code, name, start)
 
 
 @dataclass

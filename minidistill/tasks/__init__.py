@@ -15,9 +15,6 @@ from pathlib import Path
 from minidistill.utils import data_dir, unknown_name_message
 
 WORLDS = ("instruct", "arithmetic", "program", "vision")
-SECOND_EDITION = (
-    "worlds/"  # before a world's name: its prompts in splits, a teacher, several starts
-)
 NO_ANSWER = "no answer"  # the reason of a grade of 0 where there was nothing to grade
 
 
@@ -81,14 +78,13 @@ class Task:
 def load_task(name: str | Path, held_out: float = 0.2) -> Task:
     """A tiny world by name, or any JSONL file by path (its last `held_out` share is the test set).
 
-    "worlds/instruct" has what it takes to compare methods: more prompts, none of them seen before.
+    A world's `train` is what is there to distil on; no start, and no teacher, has seen its `test`.
     """
-    if (title := str(name).removeprefix(SECOND_EDITION)) in WORLDS:
-        folder, world = data_dir() / str(name), get_world(title)
-        train = "train.jsonl" if title == str(name) else "distill.jsonl"
+    if str(name) in WORLDS:
+        folder, world = data_dir() / str(name), get_world(str(name))
         return Task(
-            title,
-            read_jsonl(folder / train),
+            str(name),
+            read_jsonl(folder / "distill.jsonl"),
             read_jsonl(folder / "test.jsonl"),
             lambda example, response: world.judge(example, response).grade,
             world.judge,

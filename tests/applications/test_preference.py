@@ -506,7 +506,7 @@ def test_the_hook_scores_before_and_after_against_one_rival(tmp_path):
     run = Run(Protocol("instruct", prompts=8), "dpo_x", arm, 3)
     log = run_one(run, tmp_path, lambda *_: None)
     scores = log["scores"]
-    task, start = load_task("worlds/instruct"), load_start("instruct", 3)
+    task, start = load_task("instruct"), load_start("instruct", 3)
     asked = [e.prompt for e in task.test[: stages.WIN_RATE_PROMPTS]]
     contest = R.WinRateEvaluator.against(
         start, asked, RuleJudge(task), 3, stages.WIN_RATE_DRAWS, **run.protocol.sampling

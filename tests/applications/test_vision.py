@@ -641,14 +641,14 @@ def test_pairs_whose_inputs_differ_are_refused(processor, shared, shared_pair):
 def test_without_pillow_it_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(inputs, "is_vision_available", lambda: False)
     with pytest.raises(ModuleNotFoundError, match=r"pillow: pip install .minidistill\[adapt\]"):
-        load_model(data_dir() / "vision" / "student")
-    load_model(data_dir() / "instruct" / "student")
+        load_model(data_dir() / "vision" / "student_0")
+    load_model(data_dir() / "instruct" / "student_0")
 
 
 def test_a_folder_without_a_processor_is_named(tmp_path):
     files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     for name in files:
-        (tmp_path / name).write_bytes((data_dir() / "vision" / "student" / name).read_bytes())
+        (tmp_path / name).write_bytes((data_dir() / "vision" / "student_0" / name).read_bytes())
     with pytest.raises(OSError, match="cannot load a model from") as error:
         load_model(tmp_path)
     assert "\n" not in str(error.value)

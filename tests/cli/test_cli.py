@@ -31,7 +31,7 @@ def refused(*arguments) -> str:
 
 
 def test_distill_any_pair_then_the_same_command_finds_it_done(tmp_path, prompts):
-    pair = ("--teacher", SHIPPED / "teacher", "--student", SHIPPED / "student")
+    pair = ("--teacher", SHIPPED / "teacher", "--student", SHIPPED / "student_0")
     where = ("--prompts", prompts, "--out", tmp_path / "run")
     arguments = ("distill", *pair, *where, "--method", "skl", "--set", "alpha=0.2", "--epochs", 1)
     first = call(*arguments)
@@ -103,7 +103,7 @@ def test_a_malformed_line_is_named_and_nothing_is_written(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, prompts):
     (tmp_path / "file").write_text("")
-    pair = ("--teacher", SHIPPED / "teacher", "--student", SHIPPED / "student")
+    pair = ("--teacher", SHIPPED / "teacher", "--student", SHIPPED / "student_0")
     message = refused("distill", *pair, "--prompts", prompts, "--out", tmp_path / "file" / "out")
     assert "could not write" in message
 
@@ -152,7 +152,7 @@ def test_what_grade_cannot_do_is_said_in_a_sentence(tmp_path):
     assert "only programs can be emptied" in refused(
         "grade", "--task", "arithmetic", "--responses", "emptied"
     )
-    assert "1 responses to 400 prompts" in refused(
+    assert "1 responses to 1000 prompts" in refused(
         "grade", "--task", "arithmetic", "--responses", short
     )
     assert "did you mean 'program'?" in refused("grade", "--task", "programs")
@@ -177,7 +177,7 @@ def test_evaluate_a_student_alone_on_a_benchmark(tmp_path):
     questions = tmp_path / "gsm8k.jsonl"
     rows = [{"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"} for n in range(3)]
     questions.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    student = ("--student", data_dir() / "arithmetic" / "student")
+    student = ("--student", data_dir() / "arithmetic" / "student_0")
     done = call("evaluate", "--task", "gsm8k", "--prompts", questions, *student)
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout

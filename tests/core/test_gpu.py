@@ -43,7 +43,7 @@ def cpu(monkeypatch):
 @pytest.fixture
 def taught() -> Pair:
     """A teacher that answers and a start that tries to."""
-    return load_pair("worlds/instruct")
+    return load_pair("instruct")
 
 
 def test_a_pair_is_put_on_the_device_and_the_log_names_it(pair):
@@ -70,7 +70,7 @@ def test_greedy_responses_are_those_of_the_cpu(taught, cpu):
     how = {"temperature": 0.0}
     ours = sample(taught.teacher, prompts, taught, **how)
     cpu()
-    pair = load_pair("worlds/instruct")
+    pair = load_pair("instruct")
     theirs = sample(pair.teacher, prompts, pair, **how)
     assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 62  # ties may fall elsewhere
 
@@ -145,7 +145,7 @@ def test_packed_weights_come_back_to_the_device(taught, tmp_path, bits):
     model = taught.student
     quantize_model(model, bits, 16)
     save_packed(model, tmp_path / "packed")
-    fresh = load_pair("worlds/instruct")
+    fresh = load_pair("instruct")
     load_packed(fresh.student, tmp_path / "packed")
     prompts = [fresh.encode(e) for e in load_world("instruct").test[:16]]
     ours, theirs = (sample(p.student, prompts, p, temperature=0.0) for p in (taught, fresh))

@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minidistill import distill
-from minidistill.experiments.pretrain import RECIPES
+from minidistill.applications.vision.tiny_llava import TINY_LLAVA
+from minidistill.experiments.teaching import model_presets
+from minidistill.experiments.worlds import WORLD_RECIPES
 from minidistill.generation import sample
 from minidistill.models import (
     TINY,
@@ -96,10 +98,11 @@ def test_a_preset_depends_on_its_seed_alone(tokenizer):
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_the_shipped_teacher_is_five_to_fifteen_times_the_student(world):
+def test_the_shipped_teacher_is_three_to_fifteen_times_the_student(world):
     pair = load_pair(world)
-    assert 5 <= pair.teacher.num_parameters() / pair.student.num_parameters() <= 15
-    assert set(RECIPES[world].models.values()) <= set(TINY)
+    assert 3 <= pair.teacher.num_parameters() / pair.student.num_parameters() <= 15
+    recipe = WORLD_RECIPES[world]
+    assert set(model_presets(recipe).values()) <= set(TINY_LLAVA if recipe.multimodal else TINY)
 
 
 def test_an_unknown_preset_names_the_nearest(tokenizer):

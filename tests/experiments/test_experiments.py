@@ -8,7 +8,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from statistics import stdev
 from unittest.mock import Mock
 
 import pytest
@@ -17,16 +16,12 @@ import torch
 from minidistill import load_pair
 from minidistill.cli import app
 from minidistill.config import DistillConfig
-from minidistill.experiments import pretrain, tables
+from minidistill.experiments import tables
 from minidistill.experiments.before_and_after import distill_and_evaluate
-from minidistill.experiments.logs import by_method, shipped_runs
-from minidistill.experiments.run_configs import ExperimentConfig
-from minidistill.experiments.runner import run_baselines
 from minidistill.runlog import read_log
-from minidistill.tasks import WORLDS, Task, load_task, write_examples
+from minidistill.tasks import Task, load_task
 
 README = Path(__file__).parents[2] / "README.md"
-SMALL = ExperimentConfig(prompts=16, epochs=1, draws=1)
 
 
 def run_small(out: Path, *more: str) -> None:
@@ -65,10 +60,9 @@ def test_the_main_job_leaves_logs_table_and_figures_and_resumes(tmp_path, capsys
 KILLED = """
 import sys
 from pathlib import Path
-from minidistill.experiments.run_configs import ExperimentConfig
-from minidistill.experiments.runner import run_baselines
+from minidistill.experiments.main_job import main_runs, run_main
 if __name__ == "__main__":
-    run_baselines(["sft", "kd"], 2, ExperimentConfig(prompts=200, epochs=20), Path(sys.argv[1]) / "runs")
+    run_main(main_runs(["kd", "cald"], 2, prompts=200, epochs=20), Path(sys.argv[1]) / "runs")
 """
 
 
@@ -139,26 +133,6 @@ def test_a_folder_of_another_run_is_refused_and_kept(tmp_path):
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
 
 
-def test_an_unknown_method_is_refused_before_anything_runs(tmp_path):
-    with pytest.raises(ValueError, match="did you mean 'cald'"):
-        run_baselines(["kd", "calt"], 1, SMALL, tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def log(method: str, seed: int, rouge: float) -> dict:
-    scores = {"nll_teacher": 1.0, "nll_student": 2.0, "rouge_l": rouge, "accuracy": None}
-    experiment = {"prompts": 10, "epochs": 1, "draws": 2, "temperature": 1.0}
-    return {"run": {"experiment": experiment, "name": method, "seed": seed}, "scores": scores}
-
-
-def test_a_table_cell_is_mean_and_standard_deviation_over_seeds():
-    text = tables.main_table([log("sft", 0, 0.5), log("sft", 1, 0.7), log("cald", 0, 0.25)])
-    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    assert rows[1] == ["| SFT (start)", "1.000 ± 0.000", "2.000 ± 0.000", "0.600 ± 0.141", "– |"]
-    assert rows[2][3] == "0.250"
-    assert "over 2 seeds" in text
-
-
 def test_readme_and_results_hold_what_the_logs_and_the_code_make():
     for path, made in (
         (README, tables.readme_tables()),
@@ -170,54 +144,3 @@ def test_readme_and_results_hold_what_the_logs_and_the_code_make():
 
 def test_the_readme_is_short():
     assert README.stat().st_size <= 7000
-
-
-def test_the_shipped_table_says_what_the_course_says():
-    """DPKD leaves by 2 nats and says nothing right; the contrastive students pass the start."""
-    rows = by_method(shipped_runs())
-
-    def values(method: str, name: str) -> list[float]:
-        return [run["scores"][name] for run in rows[method]]
-
-    def mean(method: str, name: str) -> float:
-        return sum(values(method, name)) / len(values(method, name))
-
-    assert len(rows["cald"]) >= 5
-    assert mean("dpkd", "nll_teacher") > mean("cald", "nll_teacher") + 2
-    assert mean("dpkd", "accuracy") < mean("cald", "accuracy") / 10
-    for method in ("cald", "distillm2"):
-        gain = mean(method, "rouge_l") - mean("sft", "rouge_l")
-        assert gain > max(stdev(values(m, "rouge_l")) for m in (method, "sft"))
-
-
-def test_teach_remakes_a_pair(tmp_path, monkeypatch):
-    models = {"student": "student", "teacher": "teacher", "teacher_small": "thin"}
-    few = {"teacher_examples": 32, "teacher_epochs": 1, "student_epochs": 1}
-    small = pretrain.Recipe(models, train=12, test=6, **few, fewer_examples={"teacher_small": 16})
-    monkeypatch.setitem(pretrain.RECIPES, "instruct", small)
-    pretrain.pretrain("instruct", tmp_path)
-    folder = tmp_path / "instruct"
-    kept = (folder / "student" / "model.safetensors").stat().st_mtime_ns
-    pretrain.pretrain("instruct", tmp_path)  # what is there stays
-    assert (folder / "student" / "model.safetensors").stat().st_mtime_ns == kept
-    assert {p.name for p in folder.iterdir()} >= {
-        "train.jsonl",
-        "test.jsonl",
-        "teacher",
-        "teacher_small",
-        "student",
-        "README.md",
-    }
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "| teacher | 87" in card
-    assert "`teacher/` (32), `teacher_small/` (16)" in card
-    assert "## How a response is graded" in card
-
-
-@pytest.mark.parametrize("world", WORLDS)
-def test_the_shipped_prompts_are_those_that_the_recipe_writes(world):
-    task, recipe = load_task(world), pretrain.RECIPES[world]
-    assert len(task.train) == recipe.train
-    assert task.test == write_examples(
-        world, recipe.test, seed=2, held_out=True, references=recipe.references
-    )

@@ -134,7 +134,7 @@ def test_an_unknown_claim_names_the_nearest():
 )
 def test_an_unknown_arm_or_world_is_named_with_the_nearest(command, says):
     with pytest.raises(ValueError, match=says):
-        app(["ledger", *command], standalone_mode=False)
+        app(["claims", *command], standalone_mode=False)
 
 
 def test_every_arm_of_a_claim_is_one_that_the_command_can_make(capsys, monkeypatch):
@@ -142,15 +142,15 @@ def test_every_arm_of_a_claim_is_one_that_the_command_can_make(capsys, monkeypat
     monkeypatch.setattr(
         ledger, "run_arms", lambda names, seeds, *a, **k: asked.append((names, seeds))
     )
-    app(["ledger", "run", "C4", "kd", "--seeds", "3", "--first-seed", "1"], standalone_mode=False)
+    app(["claims", "run", "C4", "kd", "--seeds", "3", "--first-seed", "1"], standalone_mode=False)
     names, seeds = asked[0]
     assert list(seeds) == [1, 2]
     assert {"cald_swapped", "kd"} <= set(names) <= set(ARMS)
 
 
 def test_ledger_show_and_table_print(capsys):
-    app(["ledger", "show", "c2"], standalone_mode=False)
-    app(["ledger", "table"], standalone_mode=False)
+    app(["claims", "show", "c2"], standalone_mode=False)
+    app(["claims", "table"], standalone_mode=False)
     printed = capsys.readouterr().out
     assert "DPKD is right less often than its start" in printed
     assert "| start (SFT) |" in printed

@@ -17,12 +17,12 @@ RATE = 1e-3
 
 @pytest.fixture(scope="module")
 def small():
-    task = load_task("worlds/instruct")
+    task = load_task("instruct")
     return replace(task, train=task.train[:20], test=task.test[:8])
 
 
 def test_a_loop_over_its_batches_with_its_loss_ends_in_the_librarys_weights(small):
-    pair = load_pair("worlds/instruct")
+    pair = load_pair("instruct")
     prompts = [pair.encode(example) for example in small.train]
     tgo = sample(pair.teacher, prompts, pair, seed=1)
     batches = list(lesson.batches(pair, prompts, tgo, epochs=2, size=8, seed=4))
@@ -36,7 +36,7 @@ def test_a_loop_over_its_batches_with_its_loss_ends_in_the_librarys_weights(smal
         optimizer.zero_grad()
         lesson.kd_loss(log_p, log_q, batch.mask).backward()
         optimizer.step()
-    library = load_pair("worlds/instruct")
+    library = load_pair("instruct")
     how = {"epochs": 2, "batch_size": 8, "lr": RATE, "seed": 4, "max_grad_norm": float("inf")}
     distill(library, small, "kd", tgo=tgo, progress=False, **how)
     for ours, theirs in zip(pair.student.parameters(), library.student.parameters(), strict=True):

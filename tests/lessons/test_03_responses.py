@@ -153,7 +153,7 @@ def test_the_table_of_what_is_read_comes_from_the_signatures():
 
 
 def test_kl_by_position_is_the_mean_over_the_responses_that_are_that_long():
-    pair, task = load_pair("worlds/instruct"), load_task("worlds/instruct")
+    pair, task = load_pair("instruct"), load_task("instruct")
     prompts = [pair.encode(example) for example in task.test[:3]]
     responses = [encode_response(pair.tokenizer, t) for t in ("yes .", "yes , it is .", "no .")]
     found = lesson_03.kl_by_position(pair, prompts, responses, least=1)

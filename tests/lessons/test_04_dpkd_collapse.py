@@ -77,7 +77,7 @@ def test_the_search_is_listed_by_rate_at_default_settings():
 
 
 def test_cosines_are_those_of_the_gradients_of_the_log_probabilities():
-    pair = load_pair("worlds/instruct")
+    pair = load_pair("instruct")
     x = [encode_prompt(pair.tokenizer, "what is a bee ?")]
     good, bad = ([encode_response(pair.tokenizer, t)] for t in ("a bee is tiny .", "no ."))
     assert float(lesson_04.gradient_cosines(pair, x, good, good)) == pytest.approx(1.0, abs=1e-4)

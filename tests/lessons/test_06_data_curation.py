@@ -1,13 +1,11 @@
-"""Lesson 06: what two writers say, over epsilon, and how differences from CALD are drawn."""
+"""Lesson 06: what two writers say, and what is left of a text, over epsilon."""
 
 import pytest
 import torch
 
 from minidistill.config import DistillConfig
-from minidistill.experiments import contrasts
 from minidistill.generation import speculative_mixture, typical_acceptance
 from minidistill.lessons import lesson_06_data_curation as lesson_06
-from minidistill.lessons import plots, run_plots
 from minidistill.tasks import Task
 
 P, Q = torch.tensor(lesson_06.TEACHER), torch.tensor(lesson_06.STUDENT)
@@ -65,11 +63,3 @@ def test_6_1_the_share_that_stays_is_counted_on_written_words_alone(shared_pair,
     assert shares[1] == pytest.approx(sum(k[0] for k in kept) / len(kept))
     assert shares[0] == 1.0
     assert shares == sorted(shares, reverse=True)
-
-
-def test_differences_draw_every_seed_and_the_interval():
-    result = contrasts.Result(contrasts.Contrast("", {}), (0.1, -0.2, 0.3), -0.15, 0.25)
-    ax = run_plots.differences({"one": result}, plots.axes())
-    drawn = [list(line.get_xdata()) for line in ax.lines]
-    assert [0.1, -0.2, 0.3] in drawn
-    assert [-0.15, 0.25] in drawn

@@ -113,7 +113,7 @@ def test_seeds_stand_at_the_start_that_they_drew(folder):
 
 # --- answers ------------------------------------------------------------------------------------------
 def test_samples_stand_beside_the_verdict_of_the_grader(shared_pair, folder):
-    task = load_task("worlds/instruct")
+    task = load_task("instruct")
     said = lesson_09.first_answers(shared_pair, task, folder)
     assert list(said) == ["reference", "teacher", "start", "gkd", "distillm2"]
     assert all(len(texts) == 8 for texts in said.values())

@@ -29,12 +29,12 @@ SCENE = lesson_11.TWO
 
 @pytest.fixture(scope="module")
 def pair():
-    return load_pair("worlds/vision")
+    return load_pair("vision")
 
 
 @pytest.fixture(scope="module")
 def task():
-    return load_task("worlds/vision")
+    return load_task("vision")
 
 
 # --- equations ----------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def rows():
 
 # --- the table of breaks ------------------------------------------------------------------------------
 def test_a_break_is_measured_by_bytes_likelihood_and_answers(task):
-    pair = load_pair("worlds/instruct")
+    pair = load_pair("instruct")
     few = Task("few", task.train, task.test[:6], task.grade)
     probe = make_probe(pair, few, seed=0)
     row = quantization_sweep.measure(pair.teacher, pair, few, probe, bits=None)
@@ -56,9 +56,9 @@ def test_the_shipped_table_has_every_width_and_group_and_agrees_with_the_models(
     wanted |= {(4, g, "bitsandbytes", "absmax") for g in (32, 64, 128)} | {(None,) * 4}
     assert found == wanted
     assert len(rows) == len(wanted)
-    whole = load_pair("worlds/instruct").teacher
+    whole = load_pair("instruct").teacher
     assert quantization_sweep.select(rows, None)["bytes"] == stored_bytes(whole)
-    broken = quantize_with(load_pair("worlds/instruct").teacher, 2, 32)
+    broken = quantize_with(load_pair("instruct").teacher, 2, 32)
     assert quantization_sweep.select(rows, 2, 32)["bytes"] == stored_bytes(broken)
 
 
@@ -164,7 +164,7 @@ def test_the_tiny_teacher_is_broken_and_healed_and_comes_back_from_its_files(tmp
     nll = {name: row["nll_teacher"] for name, row in log["scores"].items()}
     assert nll["whole"] < nll["broken"]
     assert (log["bits"], log["group"], log["method"]) == (2, 32, "kd")
-    again = lora.load_quantized_with_lora(load_pair("worlds/instruct").teacher, tmp_path)
+    again = lora.load_quantized_with_lora(load_pair("instruct").teacher, tmp_path)
     start = read_log(tmp_path / "start.json")
     asked = torch.tensor([start["probe"]["prompts"][0]])
     assert again(asked).logits.isfinite().all()
@@ -197,7 +197,7 @@ def test_breaking_alone_by_other_libraries(tmp_path, library):
     assert ("file" in log["bytes"]) == (library == "torchao")
     if library == "torchao":
         model = quantization.load_packed(
-            load_pair("worlds/instruct").teacher, tmp_path / "broken.safetensors"
+            load_pair("instruct").teacher, tmp_path / "broken.safetensors"
         )
         assert (
             stored_bytes(model)
@@ -210,7 +210,7 @@ def test_breaking_alone_by_other_libraries(tmp_path, library):
 def test_own_prompts_and_a_named_model(tmp_path):
     file = tmp_path / "prompts.jsonl"
     write_jsonl(file, write_examples("instruct", 20, seed=5, held_out=False, references=2))
-    where = ("--model", data_dir() / "instruct" / "student", "--prompts", file)
+    where = ("--model", data_dir() / "instruct" / "student_0", "--prompts", file)
     done = call(*where, *SMALL, "--method", "none", "--bits", 3, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     log = read_log(tmp_path / "run" / "quantize.json")

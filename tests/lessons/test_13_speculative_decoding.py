@@ -256,7 +256,7 @@ def test_the_arms_start_from_the_lessons_pair():
 
 
 def test_the_target_is_deep_and_right_and_the_draft_is_flat():
-    task, pair = load_task("worlds/instruct"), load_start("instruct", 0, "target", "draft")
+    task, pair = load_task("instruct"), load_start("instruct", 0, "target", "draft")
     depths = [m.config.num_hidden_layers for m in (pair.teacher, pair.student)]
     assert depths == [12, 1]
     few = [e.prompt for e in task.test[:100]]
