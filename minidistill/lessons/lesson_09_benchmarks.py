@@ -151,7 +151,7 @@ def draw_by_start(
     return ax
 
 
-SIDE_BY_SIDE = 1.04  # factor between the lines of two names, else one hides the other's bars
+SIDE_BY_SIDE = 1.08  # factor between the outermost of the lines, else one hides the other's bars
 
 
 def draw_ranges(
@@ -162,9 +162,9 @@ def draw_ranges(
     `form` is how the values of x are written.
     """
     ax, looks = plots.axes() if ax is None else ax, plots.styles(list(lines))
-    middle = (len(lines) - 1) / 2
+    between = max(1, len(lines) - 1)
     moved = {
-        name: {x * SIDE_BY_SIDE ** (i - middle): values for x, values in points.items()}
+        name: {x * SIDE_BY_SIDE ** (i / between - 0.5): values for x, values in points.items()}
         for i, (name, points) in enumerate(lines.items())
     }
     paths = {n: (list(points), [mean(v) for v in points.values()]) for n, points in moved.items()}
