@@ -65,9 +65,10 @@ def draw_map(found: Map, ax=None, metric: str = "accuracy", dial: str = "", titl
                 result = found[component][at]
                 means[row, column] = 100 * result.mean
                 decided = result.verdict != "undecided"
+                quiet = "white" if abs(result.mean) > 0.2 else "0.3"
                 ax.text(
                     column, row, f"{100 * result.mean:+.0f}", ha="center", va="center", fontsize=8.5,
-                    weight="bold" if decided else "normal", color=BLACK if decided else "0.3",
+                    weight="bold" if decided else "normal", color=BLACK if decided else quiet,
                 )  # fmt: skip
     ax.imshow(means, cmap="RdBu", vmin=-30, vmax=30, aspect="auto", alpha=0.7)
     dials = [name for name, _ in PLACES]

@@ -14,9 +14,9 @@ KD = Status("kd", 0, 125, 625, 1.234, 2.5)
 
 
 def test_the_first_line_says_which_methods_and_seeds_and_how_many_runs():
-    line = first_line(["sft", "kd", "distillm2"], 2, "out/runs")
-    assert line.startswith("6 runs: SFT (start), KD, DistiLLM-2; seeds 0 to 1; logs in out/runs.")
-    assert first_line(["sft"], 1, "x").startswith("1 run: SFT (start); seed 0; logs in x.")
+    line = first_line(["start", "kd", "distillm2"], 2, "out/runs")
+    assert line.startswith("6 runs: start (SFT), KD, DistiLLM-2; seeds 0 to 1; logs in out/runs.")
+    assert first_line(["start"], 1, "x").startswith("1 run: start (SFT); seed 0; logs in x.")
 
 
 def test_a_line_says_how_many_are_done_how_long_it_takes_and_the_latest_nlls():
