@@ -413,7 +413,7 @@ def test_logits_that_are_no_numbers_stop_it(pair, prompts):
 
 
 # --- what the ledger measures -------------------------------------------------------------------------
-def shipped(draft: str = "draft") -> Pair:
+def shipped(draft: str = "draft_0") -> Pair:
     folder = data_dir() / "instruct"
     return load_pair("instruct", teacher=folder / "target", student=folder / draft)
 
