@@ -33,7 +33,7 @@ def vision(
     method: Annotated[str, typer.Option(help="A wrong name lists them all.")] = "distillm2",
     epochs: Annotated[int, typer.Option(min=1)] = 3,
     limit: Annotated[int, typer.Option(help="Training prompts at most.", min=1)] = 6000,
-    lr: Annotated[float, typer.Option(help="A real model wants less.")] = 2e-3,
+    lr: Annotated[float, typer.Option(help="A real model wants less.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     max_new_tokens: Tokens = DistillConfig.max_new_tokens,
     seed: int = DistillConfig.seed,

@@ -8,7 +8,7 @@ from minidistill.experiments.arms import PROTOCOLS, TUNED, make_run
 from minidistill.experiments.grid import run_grid
 from minidistill.experiments.labels import MAIN_METHODS, METRIC_LABELS, run_label
 from minidistill.experiments.ledger import log_run
-from minidistill.experiments.logs import by_method, ledger_dir, runs_by_seed
+from minidistill.experiments.logs import by_method, runs_by_seed
 from minidistill.experiments.protocol import START, TEACHER, Arm, Run
 from minidistill.experiments.reports import mean_and_spread, settings_text
 from minidistill.experiments.worlds import load_world
@@ -46,7 +46,7 @@ def run_main(runs: Sequence[Run], folder: Path) -> list[dict]:
 
 def shipped_logs(names: Sequence[str] = (START, *MAIN_METHODS, TEACHER)) -> list[dict]:
     """Load the ledger's runs of start, main methods and teacher."""
-    return [log for name in names for log in runs_by_seed(name, ledger_dir()).values()]
+    return [log for name in names for log in runs_by_seed(name).values()]
 
 
 def main_table(logs: Sequence[dict]) -> str:

@@ -17,12 +17,12 @@ from minidistill.experiments.arms import (
 )
 from minidistill.experiments.hypotheses import HYPOTHESES, get_hypothesis
 from minidistill.experiments.labels import METRIC_LABELS, run_label
-from minidistill.experiments.logs import ledger_dir, load_all_runs, runs_by_seed
+from minidistill.experiments.logs import load_all_runs, runs_by_seed
 from minidistill.experiments.paper_results import PAPER_RESULTS
 from minidistill.experiments.protocol import START, TEACHER
 from minidistill.experiments.statistics import VERDICTS
 from minidistill.experiments.tuning import searched
-from minidistill.experiments.verdicts import Contrast, Result, judge, verdict
+from minidistill.experiments.verdicts import Claim, Contrast, Result, is_run, judge, verdict
 
 COLUMNS = ("accuracy", "accuracy_sampled", "rouge_l", "nll_teacher", "accuracy_t1", "entropy")
 
@@ -41,7 +41,7 @@ def methods_table(
         "|---|" + "---|" * (len(COLUMNS) + 3),
     ]
     for name in names:
-        logs = list(runs_by_seed(in_world(world, name), folder or ledger_dir()).values())
+        logs = list(runs_by_seed(in_world(world, name), folder).values())
         if not logs:
             continue
         cells = [mean_and_spread([log["scores"][column] for log in logs]) for column in COLUMNS]
@@ -64,7 +64,7 @@ def domain_scores(
     for world in worlds:
         rows = {}
         for name in (START, *TUNED[world], TEACHER):
-            logs = runs_by_seed(in_world(world, name), folder or ledger_dir())
+            logs = runs_by_seed(in_world(world, name), folder)
             if logs:
                 rows[name] = [logs[seed]["scores"][metric] for seed in sorted(logs)]
         found[world] = rows
@@ -118,7 +118,7 @@ def search_table(world: str, methods: Sequence[str], folder: Path | None = None)
     lines = ["| method | settings | validation | on each start |", "|---|---|---|---|"]
     for method in methods:
         arm = searched_arm(world, method, folder)
-        tried = searched(PROTOCOLS[world], method, folder or ledger_dir(), arm)
+        tried = searched(PROTOCOLS[world], method, folder, arm)
         for place, (run, scores) in enumerate(tried):
             told = settings_text(vars(run.arm))
             mark = "**" if place == 0 else ""
@@ -139,9 +139,8 @@ def claims_table(folder: Path | None = None, names: Sequence[str] | None = None)
     for name in names or HYPOTHESES:
         claim = get_hypothesis(name)
         row = f"| {name} | {claim.statement} | {claim.section} | "
-        try:
-            results = judge(claim.contrasts, folder)
-        except ValueError:
+        results = _results(claim, folder)
+        if not results:
             lines.append(row + "– | – | – | – | not run yet |")
             continue
         found = verdict(results)
@@ -151,7 +150,7 @@ def claims_table(folder: Path | None = None, names: Sequence[str] | None = None)
             f"{row}{decisive.contrast.label} | {difference(decisive)} | "
             f"{len(decisive.values)} | {seconds / 60:.0f} | **{found}** |"
         )
-    logs = load_all_runs(folder or ledger_dir())
+    logs = load_all_runs(folder)
     minutes = sum(log["seconds"] for log in logs) / 60
     text = (
         f"\nMinutes of one core for the runs that a claim needs. Claims share runs: C2 to C10 and C16 "
@@ -165,10 +164,8 @@ def verdicts_summary(folder: Path | None = None) -> str:
     """Compose a line a verdict with the claims that it is for."""
     found: dict[str, list[str]] = {kind: [] for kind in (*VERDICTS, "not run yet")}
     for name, claim in HYPOTHESES.items():
-        try:
-            found[verdict(judge(claim.contrasts, folder))].append(name)
-        except ValueError:
-            found["not run yet"].append(name)
+        results = _results(claim, folder)
+        found[verdict(results) if results else "not run yet"].append(name)
     lines = [f"- **{k}**: {len(names)} ({', '.join(names)})" for k, names in found.items() if names]
     return "\n".join(lines) + "\n"
 
@@ -176,23 +173,24 @@ def verdicts_summary(folder: Path | None = None) -> str:
 def claim_report(name: str, folder: Path | None = None) -> str:
     """Compose what the paper says, every contrast with its interval, why, and the search behind the runs."""
     claim = get_hypothesis(name)
+    head = [f"{name.upper()}  {claim.statement}", f"paper: {claim.section}. {claim.paper_numbers}"]
+    if not all(is_run(contrast, folder) for contrast in claim.contrasts):
+        return (
+            "\n".join([*head, "", *_rows(claim.contrasts, folder), "", "verdict: not run yet"])
+            + "\n"
+        )
     results = judge(claim.contrasts, folder)
     lines = [
-        f"{name.upper()}  {claim.statement}",
-        f"paper: {claim.section}. {claim.paper_numbers}",
+        *head,
         f"seeds: {len(results[0].values)}",
         "",
-        *_rows(results),
+        *_rows(claim.contrasts, folder),
         "",
         f"verdict: {verdict(results)}",
         *textwrap.wrap(claim.discussion, 100),
     ]
     if claim.explanation:
-        lines += [
-            "",
-            "What would refute the explanation:",
-            *_rows_if_run(claim.explanation, folder),
-        ]
+        lines += ["", "What would refute the explanation:", *_rows(claim.explanation, folder)]
     for world, used in _searched_by(claim.runs).items():
         chosen = [name for name in (*TUNED[world], *APPLICATIONS) if name in used]
         lines += [
@@ -214,19 +212,23 @@ def _searched_by(names: Sequence[str]) -> dict[str, set[str]]:
     return found
 
 
-def _rows_if_run(contrasts: Sequence[Contrast], folder: Path | None) -> list[str]:
-    try:
-        return _rows(judge(contrasts, folder))
-    except ValueError as error:
-        return [f"not run yet ({error})"]
+def _results(claim: Claim, folder: Path | None) -> list[Result]:
+    """Judge a claim; none where one of its contrasts lacks its runs."""
+    run = all(is_run(contrast, folder) for contrast in claim.contrasts)
+    return judge(claim.contrasts, folder) if run else []
 
 
-def _rows(results: Sequence[Result]) -> list[str]:
-    width = max(len(r.contrast.label) for r in results)
-    return [
-        f"{r.contrast.label:{width}}  {difference(r)}  {r.verdict:25}  ({METRIC_LABELS[r.contrast.metric]})"
-        for r in results
-    ]
+def _rows(contrasts: Sequence[Contrast], folder: Path | None) -> list[str]:
+    """A line a contrast; those that have runs are judged together."""
+    judged = judge([contrast for contrast in contrasts if is_run(contrast, folder)], folder)
+    results = {result.contrast.label: result for result in judged}
+    width = max(len(contrast.label) for contrast in contrasts)
+    rows = []
+    for contrast in contrasts:
+        found = results.get(contrast.label)
+        said = f"{difference(found)}  {found.verdict:25}" if found else "not run yet"
+        rows.append(f"{contrast.label:{width}}  {said}  ({METRIC_LABELS[contrast.metric]})")
+    return rows
 
 
 def difference(result: Result) -> str:
@@ -236,4 +238,4 @@ def difference(result: Result) -> str:
 
 
 def _logs(names: Sequence[str], folder: Path | None) -> list[dict]:
-    return [log for name in names for log in runs_by_seed(name, folder or ledger_dir()).values()]
+    return [log for name in names for log in runs_by_seed(name, folder).values()]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from minidistill.experiments.logs import ledger_dir, load_runs, runs_by_seed
+from minidistill.experiments.logs import load_runs, runs_by_seed
 from minidistill.experiments.protocol import Arm, Protocol, Run
 
 SEEDS = (100, 101, 102)  # of the search, one a start: none that a claim is judged on
@@ -53,7 +53,7 @@ def search_run(
 
 def validation_score(run: Run, folder: Path | None) -> float | None:
     """The score of a run of the search, in [0, 1]; None where it was not made."""
-    log = runs_by_seed(run.name, folder or ledger_dir()).get(run.seed)
+    log = runs_by_seed(run.name, folder).get(run.seed)
     if not run.made(log):
         return None
     if run.arm.hook == "draft":
@@ -101,7 +101,7 @@ def searched(
     prefix = search_name(protocol.world, name, 1, {}).removesuffix("1")
     found = []
     for run_name in (n for n in _names(protocol.world, folder) if n.startswith(prefix)):
-        if log := runs_by_seed(run_name, folder or ledger_dir()).get(SEEDS[0]):
+        if log := runs_by_seed(run_name, folder).get(SEEDS[0]):
             tried = log["run"]["arm"]
             knobs = {
                 k: v for k, v in tried["method_kwargs"].items() if own.method_kwargs.get(k) != v
@@ -129,7 +129,7 @@ def _scores(run: Run, folder: Path | None) -> tuple[float, ...]:
 
 
 def _names(world: str, folder: Path | None) -> list[str]:
-    logs = load_runs(world, folder or ledger_dir())
+    logs = load_runs(world, folder)
     return list(dict.fromkeys(log["run"]["name"] for log in logs))
 
 

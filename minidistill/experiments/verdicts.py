@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from minidistill.experiments.labels import METRIC_LABELS
-from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.statistics import (
     Decision,
     Estimate,
@@ -131,7 +131,7 @@ def estimate(contrast: Contrast, folder: Path | None = None) -> tuple[tuple[floa
 
     ValueError where these are fewer than two.
     """
-    logs = {name: runs_by_seed(name, folder or ledger_dir()) for name in contrast.weights}
+    logs = {name: runs_by_seed(name, folder) for name in contrast.weights}
     seeds = sorted(set.intersection(*(set(found) for found in logs.values())))
     if len(seeds) < 2:
         short = ", ".join(name for name, found in logs.items() if len(found) < 2)
@@ -150,6 +150,11 @@ def estimate(contrast: Contrast, folder: Path | None = None) -> tuple[tuple[floa
 
     table = sum(weight * right(name) for name, weight in contrast.weights.items())
     return values, mean_over_seeds_and_prompts(table)
+
+
+def is_run(contrast: Contrast, folder: Path | None = None) -> bool:
+    """Tell whether all runs of a contrast share the two seeds that an interval needs."""
+    return len(set.intersection(*(set(runs_by_seed(n, folder)) for n in contrast.weights))) > 1
 
 
 def judge(contrasts: Sequence[Contrast], folder: Path | None = None) -> list[Result]:

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from minidistill.experiments.labels import METRIC_LABELS
-from minidistill.experiments.logs import ledger_dir, runs_by_seed
-from minidistill.experiments.verdicts import Contrast, Result, judge
+from minidistill.experiments.verdicts import Contrast, Result, is_run, judge
 from minidistill.lessons import plots
 from minidistill.lessons.plot_style import BLACK, GREY
 
@@ -37,19 +36,15 @@ def read_map(metric: str = "accuracy", folder: Path | None = None) -> Map:
     """
     found = {}
     for component, (with_it, without) in COMPONENTS.items():
-        contrasts = {
-            at: Contrast(component, {arm.format(with_it): 1, arm.format(without): -1}, metric)
-            for at in PLACES
-            if _has_seeds(arm := DIALS[at[0]][at[1]], (with_it, without), folder)
-        }
+        contrasts = {}
+        for dial, place in PLACES:
+            arm = DIALS[dial][place]
+            weights = {arm.format(with_it): 1, arm.format(without): -1}
+            if is_run(contrast := Contrast(component, weights, metric), folder):
+                contrasts[dial, place] = contrast
         results = judge(list(contrasts.values()), folder) if contrasts else []
         found[component] = dict(zip(contrasts, results, strict=True))
     return found
-
-
-def _has_seeds(arm: str, methods: tuple[str, str], folder: Path | None) -> bool:
-    logs = [runs_by_seed(arm.format(name), folder or ledger_dir()) for name in methods]
-    return len(set.intersection(*map(set, logs))) > 1
 
 
 def draw_map(found: Map, ax=None, metric: str = "accuracy", dial: str = "", title: str = ""):

@@ -12,7 +12,7 @@ from pathlib import Path
 from minidistill import load_pair, load_task
 from minidistill.evaluation import accuracy
 from minidistill.experiments.arms import PROTOCOLS, TUNED, in_world
-from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.tuning import next_runs, tuned
 from minidistill.generation import decode, sample
 from minidistill.lessons import plots
@@ -50,13 +50,13 @@ class Setup:
 
 def world(name: str = "instruct", start: int = 0, prompts: int = 960, test: int = 100) -> Setup:
     """Set up a tiny world: one of its starts, its first `prompts` prompts, `test` of its test prompts."""
-    task = load_task(f"{name}")
+    task = load_task(name)
     code = (
         f'task, pair = load_task("{name}"), load_pair("{name}", start={start})\n'
         f"task = replace(task, train=task.train[:{prompts}], test=task.test[:{test}])"
     )
     task = replace(task, train=task.train[:prompts], test=task.test[:test])
-    return Setup(lambda: load_pair(f"{name}", start=start), task, code, name, start)
+    return Setup(lambda: load_pair(name, start=start), task, code, name, start)
 
 
 @dataclass
@@ -301,7 +301,7 @@ class Lab:
         """The ledger's run of the newest run's method, from the same start, if there is one."""
         run, setup = self.runs[-1], self.setups[self.runs[-1].setup]
         name = in_world(setup.world, run.method) if setup.world else ""
-        log = runs_by_seed(name, ledger_dir()).get(setup.start) if name else None
+        log = runs_by_seed(name).get(setup.start) if name else None
         rows = [row for row in (log or {"evals": []})["evals"] if what in row]
         return [([32 * row["step"] for row in rows], [row[what] for row in rows])] if rows else []
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from minidistill.experiments.labels import METRIC_LABELS
-from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.verdicts import Result
 from minidistill.lessons import plots
 
 
 def arm_logs(names: Sequence[str], folder: Path | None = None) -> dict[str, list[dict]]:
     """Look up the logs of arms: name → a log a seed, the lowest seed first."""
-    found = {name: runs_by_seed(name, folder or ledger_dir()) for name in names}
+    found = {name: runs_by_seed(name, folder) for name in names}
     return {name: [logs[seed] for seed in sorted(logs)] for name, logs in found.items()}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill.experiments.labels import run_label
-from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.worlds import load_world
 from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker, length_mask
@@ -80,7 +80,7 @@ def _arrow(ax: Axes, start: tuple, end: tuple, color: str, bend: float = 0.0) ->
 # --- the replay -----------------------------------------------------------------------------------------
 def first_logs(names: Sequence[str], folder: Path | None = None) -> dict[str, dict]:
     """Look up the shipped run of each name with seed 0, whose answers were kept at every measurement."""
-    return {name: runs_by_seed(name, folder or ledger_dir())[0] for name in names}
+    return {name: runs_by_seed(name, folder)[0] for name in names}
 
 
 def training_explorer(logs: dict[str, dict]) -> Callable:

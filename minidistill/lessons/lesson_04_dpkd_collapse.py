@@ -13,7 +13,7 @@ from minidistill.config import DistillConfig
 from minidistill.evaluation import nll
 from minidistill.experiments import toy_kl
 from minidistill.experiments.arms import PROTOCOLS
-from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.tuning import searched
 from minidistill.generation import decode, sample
 from minidistill.lessons import plots
@@ -154,7 +154,7 @@ def search_by_rate(method: str, folder: Path | None = None) -> dict[float, dict]
     found = {}
     for run, _ in searched(PROTOCOLS["instruct"], method, folder):
         if not run.arm.method_kwargs:
-            found[run.arm.settings["lr"]] = runs_by_seed(run.name, folder or ledger_dir())[run.seed]
+            found[run.arm.settings["lr"]] = runs_by_seed(run.name, folder)[run.seed]
     return dict(sorted(found.items()))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from minidistill import divergences as D
 from minidistill import objectives
 from minidistill.experiments.arms import ALPHAS, BETAS
-from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.experiments.logs import runs_by_seed
 from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker, pull_up, push_down, random_pairs
 from minidistill.lessons.response_scores import token_gradient
@@ -82,7 +82,7 @@ def grid_logs(folder: Path | None = None) -> dict[tuple[float, float], dict]:
     found = {}
     for a in ALPHAS:
         for b in BETAS:
-            logs = runs_by_seed(f"cald_a{a:g}_b{b:g}", folder or ledger_dir())
+            logs = runs_by_seed(f"cald_a{a:g}_b{b:g}", folder)
             if logs:
                 found[a, b] = logs[min(logs)]
     return found

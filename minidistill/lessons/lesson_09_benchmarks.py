@@ -18,7 +18,7 @@ from minidistill.experiments.arms import (
     in_world,
 )
 from minidistill.experiments.labels import METRIC_LABELS, run_label
-from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.protocol import SAMPLES, START
 from minidistill.experiments.worlds import STARTS, WIDTHS
 from minidistill.generation import decode, sample
@@ -46,7 +46,7 @@ def first_answers(pair: Pair, task: Task, folder: Path | None = None) -> dict[st
     for name, model in (("teacher", pair.teacher), (START, pair.student)):
         said[name] = sample_texts(model, pair, prompts, temperature=0.0)
     for name in ("gkd", "distillm2"):
-        logs = runs_by_seed(in_world(task.name, name), folder or ledger_dir())
+        logs = runs_by_seed(in_world(task.name, name), folder)
         said[name] = logs[0]["samples"][-1]
     return said
 
@@ -124,7 +124,7 @@ def by_width(folder: Path | None = None) -> Lines:
 
 def _found(labels: Mapping, folder: Path | None) -> dict:
     """x → accuracies, for the runs that have logs."""
-    logs = {x: runs_by_seed(label, folder or ledger_dir()) for x, label in labels.items()}
+    logs = {x: runs_by_seed(label, folder) for x, label in labels.items()}
     return {
         x: [found[seed]["scores"]["accuracy"] for seed in sorted(found)]
         for x, found in logs.items()
@@ -139,7 +139,7 @@ def draw_by_start(
     """Draw a point a run, placed at the start that its seed drew, side by side for the methods."""
     ax = plots.axes() if ax is None else ax
     for i, (name, look) in enumerate(plots.styles(names).items()):
-        logs = runs_by_seed(in_world(world, name), folder or ledger_dir())
+        logs = runs_by_seed(in_world(world, name), folder)
         for seed, log in logs.items():
             x = seed % STARTS + 0.1 * (i - (len(names) - 1) / 2)
             label = run_label(name) if seed == min(logs) else None

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from minidistill import divergences as D
 from minidistill.applications.vision.image_ablation import patches
-from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.verdicts import GRADED
 from minidistill.lessons.checks import Exercise, checker, length_mask
 from minidistill.logprobs import collate, masked_mean, response_log_probs
@@ -108,7 +108,7 @@ def logged_accuracy(
 
     `row` of a log's grades: those of greedy responses, or those at T = 0.8.
     """
-    logs = {run: runs_by_seed(f"vision/{run}", folder or ledger_dir()) for run in runs}
+    logs = {run: runs_by_seed(f"vision/{run}", folder) for run in runs}
     return {
         run: [accuracy_by_family(task.test, found[seed]["grades"][row]) for seed in sorted(found)]
         for run, found in logs.items()

@@ -13,13 +13,13 @@ from minidistill.experiments.hypotheses import get_hypothesis
 from minidistill.experiments.labels import MAIN_METHODS
 from minidistill.experiments.logs import ledger_dir, load_runs, runs_by_seed, scores_csv
 
-WORLDS = [world for world in PROTOCOLS if load_runs(world, ledger_dir())]
-COMPARED = [w for w in WORLDS if w == "instruct" or runs_by_seed(f"{w}/start", ledger_dir())]
+WORLDS = [world for world in PROTOCOLS if load_runs(world)]
+COMPARED = [w for w in WORLDS if w == "instruct" or runs_by_seed(f"{w}/start")]
 COLLAPSES = {"dpkd": "its loss has no bottom (lesson 04)"}  # why a method may end below its start
 
 
 def score(name: str, what: str) -> float:
-    return mean(log["scores"][what] for log in runs_by_seed(name, ledger_dir()).values())
+    return mean(log["scores"][what] for log in runs_by_seed(name).values())
 
 
 def named(world: str, label: str) -> str:
@@ -51,7 +51,7 @@ def test_kd_lowers_what_it_minimises(world):
 
 
 def test_nothing_is_clipped_and_every_log_says_how_long_gradients_were():
-    for log in load_runs("instruct", ledger_dir()):
+    for log in load_runs("instruct"):
         if log["run"]["arm"]["method"]:
             assert 0 < log["grad_norm"]["median"] <= log["grad_norm"]["largest"]
 
@@ -69,19 +69,19 @@ def test_every_search_is_over_and_its_winner_has_the_best_validation_score(world
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_run_has_the_settings_that_won(world):
-    for log in load_runs(world, ledger_dir()):
+    for log in load_runs(world):
         if not log["run"]["name"].rpartition("/")[2].startswith("tune_"):
             run = make_run(log["run"]["name"], log["run"]["seed"])
             assert run.made(log), f"{run.name} seed {run.seed}"
 
 
 def test_main_methods_start_and_teacher_share_at_least_five_seeds():
-    seeds = {n: set(runs_by_seed(n, ledger_dir())) for n in ("start", *MAIN_METHODS, "teacher")}
+    seeds = {n: set(runs_by_seed(n)) for n in ("start", *MAIN_METHODS, "teacher")}
     assert all(found >= set(range(5)) for found in seeds.values())
 
 
 def test_runs_are_sorted_and_the_scores_beside_them_are_theirs():
-    keys = [(log["run"]["name"], log["run"]["seed"]) for log in load_runs("instruct", ledger_dir())]
+    keys = [(log["run"]["name"], log["run"]["seed"]) for log in load_runs("instruct")]
     assert keys == sorted(set(keys))
     text = (ledger_dir() / "scores.csv").read_text(encoding="utf-8")
     assert text == scores_csv(ledger_dir())
@@ -110,6 +110,16 @@ def test_a_report_shows_contrasts_what_would_refute_them_and_the_search():
     search = text.split("How the settings were chosen", 1)[1]
     for method in ("CALD", "DistiLLM", "DistiLLM-2"):
         assert f"| {method} | **lr " in search
+
+
+def test_a_report_says_which_contrasts_are_not_run_and_judges_the_others(tmp_path):
+    text = reports.claim_report("C13", tmp_path)
+    assert text.count("not run yet  (accuracy)") == 3
+    assert text.endswith("verdict: not run yet\n")
+    why = reports.claim_report("C9").split("What would refute the explanation:")[1]
+    rows = [line for line in why.splitlines() if "(accuracy" in line]
+    assert len(rows) == len(get_hypothesis("C9").explanation)
+    assert "gkd over gkd_beta_0.9" in why
 
 
 def test_the_methods_table_stands_between_start_and_teacher():

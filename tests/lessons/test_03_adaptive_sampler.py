@@ -8,7 +8,7 @@ import torch
 from minidistill import load_pair, load_task
 from minidistill.config import DistillConfig
 from minidistill.evaluation import NLLProbe
-from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.experiments.logs import runs_by_seed
 from minidistill.lessons import lesson_03_responses as lesson_03
 from minidistill.sources import UpdatePhi
 from minidistill.training import Trainer
@@ -30,7 +30,7 @@ def test_3_9_the_replayed_sampler_counts_what_a_real_run_counted():
 
 
 def test_phi_of_a_log_covers_every_step_and_never_falls():
-    log = runs_by_seed("distillm", ledger_dir())[0]
+    log = runs_by_seed("distillm")[0]
     phi = lesson_03.phi_by_step(log)
     assert len(phi) == log["evals"][-1]["step"] == lesson_03.STEPS
     assert phi == sorted(phi)

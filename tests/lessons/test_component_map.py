@@ -3,7 +3,7 @@
 import pytest
 
 from minidistill.experiments.arms import ARMS
-from minidistill.experiments.logs import ledger_dir, runs_by_seed
+from minidistill.experiments.logs import runs_by_seed
 from minidistill.experiments.verdicts import Contrast, judge
 from minidistill.lessons import component_map, plots
 
@@ -17,7 +17,7 @@ def test_every_place_names_arms_that_there_are():
 
 def test_the_protocols_own_place_is_the_contrast_itself():
     found = component_map.read_map()
-    logs = [runs_by_seed(name, ledger_dir()) for name in ("cald", "kd")]
+    logs = [runs_by_seed(name) for name in ("cald", "kd")]
     seeds = sorted(set(logs[0]) & set(logs[1]))
     result = found["contrast: CALD − KD"]["student's width", "64"]
     wanted = [logs[0][s]["scores"]["accuracy"] - logs[1][s]["scores"]["accuracy"] for s in seeds]
