@@ -11,7 +11,14 @@ from minidistill.experiments import ledger, main_job, reports, tuning
 from minidistill.experiments.arms import ARMS, PROTOCOLS, TUNED, make_run
 from minidistill.experiments.hypotheses import get_hypothesis
 from minidistill.experiments.labels import MAIN_METHODS
-from minidistill.experiments.logs import ledger_dir, load_runs, runs_by_seed, scores_csv
+from minidistill.experiments.logs import (
+    add_runs,
+    encode,
+    ledger_dir,
+    load_runs,
+    runs_by_seed,
+    scores_csv,
+)
 
 WORLDS = [world for world in PROTOCOLS if load_runs(world)]
 COMPARED = [w for w in WORLDS if w == "instruct" or runs_by_seed(f"{w}/start")]
@@ -116,6 +123,17 @@ def test_a_report_says_which_contrasts_are_not_run_and_judges_the_others(tmp_pat
     text = reports.claim_report("C13", tmp_path)
     assert text.count("not run yet  (accuracy)") == 3
     assert text.endswith("verdict: not run yet\n")
+    rows = [
+        log for name in ("distillm2", "gkd") for log in runs_by_seed(f"arithmetic/{name}").values()
+    ]
+    for log in rows:
+        name = log["run"]["name"].replace("arithmetic", "vision")
+        add_runs([encode({**log, "run": {**log["run"], "name": name}})], tmp_path)
+    half = reports.claim_report("C13", tmp_path)  # one of its three contrasts has runs
+    assert half.count("not run yet  (accuracy)") == 2
+    assert half.endswith("verdict: not run yet\n")
+    assert "| C13 |" in reports.claims_table(tmp_path, ["C13"])
+    assert "not run yet |" in reports.claims_table(tmp_path, ["C13"])
     why = reports.claim_report("C9").split("What would refute the explanation:")[1]
     rows = [line for line in why.splitlines() if "(accuracy" in line]
     assert len(rows) == len(get_hypothesis("C9").explanation)

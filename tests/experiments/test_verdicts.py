@@ -79,6 +79,16 @@ def test_only_seeds_that_all_runs_have_are_compared(tmp_path):
     assert len(result.values) == 3
 
 
+def test_a_contrast_is_run_where_two_seeds_are_shared(tmp_path):
+    contrast = verdicts.Contrast("", {"kd": 1, "gkd": -1})
+    leave(tmp_path, "kd", [[1.0], [1.0], [1.0]])
+    assert not verdicts.is_run(contrast, tmp_path)
+    leave(tmp_path, "gkd", [[1.0]])
+    assert not verdicts.is_run(contrast, tmp_path)
+    leave(tmp_path, "gkd", [[1.0], [0.0]])
+    assert verdicts.is_run(contrast, tmp_path)
+
+
 def test_one_seed_is_refused_by_the_name_of_the_run(tmp_path):
     leave(tmp_path, "cald", np.ones((4, 10)))
     leave(tmp_path, "kd", np.zeros((1, 10)))

@@ -7,8 +7,8 @@ import pytest
 
 from minidistill.experiments import teaching, worlds
 from minidistill.experiments.worlds import SPLITS, WORLD_RECIPES, load_split
-from minidistill.models import single_model
-from minidistill.tasks import Example, get_world
+from minidistill.models import load_pair, single_model
+from minidistill.tasks import Example, get_world, load_task
 
 SHIPPED = [w for w in WORLD_RECIPES if (worlds.world_dir(w) / "teacher").is_dir()]
 
@@ -100,6 +100,23 @@ def test_an_unknown_split_or_world_is_named():
         load_split("instruct", "train")
     with pytest.raises(ValueError, match="did you mean 'instruct'"):
         load_split("instrct", "test")
+
+
+@pytest.mark.parametrize("world", SHIPPED)
+def test_a_task_trains_on_what_is_there_to_distil_on_and_tests_on_the_test_split(world):
+    task = load_task(world)
+    assert task.train == load_split(world, "distill")
+    assert task.test == load_split(world, "test")
+    assert worlds.load_world(world, "validation").test == load_split(world, "validation")
+
+
+def test_a_pair_has_the_start_that_is_asked_for():
+    weights = [
+        load_pair("instruct", start=start).student.get_input_embeddings().weight for start in (0, 2)
+    ]
+    assert not weights[0].equal(weights[1])
+    drawn = worlds.load_start("instruct", 5).student.get_input_embeddings().weight
+    assert weights[1].equal(drawn)
 
 
 def test_a_seed_draws_its_start():

@@ -81,6 +81,7 @@ def test_accuracies_by_data_size_teacher_and_width(folder):
     taught = lesson_09.by_teacher(parameters, folder)
     assert list(taught["distillm2"]) == [0.2, 0.5, 0.9]
     assert taught["distillm2"][0.2] == pytest.approx([0.5, 0.52])
+    assert taught["distillm2"][0.5] == pytest.approx([0.6, 0.62])
     widths = lesson_09.by_width(folder)
     assert list(widths["kd"]) == [32, 64], "what has no runs is left out"
     assert widths["rkl"] == {}
