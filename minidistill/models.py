@@ -286,32 +286,6 @@ def tiny_config(tokenizer, hidden_size: int, **shape) -> LlamaConfig:
     )
 
 
-def prune_layers(model, keep: int):
-    """A copy of `model` with `keep` of its layers, evenly spaced, the first and the last among them.
-
-    Embeddings, norms and the kept layers are the teacher's own weights: a student of the same
-    tokenizer that only needs to learn to do without the layers that are gone. Of a multimodal model the
-    language model alone loses layers.
-    """
-    decoder = model.get_decoder()
-    layers = decoder.layers
-    if not 2 <= keep <= len(layers):
-        raise ValueError(f"keep must lie between 2 and {len(layers)}, but got {keep}")
-    chosen = [round(i * (len(layers) - 1) / (keep - 1)) for i in range(keep)]
-    decoder.layers = torch.nn.ModuleList(layers[i] for i in chosen)  # so that only these are copied
-    try:
-        student = copy.deepcopy(model)
-    finally:
-        decoder.layers = layers
-    for position, layer in enumerate(student.get_decoder().layers):
-        layer.self_attn.layer_idx = position  # the KV cache is indexed by it
-    config = student.config.get_text_config()
-    config.num_hidden_layers = keep
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[i] for i in chosen]
-    return student.requires_grad_(True)
-
-
 def word_tokenizer(words: list[str]):
     """A word-level tokenizer with a chat template: '<user> … <assistant> … <eos>'."""
     from tokenizers import Tokenizer, models, pre_tokenizers

@@ -1,6 +1,6 @@
-"""Healing a broken model: it stays as it is, and small matrices beside each layer learn the difference.
+"""LoRA: a model stays as it is, whole or quantized, and small matrices beside each layer are trained.
 
-    pair.student = adapted(quantize_model(pair.student, bits=2), rank=16)
+    pair.student = add_lora(quantize_model(pair.student, bits=2), rank=16)
     distill(pair, task, "distillm2")                         # the teacher is the model before breaking
 
 Only the adapters are trained (LoRA, arXiv 2106.09685, through `peft`). Source of the experiment:
@@ -87,6 +87,11 @@ def lora_pair(pair: Pair, rank: int = 16) -> Pair:
     return replace(pair, student=add_lora(copy.deepcopy(pair.student), rank))
 
 
+def save_merged(pair: Pair, folder: Path) -> None:
+    """Save the pair's student with its adapters merged: it loads like any other model."""
+    replace(pair, student=merge_lora(pair.student)).save_student(folder)
+
+
 def _peft():
     try:
         with quiet():
@@ -107,5 +112,5 @@ def _forbid_merge(student):
 def _refuse_merge(*_, **__):
     raise ValueError(
         "adapters cannot be merged into quantized weights without being rounded away; "
-        "healing.merged makes a copy in full precision"
+        "lora.merge_lora makes a copy in full precision"
     )

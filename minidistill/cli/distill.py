@@ -10,6 +10,8 @@ from minidistill.cli.evaluate import print_scores
 from minidistill.cli.options import Model, Out, Prompts, Task, Tokens
 from minidistill.config import DistillConfig
 
+PRUNING_PROMPTS = 64  # the influence of a layer is a mean over thousands of tokens by then
+
 
 def distill(
     method: Annotated[
@@ -36,6 +38,9 @@ def distill(
         float, typer.Option(help="Longer gradients are scaled to it.")
     ] = DistillConfig.max_grad_norm,
     adam_beta2: float = DistillConfig.adam_beta2,
+    lora_rank: Annotated[
+        int | None, typer.Option(help="Train adapters (LoRA) of this rank, not the weights.")
+    ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="The method's own, e.g. --set alpha=0.2")
     ] = None,
@@ -48,6 +53,7 @@ def distill(
     ] = DistillConfig.epsilon,
 ) -> None:
     """Distil a pair, tiny or real; scores before and after. The same command resumes a stopped run."""
+    from minidistill.applications.lora import lora_pair, save_merged
     from minidistill.experiments.before_and_after import distill_and_evaluate
     from minidistill.objectives import get_method
 
@@ -62,21 +68,33 @@ def distill(
         max_grad_norm=max_grad_norm, adam_beta2=adam_beta2, **sampling,
     )  # fmt: skip
     pair, work = _load(task, prompts, teacher, student)
-    print_scores(distill_and_evaluate(pair, work, config, method_kwargs, out))
+    saving = {}
+    if lora_rank is not None:
+        pair, saving = lora_pair(pair, lora_rank), {"save": save_merged}
+    print_scores(distill_and_evaluate(pair, work, config, method_kwargs, out, **saving))
     typer.echo(f"student: {out / 'student'}")
 
 
 def prune(
     teacher: Annotated[str, typer.Option(help="A folder, a hub name or a .gguf file.")],
     keep: Annotated[int, typer.Option(help="How many layers the student keeps.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="A JSONL file: keep the layers that change most on it.")
+    ] = None,
     out: Out = Path("out/student"),
 ) -> None:
-    """Make a student from a teacher by keeping some of its layers, evenly spaced."""
-    from minidistill import load_model
-    from minidistill.models import prune_layers
+    """Make a student from a teacher by keeping some of its layers: evenly spaced, or measured ones."""
+    from minidistill import load_model, load_task
+    from minidistill.applications.pruning import block_influence, most_influential, prune_layers
 
+    work = load_task(prompts) if prompts else None
     model, tokenizer = load_model(teacher)
-    student = prune_layers(model, keep)
+    kept = keep
+    if work:
+        influence = block_influence(model, tokenizer, work.train[:PRUNING_PROMPTS])
+        kept = most_influential(influence, keep)
+        typer.echo("kept layers: " + " ".join(map(str, kept)))
+    student = prune_layers(model, kept)
     student.save_pretrained(out)
     tokenizer.save_pretrained(out)
     millions = [sum(p.numel() for p in m.parameters()) / 1e6 for m in (model, student)]

@@ -65,7 +65,7 @@ def quantize(
     """Break a model to a few bits, then heal it: the unbroken model teaches small matrices beside it.
 
     Writes out/broken.safetensors (packed bytes), out/student (adapters) and out/quantize.json. The same
-    command resumes a healing that was stopped; `applications.healing.load_healed` reads what it left.
+    command resumes a healing that was stopped; `lora.load_quantized_with_lora` reads what it left.
     """
     import torch
 

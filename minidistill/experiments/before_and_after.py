@@ -1,5 +1,6 @@
 """One training with its evaluation before and after, as the commands make it: resumable, in a folder."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -7,18 +8,23 @@ from minidistill.checkpoint import check_same_run, fingerprint
 from minidistill.config import DistillConfig
 from minidistill.evaluation import HeldOutResponses, Scores, evaluate, make_probe
 from minidistill.experiments.labels import MAIN_METRICS
+from minidistill.generation import decode
+from minidistill.models import Pair
 from minidistill.runlog import environment_info, read_log, write_log
 from minidistill.tasks import Task
 from minidistill.training import distill
 
+ANSWERS = 20  # held-out prompts whose answers before and after are kept to be read
+
 
 def distill_and_evaluate(
-    pair, task: Task, settings: DistillConfig, method_kwargs: dict, out: Path
-) -> dict:
+    pair: Pair, task: Task, settings: DistillConfig, method_kwargs: dict, out: Path,
+    save: Callable[[Pair, Path], None] = lambda pair, folder: pair.save_student(folder),
+) -> dict:  # fmt: skip
     """Evaluate, train, evaluate; leave out/student and out/result.json, and resume.
 
     What was measured before training is kept with the responses it was measured on, so a run that
-    was stopped at any moment ends with the comparison of an unbroken one.
+    was stopped at any moment ends with the comparison of an unbroken one. `save` writes the student.
     """
     ours = fingerprint(pair, task, settings, method_kwargs)
     about = {**asdict(settings), **method_kwargs}
@@ -26,19 +32,31 @@ def distill_and_evaluate(
     start = read_log(out / "start.json")
     if start is None:
         probe = make_probe(pair, task, seed=settings.seed, **settings.sampling)
-        scores = score_numbers(evaluate(pair, task, probe, **length))
-        start = {"fingerprint": ours, "settings": about, "scores": scores, "probe": probe.to_dict()}
+        scores = evaluate(pair, task, probe, **length)
+        start = {
+            "fingerprint": ours, "settings": about, "scores": score_numbers(scores),
+            "answers": scores.responses[:ANSWERS], "probe": probe.to_dict(),
+        }  # fmt: skip
         write_log(out / "start.json", start)
     check_same_run(out, start, ours)
     probe = HeldOutResponses.from_dict(start["probe"], pair, task)
     history = distill(pair, task, out=out, probe=probe, **asdict(settings), **method_kwargs)
-    after = score_numbers(evaluate(pair, task, probe, **length))
-    result = {"before": start["scores"], "after": after}
-    pair.save_student(out / "student")
+    after = evaluate(pair, task, probe, **length)
+    result = {"before": start["scores"], "after": score_numbers(after)}
+    save(pair, out / "student")
     sizes = {"train_prompts": len(task.train), "test_prompts": len(task.test)}
     cost = {"seconds": round(history.seconds), **environment_info(), "probes": history.evals}
-    write_log(out / "result.json", {**result, **about, **sizes, **cost})
+    answers = _answers(task, decode(pair, probe.tgo), start["answers"], after.responses)
+    write_log(out / "result.json", {**result, **about, **sizes, **cost, "answers": answers})
     return result
+
+
+def _answers(task: Task, teacher: list[str], before: list[str], after: list[str]) -> list[dict]:
+    """What a reader compares: the teacher's sampled answer, the student's greedy ones before and after."""
+    prompts = [example.prompt for example in task.test]
+    columns = zip(prompts, teacher, before, after, strict=False)  # `before` is the shortest
+    names = ("prompt", "teacher", "before", "after")
+    return [dict(zip(names, row, strict=True)) for row in columns]
 
 
 def score_numbers(scores: Scores) -> dict:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from minidistill import distill, evaluate
+from minidistill.applications.pruning import prune_layers
 from minidistill.applications.vision import image_ablation as ablation
 from minidistill.applications.vision import inputs
 from minidistill.applications.vision.inputs import (
@@ -30,7 +31,7 @@ from minidistill.generation import sample, speculative_drafts, typical_acceptanc
 from minidistill.judging import LLMJudge
 from minidistill.lessons.lesson_11_vision import text_only_upper_bound
 from minidistill.logprobs import collate, response_log_probs
-from minidistill.models import load_model, make_pair, prune_layers, single_model, word_tokenizer
+from minidistill.models import load_model, make_pair, single_model, word_tokenizer
 from minidistill.objectives import METHODS
 from minidistill.rollouts import Rollouts
 from minidistill.tasks import Example, Task, get_world, read_jsonl, write_examples, write_jsonl

@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from minidistill.models import load_model
 from minidistill.tasks import write_examples, write_jsonl
 from minidistill.utils import data_dir
 from tests.commands import call
@@ -46,6 +48,26 @@ def test_distill_any_pair_then_the_same_command_finds_it_done(tmp_path, prompts)
     evaluated = call("evaluate", *pair[:2], "--student", tmp_path / "run" / "student", *where[:2])
     assert evaluated.returncode == 0, evaluated.stderr
     assert "rouge_l" in evaluated.stdout
+
+
+def test_adapters_are_trained_alone_and_saved_merged_with_answers_to_read(tmp_path, prompts):
+    pair = ("--teacher", SHIPPED / "teacher", "--student", SHIPPED / "student_0")
+    where = ("--prompts", prompts, "--out", tmp_path)
+    done = call(
+        "distill", *pair, *where, "--method", "seqkd", "--lr", 0.1, "--epochs", 5, "--lora-rank", 4
+    )
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert set(result["answers"][0]) == {"prompt", "teacher", "before", "after"}
+    assert "after" in done.stdout
+    before, after = (load_model(p)[0] for p in (SHIPPED / "student_0", tmp_path / "student"))
+    moved = {n for n, w in after.state_dict().items() if not torch.equal(w, before.state_dict()[n])}
+    assert moved
+    assert all("proj" in name for name in moved)  # no embedding, no norm
+    for name in moved:
+        change = after.state_dict()[name] - before.state_dict()[name]
+        assert torch.linalg.matrix_rank(change.double(), rtol=1e-3) <= 4
+    refusal = refused("distill", *pair, *where, "--lora-rank", 0)
+    assert "rank must be a whole number from 1, but got 0" in refusal
 
 
 def test_prune_makes_a_student(tmp_path):

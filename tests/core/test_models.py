@@ -18,7 +18,6 @@ from minidistill.models import (
     load_model,
     load_pair,
     make_pair,
-    prune_layers,
     tiny_model,
     word_tokenizer,
 )
@@ -178,40 +177,3 @@ def test_a_saved_pair_loads_with_the_same_weights(tmp_path, pair, prompts):
     ours = sample(pair.student, prompts[:4], pair, **how)
     assert sample(loaded.student, prompts[:4], loaded, **how) == ours
     assert loaded.tokenizer.chat_template == pair.tokenizer.chat_template
-
-
-# --- pruning ------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("keep", "kept"), [(2, [0, 3]), (3, [0, 2, 3]), (4, [0, 1, 2, 3])])
-def test_pruning_keeps_the_first_and_last_layer_with_the_teachers_weights(pair, keep, kept):
-    before = copy.deepcopy(pair.teacher.state_dict())
-    student = prune_layers(pair.teacher, keep)
-    assert len(student.model.layers) == student.config.num_hidden_layers == keep
-    for layer, source in zip(student.model.layers, kept, strict=True):
-        theirs = pair.teacher.model.layers[source].state_dict()
-        for key, weight in layer.state_dict().items():
-            assert torch.equal(weight, theirs[key])
-    assert len(pair.teacher.model.layers) == pair.teacher.config.num_hidden_layers == 4
-    assert all(torch.equal(w, before[k]) for k, w in pair.teacher.state_dict().items())
-    assert all(w.requires_grad for w in student.parameters())
-    assert not any(w.requires_grad for w in pair.teacher.parameters())
-
-
-def test_a_pruned_model_shares_no_weight_with_its_teacher(pair):
-    student = prune_layers(pair.teacher, 2)
-    mine = {w.data_ptr() for w in student.parameters()}
-    assert mine.isdisjoint(w.data_ptr() for w in pair.teacher.parameters())
-
-
-def test_a_pruned_model_generates_with_its_cache_what_it_does_without(pair, prompts):
-    student = prune_layers(pair.teacher, 2)
-    ids = torch.tensor([prompts[0]])
-    how = {"do_sample": False, "max_new_tokens": 8, "pad_token_id": 0}
-    cached, plain = (student.generate(ids, use_cache=use, **how) for use in (True, False))
-    assert torch.equal(cached, plain)
-    assert not torch.equal(cached, pair.teacher.generate(ids, **how))
-
-
-@pytest.mark.parametrize("keep", [0, 1, 5])
-def test_pruning_to_a_depth_that_cannot_be_is_refused(pair, keep):
-    with pytest.raises(ValueError, match=f"keep must lie between 2 and 4, but got {keep}"):
-        prune_layers(pair.teacher, keep)

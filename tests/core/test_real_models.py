@@ -11,9 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from minidistill import distill, evaluate, load_task
+from minidistill.applications.pruning import prune_layers
 from minidistill.cli import app
 from minidistill.judging import LLMJudge
-from minidistill.models import load_model, load_pair, make_pair, prune_layers
+from minidistill.models import load_model, load_pair, make_pair
 from minidistill.tokenization import encode_prompt
 from tests.conftest import DATA, needs_data
 

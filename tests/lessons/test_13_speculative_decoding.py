@@ -14,13 +14,14 @@ import torch
 from minidistill import load_task
 from minidistill.applications import speculative as S
 from minidistill.applications import speculative_benchmark, speculative_metrics
+from minidistill.applications.pruning import prune_layers
 from minidistill.experiments.arms import ARMS
 from minidistill.experiments.worlds import load_start
 from minidistill.generation import sample
 from minidistill.lessons import ledger_plots, plots
 from minidistill.lessons import lesson_13_speculative_decoding as lesson_13
 from minidistill.lessons.lesson_09_benchmarks import sample_texts
-from minidistill.models import load_model, make_pair, prune_layers
+from minidistill.models import load_model, make_pair
 from minidistill.runlog import read_log
 from minidistill.tasks import write_examples, write_jsonl
 from minidistill.tokenization import encode_prompt
