@@ -52,18 +52,24 @@ def draw_forest(
 ):
     """Draw a row a contrast: a point a seed, its interval as a line, in grey what is too small to matter.
 
-    The frame is that of the points: an interval of few seeds may reach beyond it.
+    The frame is at most three times as wide as the points: an interval that goes on ends in an arrow.
     """
     ax = plots.axes(height=0.9 + 0.42 * len(results)) if ax is None else ax
     smallest = results[0].contrast.smallest
     ax.axvspan(-smallest, smallest, color="0.9", linewidth=0)
     ax.axvline(0, color=plots.BLACK, linewidth=0.8)
+    points = max(smallest, *(abs(value) for result in results for value in result.values))
+    reach = max(abs(end) for result in results for end in result.interval)
+    frame = 1.08 * max(points, min(reach, 3 * points))
     for row, result in enumerate(results):
         ax.plot(result.values, [row] * len(result.values), "o", color="0.55", markersize=3.5)
-        ax.plot(result.interval, [row + 0.24] * 2, color=plots.BLACK, linewidth=2.5)
+        ends = [min(max(end, -frame), frame) for end in result.interval]
+        ax.plot(ends, [row + 0.24] * 2, color=plots.BLACK, linewidth=2.5)
+        for end, shown, arrow in zip(result.interval, ends, "<>", strict=True):
+            if end != shown:
+                ax.plot(shown, row + 0.24, arrow, color=plots.BLACK, markersize=7, clip_on=False)
         ax.plot(result.mean, row + 0.24, "o", color=plots.BLACK, markersize=5)
-    widest = max(smallest, *(abs(value) for result in results for value in result.values))
-    ax.set_xlim(-1.3 * widest, 1.3 * widest)
+    ax.set_xlim(-frame, frame)
     ax.set_yticks(range(len(results)), labels or [r.contrast.label for r in results])
     ax.set(ylim=(len(results) - 0.4, -0.6))
     ax.set_xlabel(f"difference in {METRIC_LABELS[results[0].contrast.metric]}")

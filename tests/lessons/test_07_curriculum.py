@@ -1,6 +1,7 @@
 """Lessons 07, 08: gaps and their alphas, the two betas, what runs logged, Algorithm 1, claims by name."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -124,6 +125,18 @@ def test_a_forest_has_a_row_a_contrast_with_seeds_mean_and_interval():
     assert list(seeds.get_xdata()) == list(results[0].values)
     assert tuple(interval.get_xdata()) == results[0].interval
     assert mean.get_xdata()[0] == results[0].mean
+
+
+def test_an_interval_that_goes_on_ends_in_an_arrow_at_the_frame():
+    (result,) = verdicts.judge([verdicts.Contrast("a", {"cald": 1, "start": -1})])
+    inside = ledger_plots.draw_forest([result])
+    assert not [line for line in inside.lines if line.get_marker() in ("<", ">")]
+    unsure = replace(result.decision, estimate=replace(result.decision.estimate, se=9.0))
+    ax = ledger_plots.draw_forest([replace(result, decision=unsure)])
+    arrows = [line for line in ax.lines if line.get_marker() in ("<", ">")]
+    assert [line.get_marker() for line in arrows] == ["<", ">"]
+    assert [line.get_xdata()[0] for line in arrows] == list(ax.get_xlim())
+    assert ax.get_xlim()[1] == pytest.approx(1.08 * 3 * max(map(abs, result.values)))
 
 
 @pytest.mark.parametrize("moment", [1, 4, 99])
