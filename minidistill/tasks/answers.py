@@ -9,6 +9,36 @@ import math
 import re
 from collections import deque
 
+# --- whose words count ------------------------------------------------------------------------------------
+THOUGHT = re.compile(
+    r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE
+)
+THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+END_OF_TURN = re.compile(
+    r"<\|(?:im_end|im_start|endoftext|end_of_text|eot_id|eom_id|end|return)\|>|</s>|<end_of_turn>"
+)
+NEXT_QUESTION = re.compile(
+    r"^[ \t]*(?:[#*]+ *)?(?:Question|Q|Problem|Exercise|Instruction|Human|User) *[0-9]*(?:\*\*)? *[:.]",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+def answer_part(response: str) -> str:
+    """The part of a response that answers: without <think> … </think> or all before a lone </think>, and
+    without what follows the turn's end.
+
+    A template may have opened the thinking in the prompt; what is never closed has no answer after it.
+    """
+    outside = THOUGHT.sub("", as_text(response, "response").lstrip("\ufeff"))
+    return END_OF_TURN.split(THOUGHT_ENDS.split(outside)[-1], maxsplit=1)[0]
+
+
+def first_answer_part(response: str) -> str:
+    """The same without the questions that a base model goes on to ask itself, and their answers."""
+    parts = NEXT_QUESTION.split(response := answer_part(response))
+    return next((part for part in parts if re.search(r"[0-9]|####|\\boxed|\\fbox", part)), response)
+
+
 # --- numbers, as in GSM8K -------------------------------------------------------------------------------
 DECIMAL = (
     r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<!\.)\.[0-9]+)"
@@ -41,9 +71,10 @@ def extract_answer(text: str) -> float | None:
     The first number on the line after the last #### counts, unless a \boxed{} follows there: then #### was a
     heading. Without ####, what counts is the last \boxed{}, else "the answer is …", else the last number.
     A #### or a box without a number is no answer: whoever announces one and breaks off is not graded
-    by a number on the way there. Source: GSM8K, arXiv 2110.14168, and what is usual for chat models.
+    by a number on the way there. Thinking aloud and questions that the response asks itself do not count.
+    Source: GSM8K, arXiv 2110.14168, and what is usual for chat models.
     """
-    text = rewrite(as_text(text, "response"), TIDY)
+    text = rewrite(first_answer_part(text), TIDY)
     _, mark, tail = text.rpartition("####")
     boxed = extract_boxed(tail)
     if mark or boxed is not None:

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from minidistill import sandbox
 from minidistill.tasks import NO_ANSWER, Example, Grade, Task, as_example
-from minidistill.tasks.answers import ANSWER_IS, extract_answer, extract_boxed
+from minidistill.tasks.answers import ANSWER_IS, extract_answer, extract_boxed, first_answer_part
 from minidistill.tasks.code_extraction import (
     entry_of,
     humaneval_program,
@@ -154,6 +154,7 @@ def _math_answer(row: dict) -> str | None:
 
 
 def _explain_math(row: dict, response: str, _: bool) -> Grade:
+    response = first_answer_part(response)
     said = extract_boxed(response) or _stated(response)
     return _compared(said, said is not None and same_answer(said, _math_answer(row)))
 

@@ -1,43 +1,50 @@
 """The program in a response: what a model wrote to a prompt of HumanEval or MBPP, made ready to run.
 
-Models answer in many ways: with a body that goes on where the prompt ends, with the whole function, in a
-fenced block, with prose around it. Nothing is run here; Python's own parser says what is code.
+Models answer in many ways: with a body that goes on where the prompt ends, with the whole function, in
+fenced blocks, with drafts and prose around it. Nothing is run here; Python's own parser says what is code.
 """
 
 import ast
+import builtins
 import re
+from collections.abc import Iterable, Iterator
 from textwrap import dedent, indent
 
+from minidistill.tasks.answers import answer_part
+
 LONGEST = 50_000  # characters of a response that are looked through for code
-FENCED = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+FENCE = re.compile(r"(`{3,}|~{3,})[^\n`]*\n")
 BODY = re.compile(r"\n*(?:  |\t)\s*\S")
 MODULE = re.compile(
     r"^(?:(?:async\s+)?def\s+\w+\s*\(|class\s+\w+\s*[(:]|import\s+\w|from\s+[\w.]+\s+import\b|@\w)",
     re.MULTILINE,
 )
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-# What may stand at the margin of a program; not what prints, asks or checks there.
-DEFINITIONS = (*FUNCTIONS, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Try)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+SHOWING = {"print", "pprint", "display", "help", "input", "main"}  # calls that only show or ask
+UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+CUTS = 10  # tails that are cut off in search of what Python can read
+STARTS = 40  # lines before the first definition at which a program is looked for
 
 
 def humaneval_program(prompt: str, response: str) -> str | None:
     """The program that a response to a prompt of HumanEval makes; None if there is no code in it.
 
     A response goes on where the prompt ends, or it writes the function anew; either may be in a fenced block.
-    Prose around the code is dropped, and so is what only uses the function: the tests do that.
-    ValueError if the prompt has no function.
+    Of several blocks the last counts whose function does something; what it needs of the blocks before comes
+    with it. Prose is dropped, and so is what only uses the function: the tests do that. Thinking aloud is no
+    answer. ValueError if the prompt has no function.
     """
     context, entry = entry_of(prompt)
+    response = answer_part(response)
     blocks = _blocks(response)
-    for block in blocks:
-        if whole := _definitions(block, {entry}):
-            return f"{context}\n{whole}"
-    body = blocks[0].strip("\n")
-    cut = re.split(r"\n(?=\S)", body)[0]
-    # As it is; without what follows the body; the same where the first line, or all, lost the indentation.
-    for guess in (body, cut, f"    {body}", indent(body, "    "), f"    {cut}"):
-        if _completes(prompt, guess):
-            return f"{prompt}{guess}\n"
+    if whole := _whole_program(blocks, {entry}):
+        return f"{context}\n{whole}"
+    bodies = [block.strip("\n") for block in blocks]
+    for tries in (1, CUTS):  # first bodies that are whole, then those that are cut off somewhere
+        for guess in (guess for body in reversed(bodies) for guess in _guesses(body)):
+            if completed := _completed(prompt, guess, tries):
+                return completed
+    body = bodies[0]
     is_code = blocks != [response] or BODY.match(body) or MODULE.search(body)
     return f"{prompt}{body}\n" if is_code and body else None
 
@@ -49,13 +56,13 @@ def humaneval_test(prompt: str, test: str) -> str:
 
 
 def mbpp_program(prompt: str, response: str) -> str | None:
-    """The code in a response, from where it defines what the prompt's asserts call; None if there is none."""
+    """The code in a response that defines what the prompt's asserts call; None if there is no code in it."""
     asserts = "\n".join(re.findall(r"^assert\b.*", prompt, re.MULTILINE))
     names = set(re.findall(r"([A-Za-z_]\w*)\s*\(", asserts))
+    response = answer_part(response)
     blocks = _blocks(response)
     is_code = blocks != [response] or MODULE.search(response)
-    found = (_definitions(block, names) for block in blocks)
-    return next(filter(None, found), blocks[0] if is_code else None)
+    return _whole_program(blocks, names) or (blocks[0] if is_code else None)
 
 
 def strip_body(program: str) -> str:
@@ -74,51 +81,178 @@ def entry_of(prompt: str) -> tuple[str, str]:
     return prompt[: functions[-1].start()], functions[-1][1]
 
 
+# --- blocks ---------------------------------------------------------------------------------------------
 def _blocks(response: str) -> list[str]:
     """The fenced blocks; all of it if there is none, or up to the fence that ends code not begun by one."""
     response = response[:LONGEST]
     before, *_ = response.split("```", 1)
     if BODY.match(before) or MODULE.match(before.lstrip("\n")):
         return [before]
-    return FENCED.findall(response) or [response]
+    return list(_fenced(response)) or [response]
 
 
-def _definitions(text: str, names: set[str]) -> str | None:
-    """Return a text's top-level definitions, if one of the names is among them; as it stands if Python cannot
-    read it."""
-    text = dedent(text)
+def _fenced(text: str) -> Iterator[str]:
+    """What stands between fences. A fence in a docstring is indented further than the block's own."""
+    position = 0
+    while opening := FENCE.search(text, position):
+        margin = text[text.rfind("\n", 0, opening.start()) + 1 : opening.start()]
+        mark, margin = opening[1], "" if margin.strip() else margin
+        start = opening.end()
+        own = re.compile(rf"^{re.escape(margin)}{mark}", re.MULTILINE)
+        closing = own.search(text, start) or re.compile(mark).search(text, start)
+        yield text[start : closing.start() if closing else len(text)]
+        position = closing.end() if closing else len(text)
+
+
+# --- programs -------------------------------------------------------------------------------------------
+def _whole_program(blocks: list[str], names: set[str]) -> str | None:
+    """The last block that defines one of the names and does something there, with what it needs of others.
+
+    The last that defines one without doing anything if none does; as it stands if Python cannot read it.
+    """
+    read = [_read(block, names) for block in blocks]
+    defining = [i for i, tree in enumerate(read) if tree and _defined(tree, names)]
+    if not defining:
+        return next(filter(None, (_unreadable(block, names) for block in reversed(blocks))), None)
+    acting = [i for i in defining if any(_acts(node) for node in _defined(read[i], names))]
+    chosen = (acting or defining)[-1]
+    statements = list(read[chosen].body)
+    for tree in reversed(read[:chosen]):
+        needed = _loaded(statements) - _bound(statements)
+        statements = [s for s in (tree.body if tree else []) if _bound([s]) & needed] + statements
+    return _unparsed(statements)
+
+
+def _guesses(body: str) -> tuple[str, ...]:
+    """As it is; without what follows the body; the same where the first line, or all, lost its margin."""
+    cut = re.split(r"\n(?=\S)", body)[0]
+    return body, cut, f"    {body}", indent(body, "    "), f"    {cut}"
+
+
+def _completed(prompt: str, body: str, tries: int) -> str | None:
+    """The prompt with its function's body, without what follows and only shows; None if that is no body."""
+    before, tree = _parsed(f"{prompt}    pass\n"), _parsed(f"{prompt}{body}\n", tries)
+    if before is None or tree is None or len(tree.body) < len(before.body):
+        return None
+    written = tree.body[len(before.body) - 1].body[len(before.body[-1].body) - 1 :]
+    return _unparsed(tree.body) if any(map(_does, written)) else None
+
+
+def _read(block: str, names: set[str]) -> ast.Module | None:
+    """The block as a tree, from the first line on that begins a program with one of the names in it."""
+    text = dedent(block)
+    first = MODULE.search(text)
+    lines = text.splitlines(keepends=True)
+    last = text.count("\n", 0, first.start()) if first else len(lines) - 1
+    starts = [
+        i for i, line in enumerate(lines[: last + 1]) if line.strip() and not line[0].isspace()
+    ]
+    for start in [*starts[:STARTS], last]:
+        tree = _parsed("".join(lines[start:]))
+        if tree and _defined(tree, names):
+            return tree
+    return _parsed(text)
+
+
+def _unreadable(block: str, names: set[str]) -> str | None:
+    """The block from its first definition on, if one of the names is defined there."""
+    text = dedent(block)
     if not re.search(rf"^(?:async\s+)?def\s+(?:{'|'.join(names)})\s*\(", text, re.MULTILINE):
         return None
-    code = text[MODULE.search(text).start() :]
-    tree = _parsed(code)
-    if tree is None:
-        return code
-    return "\n".join(ast.unparse(node) for node in tree.body if isinstance(node, DEFINITIONS))
+    return text[MODULE.search(text).start() :]
 
 
-def _parsed(code: str) -> ast.Module | None:
-    """The code as a tree, without the prose that follows it at the margin; None if it is no Python."""
+def _parsed(code: str, tries: int = CUTS) -> ast.Module | None:
+    """The code as a tree, without a tail at the margin that is no Python: prose, or code that was cut off.
+
+    None if nothing can be read.
+    """
     lines = code.splitlines()
-    for _ in range(10):
+    for _ in range(tries):
         try:
-            return ast.parse("\n".join(lines))
+            tree = ast.parse("\n".join(lines))
+            compile(tree, "response", "exec", dont_inherit=True)  # no return outside of a function
         except SyntaxError as error:
-            wrong = (error.lineno or 1) - 1
-            if not 0 < wrong < len(lines) or lines[wrong][:1].isspace():
+            wrong = min((error.lineno or 1) - 1, len(lines) - 1)
+            while wrong > 0 and (not lines[wrong].strip() or lines[wrong][0].isspace()):
+                wrong -= 1
+            if wrong <= 0:
                 return None
             lines = lines[:wrong]
-        except (ValueError, RecursionError, MemoryError):
+        except UNREADABLE:
             return None
+        else:
+            return tree
     return None
 
 
-def _completes(prompt: str, body: str) -> bool:
-    """Tell whether the body goes into the prompt's last function, does something, and ends with it."""
-    try:
-        before = ast.parse(f"{prompt}    pass\n").body
-        after = ast.parse(f"{prompt}{body}\n").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    written = after[len(before) - 1].body[len(before[-1].body) - 1 :]
-    acts = any(not isinstance(node, ast.Expr) for node in written)
-    return acts and all(isinstance(node, DEFINITIONS) for node in after[len(before) :])
+def _unparsed(statements: list[ast.stmt]) -> str:
+    return "\n".join(ast.unparse(node) for node in statements if not _only_shows(node))
+
+
+# --- statements -----------------------------------------------------------------------------------------
+def _defined(tree: ast.Module, names: set[str]) -> list[ast.stmt]:
+    """The statements at the margin that define one of the names: functions, and names for lambdas."""
+    return [node for node in tree.body if _functions(node) & names]
+
+
+def _functions(node: ast.stmt) -> set[str]:
+    if isinstance(node, FUNCTIONS):
+        return {node.name}
+    if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(
+        node.value, ast.Lambda | ast.Call
+    ):
+        return _bound([node])
+    return set()
+
+
+def _acts(node: ast.stmt) -> bool:
+    """Tell whether a definition does something: a stub shows a signature."""
+    return not isinstance(node, FUNCTIONS) or any(_does(statement) for statement in node.body)
+
+
+def _does(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Raise):
+        return "NotImplemented" not in ast.unparse(node)
+    return not isinstance(node, ast.Pass | ast.Expr)
+
+
+def _only_shows(node: ast.stmt) -> bool:
+    """Tell whether a statement at the margin could be left out: it prints, asks, asserts or does nothing."""
+    if isinstance(node, ast.Assert | ast.Pass | ast.Break | ast.Continue):
+        return True
+    if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
+        return True
+    if isinstance(node, ast.Expr):
+        return not isinstance(node.value, ast.Call) or _called(node.value) in SHOWING
+    if isinstance(node, ast.Assign):
+        return any(_called(call) == "input" for call in ast.walk(node))
+    if isinstance(node, ast.For | ast.While | ast.If | ast.With):
+        return all(map(_only_shows, [*node.body, *getattr(node, "orelse", [])]))
+    return False
+
+
+def _called(node: ast.AST) -> str | None:
+    """The name of the function that is called: `main` of unittest.main()."""
+    function = getattr(node, "func", None)
+    return getattr(function, "attr", None) or getattr(function, "id", None)
+
+
+def _bound(statements: Iterable[ast.stmt]) -> set[str]:
+    """The names that statements give a meaning at the margin."""
+    bound = set()
+    for node in statements:
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            bound.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        else:
+            stored = (n for n in ast.walk(node) if isinstance(n, ast.Name))
+            bound |= {n.id for n in stored if isinstance(n.ctx, ast.Store)}
+    return bound
+
+
+def _loaded(statements: Iterable[ast.stmt]) -> set[str]:
+    """The names that statements read anywhere, Python's own left out."""
+    names = (n for node in statements for n in ast.walk(node) if isinstance(n, ast.Name))
+    return {n.id for n in names if isinstance(n.ctx, ast.Load)} - set(dir(builtins))

@@ -28,6 +28,10 @@ GLYPHS = str.maketrans(
 TENS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 FUNCTIONS = "sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|infty|infinity"
 UNIT = r"[a-z]{4,}(?: [a-z]{2,})*|[ckm]m|kg|ft|mph"
+SHORT_UNIT = (
+    "mm|cm|m|km|in|ft|yd|mi|mg|g|kg|lbs?|oz|ms|s|sec|min|hr?|hrs|mL|ml|L|mph|kph|K|C|F|Hz|J|W|V|A|N|rad|"
+    "am|pm"
+)
 POWER = r" ?(?:\^\{?[23]\}?)?\.? *$"  # of the unit, at the end of the answer
 RULES = [
     (r"\s+|(?<!\\)\\[,!;: ]|~|\\q?quad(?![A-Za-z])", " "),
@@ -35,6 +39,7 @@ RULES = [
     (r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))|°|\\?[$€£]", ""),
     (r"\\varnothing(?![A-Za-z])", r"\\emptyset "),
     (r"\\(?:text[a-z]*|math(?:rm|bf|it)|mbox) ?\{", r"\\text{"),
+    (r"(?<=[0-9]) ?\^? ?\{? ?(?:\\text\{ ?)?(?:st|nd|rd|th) ?\}{0,2}(?=[ .]*$)", ""),  # 5th
     (r",? *(?:\\text\{ *(?:or|and) *\}|\b(?:or|and)\b)", ", "),
     (r"(?<=[0-9]) ?(?:\\text\{ *percent *\}|percent\b)|(?<!\\)%", r"\\%"),
     # 1\frac{1}{2} and 1 1/2
@@ -54,6 +59,13 @@ RULES = [
 CLEAN = SPELLINGS + [(re.compile(pattern), new) for pattern, new in RULES]
 NUMBER = re.compile(r"-?(?:(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]*)?|\.[0-9]+)")
 NAMED = re.compile(r"(?:\\text\{[^{}]*\}|\\?[A-Za-z]+)(?:_\{?\w+\}?)?(?:\([a-z]\))? *=(?=[^=<>]*$)")
+LABEL = re.compile(
+    rf"(?<=[0-9}})]) (?:{SHORT_UNIT}){POWER}"
+)  # a product where letters are asked for
+SHORT_WORDS = re.compile(
+    "(?i:no|on|yes|odd|one|two|six|ten|all|any|red|tan|mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|"
+    "aug|sep|oct|nov|dec|boy|man|men|day)"
+)
 WORDS = re.compile(r"[A-Za-z][A-Za-z ,.'()-]*|\([A-Za-z]\)")
 # 5 6 would be multiplied or added, and of 3 feet 2 inches something left out.
 UNREADABLE = re.compile(r"(?<![\w.])[0-9.]+ +[0-9]|[0-9] *\\text\{[^{}]*\}.*[0-9]")
@@ -74,20 +86,43 @@ def same_answer(answer: str, reference: str) -> bool:
     a, b = (rewrite(text.translate(GLYPHS), CLEAN).strip() for text in (a, b))
     if NAMED.match(a) and NAMED.match(b):
         a, b = (NAMED.sub("", text).strip() for text in (a, b))
+    a, b = _unlabelled(a, b), _unlabelled(b, a)
     if NUMBER.fullmatch(a) and NUMBER.fullmatch(b):
         return Fraction(a.replace(",", "")) == Fraction(b.replace(",", ""))
     if not (a and b) or UNREADABLE.search(a) or UNREADABLE.search(b):
         return " ".join(a.split()) == " ".join(b.split()) != ""
     if _is_text(a) or _is_text(b):
         return _words(a) == _words(b)
+    a, b = _both_roots(a), _both_roots(b)
     plain = [text.replace(r"\%", "") for text in (a, b)]  # 12.5% is 12.5 and 0.125
     return _algebra.equal(a, b) or (plain != [a, b] and _algebra.equal(*plain))
 
 
+def _unlabelled(answer: str, other: str) -> str:
+    """The answer without a short unit (5 m), if the other has no letters: else m may be a variable."""
+    return (
+        answer
+        if re.search("[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", other))
+        else LABEL.sub("", answer)
+    )
+
+
+def _both_roots(answer: str) -> str:
+    r"""1 \pm 2 as 1 + 2, 1 - 2; more than one \pm, or one in a list or an equation, is math-verify's."""
+    if answer.count(r"\pm") != 1 or re.search("[,=]", answer):
+        return answer
+    before, after = answer.split(r"\pm")
+    return f"{before}{'+' if before.strip() else ''}{after}, {before}-{after}"
+
+
 def _is_text(answer: str) -> bool:
-    r"""\text{no}, Evelyn: nothing but words, and not a product of variables such as abc."""
+    r"""\text{no}, Evelyn, no, SAS: nothing but words, and not a product of variables such as abc."""
     words = _unwrapped(answer)
-    marked = words != answer or re.search("[A-Za-z]{4}", words)
+    marked = (
+        words != answer
+        or re.search("[A-Za-z]{4}|^[A-Z]{3}$", words)
+        or SHORT_WORDS.fullmatch(words)
+    )
     return bool(marked and WORDS.fullmatch(words))
 
 

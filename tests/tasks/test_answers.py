@@ -66,6 +66,21 @@ def test_a_grade_cannot_be_changed_afterwards():
         ("The answer is\n\n**$1,234.50**\n7", 1234.5),
         ("The answer is none of them but 12 and 13", 12),
         ("The answer is simple.\nIt is 4 and 5", 5),
+        # not thinking aloud
+        ("<think>\n#### 5\n</think>\nThe answer is 18.", 18),
+        ("<think>\\boxed{5}</think>\nIt is 18 dollars.", 18),
+        ("So 5, or #### 6?\n</think>\n\n#### 18", 18),
+        ("<Thinking>#### 5</Thinking> 18 <reasoning>#### 6</reasoning>", 18),
+        ("<think>a</think>#### 5<think>b</think>\n#### 18", 18),
+        # nor what comes after the turn
+        ("It is 18.<|im_end|>\n<|im_start|>user\nAnd 5?", 18),
+        ("It is 18</s> 5", 18),
+        # nor a question that a base model asks itself
+        ("3 * 6 = 18\n#### 18\n\nQuestion: And 2 + 3?\nAnswer: 5\n#### 5", 18),
+        ("The answer is 18.\n\nQ: Tom has 3. How many?\nA: The answer is 3.", 18),
+        ("It is 18.\n\n### Problem 2:\nWhat is 5?\nIt is \\boxed{5}", 18),
+        ("Question: Tom has 3 times 6. How many?\nAnswer: 18", 18),
+        ("I restate it.\nProblem: 3 times 6.\nSolution: \\boxed{18}", 18),
         # the last number
         ("it makes 12, 13", 13),
         ("1,23", 23),
@@ -119,6 +134,9 @@ def test_extracts(text, number):
         "٣",
         "m^2",
         "one x2",
+        "<think>so 3*6=18, wait, check 3+6=9",
+        "so 3*6=18</think>\nI cannot say.",
+        "many #### \nQuestion: 5?\n#### 5",
     ],
 )
 def test_no_answer(text):
@@ -214,7 +232,8 @@ def test_no_text_breaks_the_extractors(text):
 @pytest.mark.parametrize(
     "piece",
     [*"{}1-=# .$(\\\ne", "\\boxed{", "1,", "1,000", "####", "1 ", "1/", "1.1.", "1e", "^{"]
-    + ["answer ", "answer is", "\\frac{1}", "\\frac", "a =", "#### x=", "1 1/", "\\cdot", "5\\times"],
+    + ["<think>", "</think>", "<|im_end|>", "\nQ:", "\n ", "7th", "\\pm", "answer "]
+    + ["answer is", "\\frac{1}", "\\frac", "a =", "#### x=", "1 1/", "\\cdot", "5\\times"],
 )  # fmt: skip
 def test_a_very_long_text_comes_back_at_once(piece):
     text = piece * (100_000 // len(piece))  # what is quadratic takes minutes
@@ -321,6 +340,11 @@ a_1+a_2 | a_{2}+a_{1}
 x > 1 | 1 < x | (1,\infty)
 y=2x+3 | 2x-y+3=0 | y = 3 + 2x
 \pm 3 | 3,-3 | -3, 3
+\frac{1\pm\sqrt5}{2} | \frac{1+\sqrt5}{2}, \frac{1-\sqrt5}{2} | \frac{1}{2} \pm \frac{\sqrt{5}}{2}
+7 | 7th | 7^{th} | 7^\text{th} | 7 m | 7 in. | 7 min | 7 lbs | 7\mathrm{s} | 7 m^2
+21 | 21st | 21^{\text{st}}
+SAS | \text{SAS} | (SAS)
+xyz | zyx
 2\pm\sqrt3 | 2+\sqrt3, 2-\sqrt3
 \emptyset | \varnothing | \{\}
 \binom{10}{3} | 120 | \frac{10!}{3! \cdot 7!}
@@ -362,6 +386,7 @@ a_1 | a_2    x=1, y=2 | x=2, y=1    x<5 | x>5    x<5 | 5    x=5 | x<5    x\le5 |
 \frac{1}{x} | x    \begin{pmatrix}1&2\end{pmatrix} | 1,2    ( | )    1/3 | 0.3333    \pi | 3.14
 \pi | 22/7    50\% | 5    4\frac23 | 8/3    1 \frac12 | 11/2    3t | 3h    5t | 5
 (3,-1) | (4,-2)    (x,y) | (y,x)    x\le3 | x<3    [0,\infty) | (0,\infty)    -2<x<7 | [-2,7]
+SAS | SSA    no | on    ABC | ACB    5x | 5    5 x | 5    5m | 5    5 m | 5n    \pm 3 | 3, 4    7th | 8
 (0,1)\cup(1,2) | (0,2)    \pm 3 | 3    3+4i | 3-4i    \infty | -\infty    1001_2 | 1001_3
 0 | \emptyset    \begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix}1&3\\2&4\end{pmatrix}
 \begin{pmatrix}-1\\3\end{pmatrix} | \begin{pmatrix}-1&3\end{pmatrix}    \text{No} | On

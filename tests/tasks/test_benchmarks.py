@@ -232,6 +232,10 @@ def test_verdicts_grade_each_response_to_its_prompt(load):
         (HALF, "The answer is: **3/2**.", "right"),
         (HALF, r"so \boxed{\frac{2}{3}}", "wrong"),
         (HALF, r"the answer is \boxed{3}, not 3/2", "wrong"),
+        (HALF, r"<think>\boxed{2}, no</think> so \boxed{1.5}", "right"),
+        (HALF, r"<think>so \boxed{1.5}", NO_ANSWER),
+        (HALF, "so \\boxed{1.5}\n\nProblem: And of 4?\nSolution: \\boxed{2}", "right"),
+        (HALF, "The answer is 3/2.\n\nQuestion: And of 4?\nThe answer is 2.", "right"),
         (HALF, "3/2", NO_ANSWER),
         (HALF, "The answer is", NO_ANSWER),
         (HALF, "", NO_ANSWER),
@@ -281,12 +285,44 @@ RIGHT = {
     "a fenced function, not closed": f"Sure!\n```python\n{WHOLE}",
     "an indented fence": "1. Code:\n\n   ```py\n   def double(x):\n       return x + x\n   ```\n",
     "a function in the second block": f"```bash\npip install double\n```\n```python\n{WHOLE}```",
-    "the first of two functions": f"```\n{WHOLE}```\nor\n```\ndef double(x):\n    return x\n```",
+    "the last of two functions": f"```\ndef double(x):\n    return x\n```\nor\n```\n{WHOLE}```",
     "imports and names": "import operator\nfrom math import floor\n\nTWO = 2\nZERO: int = 0\n"
     "try:\n    import ssl2\nexcept ImportError:\n    ssl2 = 0\n\n\nclass No:\n    pass\n\n\n"
     "def double(x):\n    No()\n    return floor(operator.mul(x, TWO)) + ZERO + ssl2",
     "a decorated function": "def same(f):\n    return f\n\n\n@same\ndef double(x):\n    return one() * 2 * x",
     "a typed function": "def double(x: int) -> int:\n    return 2 * x",
+    "a constant before it": "TWO = 2\n\ndef double(x):\n    return TWO * x",
+    "prose and a constant before it": "Sure! My code:\n\nTWO = 2\n\ndef double(x):\n    return TWO * x\n"
+    "\nIt works.",
+    "a table filled by a loop": "T = {}\nfor i in range(9):\n    T[i] = 2 * i\n"
+    "\ndef double(x):\n    return T[x]",
+    "a constant changed before": "import os\nK = 1\nK += 1\ndef double(x):\n    return K * x",
+    "a list extended before": "import os\nL = []\nL.extend([2])\ndef double(x):\n    return L[0] * x",
+    "a helper under if": "import os\nif os:\n    two = lambda: 2\ndef double(x):\n    return two() * x",
+    "a setting of Python's": "import sys\nsys.setrecursionlimit(5000)\ndef double(x):\n    return 2 * x",
+    "a stub, then the solution": f"```\ndef double(x):\n    ...\n```\nso\n```\n{WHOLE}```",
+    "the solution, then a stub": f"```\n{WHOLE}```\nas in\n```\ndef double(x):\n"
+    "    raise NotImplementedError\n```",
+    "the prompt, then the solution": f"```\n{DOUBLE['prompt']}```\nso\n```\n"
+    f"{DOUBLE['prompt']}    return 2 * x\n```",
+    "a helper in a block before": "```\nK = 2\n```\n```\ndef times(x):\n    return K * x\n```\n```\n"
+    "def double(x):\n    return times(x)\n```\n",
+    "a use in the block after": f"```\n{WHOLE}```\nUse:\n```\nn = double(int(input()))\nprint(n)\n```",
+    "tests in a loop": f"{WHOLE}for a, b in [(1, 3)]:\n    assert double(a) == b\n",
+    "tests of unittest": f"import unittest\n{WHOLE}class T(unittest.TestCase):\n    pass\nunittest.main()\n",
+    "a guarded main": f"{WHOLE}if __name__ == '__main__':\n    1 / 0\n",
+    "whole, cut off in the next": f"{WHOLE}\ndef other(x):\n    return x +",
+    "whole, cut off in a text": f"{WHOLE}\ndef other(x):\n    \"\"\"Goes on",
+    "a lambda": "```\ndouble = lambda x: 2 * x\n```",
+    "a fence in the docstring": '```\ndef double(x):\n    """So:\n    ```\n    double(1)\n    ```\n    """\n'
+    "    return 2 * x\n```",
+    "other fences": f"~~~python\n{WHOLE}~~~\nDone.",
+    "a fence of four": f"````md\n```python\n{WHOLE}```\n````",
+    "thought, then code": f"<think>\n```\ndef double(x):\n    return x\n```\nNo.</think>\n```\n{WHOLE}```",
+    "a lone end of thinking": f"Maybe ```\ndef double(x):\n    return x\n``` no\n</think>\n```\n{WHOLE}```",
+    "thought, then a body": "<think>Twice.</think>\n    return 2 * x\n",
+    "a turn that ended": "    return 2 * x<|im_end|>\n<|im_start|>user",
+    "lines that end as on Windows": "```python\r\ndef double(x):\r\n    return 2 * x\r\n```\r\n",
 }  # fmt: skip
 WRONG = {
     "another number": ("    return x\n", "wrong answer"),
@@ -298,12 +334,27 @@ WRONG = {
     "another name, broken": ("def triple(x:\n    return 3", "SyntaxError"),
     "another name in a fence": ("```\ndef triple(x):\n    return 3\n```", "wrong answer"),
     "a body with a null byte": ("    return 2\0 * x\n", ""),
+    "a right draft, then a wrong one": (
+        f"```\n{WHOLE}```\nor\n```\n{WHOLE.replace('+', '-')}```",
+        "wrong answer",
+    ),
+    "cut off in itself": ("def double(x):\n    return (x +", "SyntaxError"),
+    "a right use of a wrong function": (
+        "def double(x):\n    return x\ndouble = double\n",
+        "wrong answer",
+    ),
     "another name": ("def triple(x):\n    return 3 * x\n", "wrong answer"),
     "a null byte": ("def double(x):\n    return 2\0 * x\n", ""),
     "words in a fence": ("```\nI do not know\n```", "SyntaxError"),
 }
 NOTHING = ["", "\n\n", "Sorry", "I cannot do that.", "from the prompt it is not clear", "42", "x"]
-NOTHING += ["x * 2", "No code:", "```", "``` ```"]
+NOTHING += [
+    "<think>\n```\ndef double(x):\n    return 2 * x\n```\nwait",
+    "x * 2",
+    "No code:",
+    "```",
+    "``` ```",
+]
 
 
 def explain_double(load, response):
