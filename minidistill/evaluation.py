@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minidistill.generation import decode, sample
 from minidistill.logprobs import collate, masked_mean, response_log_probs
-from minidistill.models import Pair
+from minidistill.models import Pair, eval_mode
 from minidistill.tasks import NO_ANSWER, Example, Grade, Task
 from minidistill.tokenization import encode_references, max_batch_size
 from minidistill.utils import derive_seed
@@ -158,18 +158,17 @@ def nll(model, pair: Pair, prompts: Sequence, responses: Sequence, rows: int = 6
     """Mean over responses of −(1/|y|) Σ_t log π(y_t | x, y_<t): nats per token; empty ones left out."""
     kept = [i for i, response in enumerate(responses) if response]
     kept.sort(key=lambda i: len(prompts[i]) + len(responses[i]))
-    total, was_training = 0.0, model.training
+    total, prompts = 0.0, pair.prompts_for(model, prompts)
     rows = max_batch_size(prompts, rows)
-    model.eval()
     for start in range(0, len(kept), rows):
         part = kept[start : start + rows]
         batch = collate(
             [prompts[i] for i in part], [responses[i] for i in part], pair.pad_token_id, pair.device
         )
-        log_probs = response_log_probs(model, batch, pair.vocab_size)
+        with eval_mode(model):
+            log_probs = response_log_probs(model, batch, pair.vocab_size)
         chosen = log_probs.gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)
         total -= float(masked_mean(chosen, batch.mask).sum())
-    model.train(was_training)
     return total / max(1, len(kept))
 
 

@@ -1,12 +1,14 @@
 """Responses: the teacher's (TGO), the student's (SGO), and drafts that the teacher corrects."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from transformers import GenerationConfig
 
 from minidistill.divergences import check_unit_interval
 from minidistill.logprobs import collate, response_log_probs
-from minidistill.models import Pair
+from minidistill.models import Pair, eval_mode
 from minidistill.tokenization import max_batch_size
 from minidistill.utils import derive_seed
 
@@ -25,8 +27,11 @@ def sample(
 ) -> list[list[int]]:
     """One response a prompt, in big batches of similar length; temperature 0 is greedy.
 
-    A response ends with its first stop token, which belongs to it, or after `max_new_tokens`.
+    A response ends with its first stop token, which belongs to it, or after `max_new_tokens`. The model's own
+    generation_config has no say. ValueError for a prompt that leaves no room for a response.
     """
+    prompts = pair.prompts_for(model, prompts)
+    pair.check_length(prompts, max_new_tokens)
     how = _decoding(temperature, top_p)
     width = model.config.get_text_config().vocab_size
     forbidden = [*pair.forbidden_ids, *range(pair.vocab_size, width)] or None
@@ -34,9 +39,8 @@ def sample(
     responses: list[list[int]] = [[]] * len(prompts)
     longest = max(map(len, prompts), default=0) + max_new_tokens
     rows = max_batch_size(prompts, _max_batch_size(model, longest))
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), torch.random.fork_rng():
+    stops = pair.eos_token_ids
+    with torch.no_grad(), torch.random.fork_rng(), eval_mode(model), plain_generation(model):
         torch.manual_seed(seed)
         for start in range(0, len(order), rows):
             part = order[start : start + rows]
@@ -48,22 +52,39 @@ def sample(
                 attention_mask=batch.attention_mask,
                 **batch.extra_inputs,
                 max_new_tokens=max_new_tokens,
-                eos_token_id=sorted(pair.eos_token_ids),
+                eos_token_id=sorted(stops),
                 pad_token_id=pair.pad_token_id,
                 suppress_tokens=forbidden,
                 logits_processor=[lambda _, logits, part=part: check_logits(logits, part)],
                 **how,
             )
             for i, row in zip(part, output[:, batch.input_ids.shape[1] :].tolist(), strict=True):
-                responses[i] = truncate_at_eos(row, pair.eos_token_ids)
-    model.train(was_training)
+                responses[i] = truncate_at_eos(row, stops)
     return responses
+
+
+@contextmanager
+def plain_generation(model) -> Iterator[None]:
+    """Put transformers' defaults in place of the model's generation_config, and that back afterwards.
+
+    Beams, penalties, forbidden words and limits that a model declares would decide who writes what; fields
+    that a call leaves unset are filled from there. peft hands its config to the model beneath.
+    """
+    models = [model, *([model.get_base_model()] if hasattr(model, "get_base_model") else [])]
+    own = [m.generation_config for m in models]
+    for m in models:
+        m.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for m, config in zip(models, own, strict=True):
+            m.generation_config = config
 
 
 def _decoding(temperature: float, top_p: float) -> dict:
     """Collect what `generate` is told of decoding: greedy at temperature 0."""
     check_sampling(temperature, top_p)
-    how = {"do_sample": False, "repetition_penalty": 1.0}  # some models declare another as default
+    how = {"do_sample": False}
     if temperature > 0:
         how |= {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     return how
@@ -160,7 +181,7 @@ def _verify_drafts(
     seen, drafts, names, pair: Pair, accept: AcceptanceRule, how: dict, rng
 ) -> list[list[int]]:
     """Each draft up to its first rejected token, which the teacher replaces by one of its own."""
-    batch = collate(seen, drafts, pair.pad_token_id, pair.device)
+    batch = collate(pair.prompts_for(pair.teacher, seen), drafts, pair.pad_token_id, pair.device)
     log_p = response_log_probs(pair.teacher, batch, pair.vocab_size)
     check_logits(log_p.flatten(1), names)
     log_p[..., pair.forbidden_ids] = float("-inf")

@@ -3,7 +3,9 @@
 import copy
 import struct
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -40,6 +42,7 @@ LOAD_ERRORS = (
     SafetensorError,
     struct.error,
 )
+HALF = (torch.float16, torch.bfloat16)
 TINY = {  # layers × width
     name: {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 4}
     for name, layers, width in (
@@ -64,6 +67,8 @@ class Pair:
     student: torch.nn.Module
     tokenizer: object
     vocab_size: int
+    template_options: dict = field(default_factory=dict)  # handed to the chat template
+    teacher_tokenizer: object = None  # where the teacher is asked in its own template's words
 
     def __post_init__(self):
         device = pick_device()
@@ -73,6 +78,7 @@ class Pair:
             raise ValueError("teacher and student are the same object: nothing to distil")
         if self.teacher is not None:
             self.teacher.eval().requires_grad_(False)
+            widen_trained_weights(self.student)
 
     @property
     def device(self) -> torch.device:
@@ -80,12 +86,40 @@ class Pair:
 
     @property
     def eos_token_ids(self) -> set[int]:
-        """Every token id that ends a response."""
+        """Every token id that ends a response; ValueError if there is none."""
         ids = {self.tokenizer.eos_token_id}
         for model in filter(None, (self.teacher, self.student)):
             declared = model.generation_config.eos_token_id
             ids |= set(declared if isinstance(declared, list) else [declared])
+        if not ids - {None}:
+            raise ValueError("no token ends a response: set tokenizer.eos_token")
         return ids - {None}
+
+    @property
+    def context_length(self) -> int | None:
+        """How many tokens both models can read at once, prompt and response; None where no config says so."""
+        models = filter(None, (self.teacher, self.student))
+        found = [
+            getattr(m.config.get_text_config(), "max_position_embeddings", None) for m in models
+        ]
+        return min(filter(None, found), default=None)
+
+    def check_length(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+        """Raise ValueError for the first prompt that leaves no room for `max_new_tokens` more."""
+        limit = self.context_length
+        for number, prompt in enumerate(prompts, start=1):
+            if limit is not None and len(prompt) + max_new_tokens > limit:
+                raise ValueError(
+                    f"prompt {number} has {len(prompt)} tokens, with {max_new_tokens} of a response "
+                    f"more than the {limit} that the models read: "
+                    f"{self.tokenizer.decode(prompt[:20])!r:.80} …"
+                )
+
+    def prompts_for(self, model, prompts: Sequence[EncodedPrompt]) -> list:
+        """Give the prompts in the words of the model that is asked."""
+        if model is not self.teacher or self.teacher_tokenizer is None:
+            return list(prompts)
+        return [getattr(prompt, "for_teacher", None) or prompt for prompt in prompts]
 
     @property
     def pad_token_id(self) -> int:
@@ -132,7 +166,18 @@ class Pair:
             raise ValueError(
                 f"the models read text alone, and this prompt has an image: {example.prompt!r:.120}"
             )
-        return EncodedPrompt(encode_prompt(self.tokenizer, example.prompt))
+        ids = [
+            encode_prompt(tokenizer, example, self.template_options)
+            for tokenizer in filter(None, (self.tokenizer, self.teacher_tokenizer))
+        ]
+        rows = self.student.get_input_embeddings().weight.shape[0]
+        if (highest := max(map(max, filter(None, ids)), default=0)) >= rows:
+            token = self.tokenizer.convert_ids_to_tokens(highest)
+            raise ValueError(
+                f"the prompt {example.prompt!r:.80} has the token {token!r} (id {highest}), for which the "
+                f"model has no embedding ({rows} rows): call resize_token_embeddings"
+            )
+        return EncodedPrompt(ids[0], for_teacher=ids[1] if len(ids) > 1 else None)
 
     @property
     def forbidden_ids(self) -> list[int]:
@@ -153,10 +198,13 @@ def pair_class(config) -> type[Pair]:
     return next((kind for kind in Pair.__subclasses__() if kind.handles(config)), Pair)
 
 
-def load_pair(name: str | None = None, *, teacher=None, student=None, start: int = 0) -> Pair:
+def load_pair(
+    name: str | None = None, *, teacher=None, student=None, start: int = 0, own_templates: bool = False,
+    template_options: dict | None = None,
+) -> Pair:  # fmt: skip
     """A shipped pair by task name; `teacher=`, `student=` replace either by a folder, hub name or .gguf.
 
-    `start`: which of a world's students, each from other random weights.
+    `start`: which of a world's students, each from other random weights. The last two as in `make_pair`.
     """
     if name is not None:
         if name not in WORLDS:
@@ -167,7 +215,8 @@ def load_pair(name: str | None = None, *, teacher=None, student=None, start: int
         raise ValueError(
             "load_pair needs the name of a shipped pair, or both teacher= and student="
         )
-    return make_pair(*load_model(teacher), *load_model(student))
+    how = {"own_templates": own_templates, "template_options": template_options}
+    return make_pair(*load_model(teacher), *load_model(student), **how)
 
 
 def load_model(source: str | Path):
@@ -221,25 +270,123 @@ def _dequantized(model):
 
 def single_model(model, tokenizer) -> Pair:
     """Pair a model with no teacher, to be trained or asked alone. `tokenizer`: as `load_model` gives it."""
-    return pair_class(model.config).single(model, tokenizer)
+    model = getattr(model, "_orig_mod", model)  # of torch.compile, which hides what the model is
+    pair = pair_class(model.config).single(model, tokenizer)
+    if type(pair) is Pair:
+        check_causal(model)
+    return pair
 
 
-def make_pair(teacher, teacher_tokenizer, student, student_tokenizer) -> Pair:
+def make_pair(
+    teacher, teacher_tokenizer, student, student_tokenizer, own_templates: bool = False,
+    template_options: dict | None = None,
+) -> Pair:  # fmt: skip
     """Check that both models read the same prompts, and cut both to the tokens that they share.
 
     The tokenizers are what `load_model` gives. Unequal widths with equal tokens (151,936 and 152,064:
-    padding) are cut with a warning.
+    padding) are cut with a warning. Prompts go through the student's chat template, with a warning where the
+    teacher's says something else; `own_templates` asks each in its own words. `template_options` are handed
+    to the templates. The student stops, also when saved, at what ends a response of either.
     """
+    theirs = single_model(teacher, teacher_tokenizer)
     pair = single_model(student, student_tokenizer)
-    pair.check_same_inputs(single_model(teacher, teacher_tokenizer))
-    widths = [m.get_output_embeddings().weight.shape[0] for m in (teacher, student)]
+    pair.check_same_inputs(theirs)
+    widths = [p.student.get_output_embeddings().weight.shape[0] for p in (theirs, pair)]
     vocab_size = min(max(pair.tokenizer.get_vocab().values()) + 1, *widths)
     if widths[0] != widths[1]:
         warnings.warn(
             f"output widths {widths[0]} and {widths[1]} are cut to the {vocab_size} shared tokens",
             stacklevel=2,
         )
-    return replace(pair, teacher=teacher, vocab_size=vocab_size)
+    options = template_options or {}
+    differ = type(pair) is Pair and _check_templates(
+        theirs.tokenizer, pair.tokenizer, options, own_templates
+    )
+    own = theirs.tokenizer if differ and own_templates else None
+    pair = replace(
+        pair,
+        teacher=theirs.student,
+        vocab_size=vocab_size,
+        template_options=options,
+        teacher_tokenizer=own,
+    )
+    stops = sorted(pair.eos_token_ids)
+    pair.student.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
+    return pair
+
+
+def _check_templates(theirs, ours, options: dict, own_templates: bool) -> bool:
+    """Tell whether the templates word a prompt differently; a warning unless each is to use its own."""
+    said = [repr(t.decode(encode_prompt(t, "…", options))) for t in (theirs, ours)]
+    if said[0] != said[1] and not own_templates:
+        warnings.warn(
+            f"the chat templates differ, teacher's {said[0]:.200} and student's {said[1]:.200}: both are "
+            "asked in the student's words; own_templates asks each in its own",
+            stacklevel=3,
+        )
+    return said[0] != said[1]
+
+
+@contextmanager
+def eval_mode(*models: torch.nn.Module) -> Iterator[None]:
+    """Switch dropout off while something is measured or sampled, and leave each model as it was."""
+    were_training = [model.training for model in models]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for model, training in zip(models, were_training, strict=True):
+            model.train(training)
+
+
+@torch.no_grad()
+def check_causal(model) -> None:
+    """Raise ValueError for a model that looks ahead, or that padding on the left changes.
+
+    One text of six tokens goes through it three times: as it is, with another last token, and padded.
+    """
+    device = next(model.parameters()).device
+    size = model.get_input_embeddings().weight.shape[0]
+    ids = torch.tensor([[(3 + 7 * i) % size for i in range(6)]], device=device)
+    seen = torch.ones_like(ids)
+    other = ids.clone()
+    other[0, -1] = (other[0, -1] + 1) % size
+    padding = torch.zeros_like(ids[:, :2])
+    behind = {
+        "input_ids": torch.cat([padding, ids], 1),
+        "attention_mask": torch.cat([padding, seen], 1),
+        "position_ids": torch.cat([padding, seen.cumsum(1) - 1], 1),
+    }
+    with eval_mode(model):
+        plain = model(input_ids=ids, attention_mask=seen).logits
+        ahead = model(input_ids=other, attention_mask=seen).logits[:, :-1]
+        padded = model(**behind).logits[:, 2:]
+    allowed = 1e-2 * float(plain.std().clamp(min=1e-6))
+    if float((ahead - plain[:, :-1]).abs().max()) > allowed:
+        raise ValueError(
+            "the model is not causal: a later token changes what it says of earlier ones"
+        )
+    if float((padded - plain).abs().max()) > allowed:
+        raise ValueError(
+            "padding on the left changes what the model says: it cannot be asked in batches"
+        )
+
+
+def widen_trained_weights(student) -> None:
+    """Make weights that are trained float32: in half precision small steps are rounded away."""
+    half = [
+        w
+        for w in student.parameters()
+        if w.requires_grad and w.dtype in (torch.float16, torch.bfloat16)
+    ]
+    if half:
+        warnings.warn(
+            f"the student's {str(half[0].dtype).removeprefix('torch.')} weights are trained in float32: "
+            "small steps would be rounded away",
+            stacklevel=4,
+        )
+        student.float()
 
 
 def check_same_tokens(teacher_tokenizer, student_tokenizer) -> None:

@@ -19,6 +19,8 @@ from minidistill.tasks import Task
 from minidistill.tokenization import max_batch_size
 from minidistill.utils import derive_seed
 
+TEACHER_CACHE_BYTES = 512 * 2**20
+
 
 def length_buckets(
     lengths: Sequence[int], batch_size: int, seed: int, pool: int = 8
@@ -36,9 +38,6 @@ def length_buckets(
         batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
     rng.shuffle(batches)
     return batches
-
-
-TEACHER_CACHE_BYTES = 512 * 2**20
 
 
 class Rollouts:
@@ -123,9 +122,9 @@ class Rollouts:
             return self._step_responses[name][index]
         return index, self.responses[name][index]
 
-    def _collate(self, rows: list[tuple[int, list[int]]]) -> Batch:
-        prompts, responses = [self.prompts[i] for i, _ in rows], [y for _, y in rows]
-        return collate(prompts, responses, self.pair.pad_token_id, self.pair.device)
+    def _collate(self, rows: list[tuple[int, list[int]]], model=None) -> Batch:
+        prompts = self.pair.prompts_for(model, [self.prompts[i] for i, _ in rows])
+        return collate(prompts, [y for _, y in rows], self.pair.pad_token_id, self.pair.device)
 
     def _teacher_log_probs(self, name: str, indices: list[int]) -> Callable[[], torch.Tensor]:
         """The teacher on all responses of a source at once and remembered, if they fit; else on these."""
@@ -137,7 +136,7 @@ class Rollouts:
                 SOURCES[name].refresh == "step"
                 or 4 * tokens * self.pair.vocab_size > TEACHER_CACHE_BYTES
             ):
-                batch = self._collate(rows)
+                batch = self._collate(rows, self.pair.teacher)
                 return response_log_probs(self.pair.teacher, batch, self.pair.vocab_size)
             if name not in self._teacher_cache:
                 self._teacher_cache[name] = self._cache_teacher_log_probs(name)
@@ -153,7 +152,7 @@ class Rollouts:
         rows = max_batch_size(self.prompts, 128)
         for start in range(0, len(order), rows):
             part = order[start : start + rows]
-            batch = self._collate([(i, responses[i]) for i in part])
+            batch = self._collate([(i, responses[i]) for i in part], self.pair.teacher)
             log_p = response_log_probs(self.pair.teacher, batch, self.pair.vocab_size)
             for i, row in zip(part, log_p, strict=True):
                 cache[i] = row[: len(responses[i])].clone()

@@ -1,11 +1,12 @@
 """Text to token ids, and batches of similar length."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from jinja2 import TemplateError
 from torch import Tensor
 
-from minidistill.tasks import Example
+from minidistill.tasks import Example, as_example
 
 MAX_BATCH_VALUES = 2**24  # numbers in the extra inputs that a model reads together
 
@@ -14,12 +15,16 @@ class EncodedPrompt(list):
     """Hold a prompt's token ids, and in `extra_inputs` what else its model reads: argument → (1, …).
 
     A text has no extra inputs, and a plain list of ids will do for it. `prompt + tokens` carries the prompt
-    on and keeps its extra inputs.
+    on and keeps its extra inputs. `for_teacher`: the same prompt in the teacher's own words, if those differ.
     """
 
-    def __init__(self, ids: Sequence[int], extra_inputs: dict[str, Tensor] | None = None):
+    def __init__(
+        self, ids: Sequence[int], extra_inputs: dict[str, Tensor] | None = None,
+        for_teacher: Sequence[int] | None = None,
+    ):  # fmt: skip
         super().__init__(ids)
         self._extra_inputs = extra_inputs or {}
+        self.for_teacher = for_teacher
 
     @property
     def extra_inputs(self) -> dict[str, Tensor]:
@@ -28,6 +33,8 @@ class EncodedPrompt(list):
     def __add__(self, tokens: Sequence[int]) -> "EncodedPrompt":
         carried_on = copy.copy(self)
         carried_on.extend(tokens)
+        if self.for_teacher is not None:
+            carried_on.for_teacher = [*self.for_teacher, *tokens]
         return carried_on
 
 
@@ -38,14 +45,27 @@ def max_batch_size(prompts: Sequence[Sequence[int]], limit: int) -> int:
     return max(1, min(limit, MAX_BATCH_VALUES // size)) if size else limit
 
 
-def encode_prompt(tokenizer, prompt: str) -> list[int]:
-    """Encode a text prompt through the chat template, up to where its answer starts (see `Pair.encode`)."""
+def encode_prompt(tokenizer, prompt: Example | str, options: Mapping | None = None) -> list[int]:
+    """Encode a text prompt through the chat template, up to where its answer starts (see `Pair.encode`).
+
+    `options` are handed to the template, e.g. {"enable_thinking": False}. Where there is none, the turns are
+    put below one another, after the token that the tokenizer puts before a text by itself, if it does.
+    ValueError for a conversation that the template refuses.
+    """
+    messages = as_example(prompt).messages()
     if tokenizer.chat_template is None:
-        text = prompt + "\n"
-    else:
+        text = "\n\n".join(message["content"] for message in messages) + "\n"
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        first = tokenizer.bos_token_id
+        adds = first is not None and tokenizer("a").input_ids[:1] == [first]
+        return [first, *ids] if adds and ids[:1] != [first] else ids
+    try:
         text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+            messages, add_generation_prompt=True, tokenize=False, **(options or {})
         )
+    except (TemplateError, TypeError) as error:
+        said = f"the chat template refuses the prompt {messages[-1]['content']!r:.80}: {error}"
+        raise ValueError(said) from None
     return tokenizer(text, add_special_tokens=False).input_ids
 
 

@@ -149,6 +149,7 @@ class Trainer:
                     callback.on_step_end(self)
                 if self.should_stop:
                     break
+        self.pair.student.eval()
         return self.history
 
     def _remaining_batches(self) -> Iterator[tuple[int, list[int]]]:
@@ -199,8 +200,8 @@ class Trainer:
         bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
         if bad:
             index, value = indices[bad[0]], losses[bad[0]].item()
-            prompt = repr(self.task.train[index].prompt[:80])
-            raise self.not_finite(f"the loss of training prompt {index} is {value} ({prompt})")
+            prompt = self.task.train[index].prompt[:80]
+            raise self.not_finite(f"the loss of training prompt {index} is {value} ({prompt!r})")
 
     def not_finite(self, what: object) -> FloatingPointError:
         return FloatingPointError(f"step {self.step}: {what}; the last checkpoint stays")

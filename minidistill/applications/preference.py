@@ -19,7 +19,7 @@ from minidistill import divergences as D
 from minidistill.generation import decode, sample
 from minidistill.judging import Judge, judge_pairs, win_rate
 from minidistill.logprobs import ResponseLogProbs, collate, response_log_probs
-from minidistill.models import Pair
+from minidistill.models import Pair, eval_mode
 from minidistill.runlog import atomic_write
 from minidistill.tasks import Example, Preference, read_records
 from minidistill.tokenization import encode_response
@@ -113,7 +113,7 @@ def read_preferences(path: Path) -> list[Preference]:
 
 def write_preferences(path: Path, pairs: Sequence[Preference]) -> None:
     """One JSON object a line: what `read_preferences` reads."""
-    lines = [json.dumps({k: v for k, v in vars(p).items() if v is not None}) for p in pairs]
+    lines = [json.dumps({k: v for k, v in vars(p).items() if v not in (None, ())}) for p in pairs]
     atomic_write(path, ("\n".join(lines) + "\n").encode())
 
 
@@ -182,9 +182,10 @@ def _scored(
     for start in range(0, len(ids), ROWS):
         rows = slice(start, start + ROWS)
         batch = collate(ids[rows], responses[rows], pair.pad_token_id, pair.device)
-        log_p, log_q = (
-            response_log_probs(m, batch, pair.vocab_size) for m in (pair.teacher, pair.student)
-        )
+        with eval_mode(pair.student):
+            log_p, log_q = (
+                response_log_probs(m, batch, pair.vocab_size) for m in (pair.teacher, pair.student)
+            )
         found.append(ResponseLogProbs(batch.labels, batch.mask, log_q, lambda log_p=log_p: log_p))
     return found
 

@@ -11,6 +11,7 @@ values of what they have read; a rejection crops them.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -119,7 +120,9 @@ class CachedModel:
         )
 
         self.model, self.vocab_size, self.how = model, vocab_size, (temperature, top_p)
-        self.cache = DynamicCache(config=model.config)
+        self.cache = (
+            DynamicCache()
+        )  # without the config: all tokens, also where the model looks at a window
         known = signature(model.forward).parameters
         self.name = "cache" if "cache" in known else "past_key_values"  # before transformers 5.24
 
@@ -138,6 +141,35 @@ class CachedModel:
             self.cache.crop(-beyond)
 
 
+_ROLLED_BACK: WeakSet = WeakSet()  # models that have been seen to do it
+
+
+@torch.no_grad()
+def check_rollback(model) -> None:
+    """Raise ValueError for a model that cannot forget what it has read: a recurrent state keeps it.
+
+    Three tokens, read at once and read again after a wrong third one was taken back, must say the same.
+    """
+    if model in _ROLLED_BACK:
+        return
+    readers = [CachedModel(model, 8, 1.0, 1.0) for _ in range(2)]
+    try:
+        plain = readers[0].ahead([1, 2, 3])
+        readers[1].ahead([1, 2, 0])
+        readers[1].forget(2)
+        same = torch.allclose(readers[1].ahead([1, 2, 3]), plain, atol=1e-3)
+    except FloatingPointError:
+        raise
+    except Exception:  # a cache of another kind refuses in its own way
+        same = False
+    if not same:
+        kind = model.config.model_type
+        raise ValueError(
+            f"speculative decoding takes drafted tokens back, and a model of kind {kind!r} cannot forget them"
+        )
+    _ROLLED_BACK.add(model)
+
+
 @torch.no_grad()
 def speculate(
     pair: Pair, prompt: Sequence[int], *, draft_length: int = 4, rule: Rule = EXACT,
@@ -154,6 +186,8 @@ def speculate(
     _check(pair, prompt, draft_length, max_new_tokens)
     models, was_training = (pair.teacher, pair.student), pair.student.training
     pair.student.eval()
+    for model in models:
+        check_rollback(model)
     target, draft = (CachedModel(model, pair.vocab_size, temperature, top_p) for model in models)
     rng = torch.Generator(device=pair.device).manual_seed(derive_seed(seed, "speculate"))
     text, end, rounds = list(prompt), len(prompt) + max_new_tokens, []
@@ -217,3 +251,4 @@ def _check(pair: Pair, prompt: Sequence[int], draft_length: int, max_new_tokens:
         raise ValueError("speculate needs a pair with a teacher: it is the target")
     if not prompt:
         raise ValueError("prompt must hold at least one token id, but is empty")
+    pair.check_length([prompt], max_new_tokens)

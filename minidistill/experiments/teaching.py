@@ -24,7 +24,7 @@ from minidistill.experiments.worlds import (
 from minidistill.generation import decode, sample
 from minidistill.models import Pair, single_model, tiny_model, word_tokenizer
 from minidistill.runlog import atomic_write
-from minidistill.tasks import Example, Task, as_example, get_world, read_jsonl, write_jsonl
+from minidistill.tasks import Example, Task, as_example, get_world, read_prompts, write_jsonl
 from minidistill.tasks.instruct import rubric_table
 from minidistill.tasks.vision import scenes_card
 from minidistill.training import distill
@@ -101,8 +101,8 @@ def _train_sft(network, tokenizer, folder: Path, seed: int, examples, **settings
 def write_card(name: str, folder: Path) -> None:
     """Write README.md: what is here, how it is remade, and how good the models are, as saved."""
     recipe, world = get_recipe(name), get_world(name)
-    own = read_jsonl(folder / "sft.jsonl")[:1000]
-    test = read_jsonl(folder / "test.jsonl")
+    own = read_prompts(folder / "sft.jsonl")[:1000]
+    test = read_prompts(folder / "test.jsonl")
     rows = []
     for model in model_presets(recipe):
         network, tokenizer = load_model(folder / model)

@@ -26,7 +26,7 @@ from minidistill.tasks import (
     as_example,
     get_world,
     load_task,
-    read_jsonl,
+    read_prompts,
 )
 from minidistill.utils import data_dir, derive_seed, unknown_name_message
 
@@ -105,7 +105,7 @@ def load_split(name: str, split: str) -> list[Example]:
     """Read the examples of one of `SPLITS`; ValueError for another."""
     if split not in SPLITS:
         raise ValueError(unknown_name_message("split", split, SPLITS))
-    return read_jsonl(world_dir(get_recipe(name) and name) / f"{split}.jsonl")
+    return read_prompts(world_dir(get_recipe(name) and name) / f"{split}.jsonl")
 
 
 def load_world(name: str, held_out: str = "test") -> Task:

@@ -563,7 +563,9 @@ def test_merging_is_refused_until_it_is_asked_for_in_full_precision(tokenizer, l
     for name, weight in student.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(weight, std=0.1)
-    with pytest.raises(ValueError, match="without being rounded away; healing.merged makes a copy"):
+    with pytest.raises(
+        ValueError, match="without being rounded away; lora.merge_lora makes a copy"
+    ):
         student.merge_and_unload()
     plain, asked = lora.merge_lora(student), torch.tensor([[5, 6, 7, 8]])
     assert not Q.is_quantized(plain)

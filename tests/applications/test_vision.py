@@ -34,7 +34,7 @@ from minidistill.logprobs import collate, response_log_probs
 from minidistill.models import load_model, make_pair, single_model, word_tokenizer
 from minidistill.objectives import METHODS
 from minidistill.rollouts import Rollouts
-from minidistill.tasks import Example, Task, get_world, read_jsonl, write_examples, write_jsonl
+from minidistill.tasks import Example, Task, get_world, read_prompts, write_examples, write_jsonl
 from minidistill.tasks.vision import scenes
 from minidistill.tasks.vision.images import open_image
 from minidistill.tokenization import EncodedPrompt, encode_response, max_batch_size
@@ -170,7 +170,7 @@ def test_an_example_is_its_text_and_its_image():
 
 def test_examples_survive_a_file_with_their_scenes(tmp_path, task):
     write_jsonl(tmp_path / "x.jsonl", task.train)
-    assert read_jsonl(tmp_path / "x.jsonl") == task.train
+    assert read_prompts(tmp_path / "x.jsonl") == task.train
     assert json.loads((tmp_path / "x.jsonl").read_text().splitlines()[0])["image"].startswith(
         "scene:"
     )
@@ -330,7 +330,7 @@ def test_a_file_that_is_no_picture_is_named_with_its_line(tmp_path, kind):
     lines = [{"prompt": "what is it ?", "image": name} for name in ("good.png", path.name)]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
     with pytest.raises(ValueError, match=COMPLAINTS[kind]) as error:
-        read_jsonl(tmp_path / "p.jsonl")
+        read_prompts(tmp_path / "p.jsonl")
     assert "p.jsonl, line 2: " in str(error.value)
     assert path.name in str(error.value)
     assert "\n" not in str(error.value)
@@ -344,7 +344,7 @@ def test_a_file_that_is_no_picture_is_named_with_its_line(tmp_path, kind):
 def test_an_image_that_is_none_is_named_with_its_line(tmp_path, image, complaint):
     (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "what is it ?", "image": image}))
     with pytest.raises(ValueError, match=complaint) as error:
-        read_jsonl(tmp_path / "p.jsonl")
+        read_prompts(tmp_path / "p.jsonl")
     assert "p.jsonl, line 1: " in str(error.value)
 
 
@@ -355,7 +355,7 @@ def test_a_file_is_found_from_where_the_prompts_are_and_scaled_to_what_the_model
     saved(tmp_path / "images" / "a.png", "RGB", (200, 90))
     lines = [{"prompt": "what is it ?", "image": "images/a.png", "references": ["black"]}]
     (tmp_path / "p.jsonl").write_text(json.dumps(lines[0]))
-    (example,) = read_jsonl(tmp_path / "p.jsonl")
+    (example,) = read_prompts(tmp_path / "p.jsonl")
     prompt = shared.encode(example)
     assert prompt.pixel_values.shape == (1, 3, scenes.SIDE, scenes.SIDE)
 

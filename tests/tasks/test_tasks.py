@@ -1,10 +1,16 @@
 """Reading prompts, and the tiny worlds that write and judge them."""
 
+import gzip
 import json
 import random
+import re
 import time
+import warnings
 
+import datasets
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minidistill.tasks import (
     WORLDS,
@@ -13,7 +19,8 @@ from minidistill.tasks import (
     as_example,
     get_world,
     load_task,
-    read_jsonl,
+    prompt_files,
+    read_prompts,
     write_examples,
     write_jsonl,
 )
@@ -33,6 +40,9 @@ def write(tmp_path):
     return write
 
 
+USER, BOT = {"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}
+
+
 # --- reading --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("record", "prompt", "references"),
@@ -46,10 +56,136 @@ def write(tmp_path):
         ({"instruction": "i", "instances": [{"input": "x", "output": "a"}, {"output": "b"}]},
          "i\n\nx", ("a", "b")),
         ({"instruction": "i", "instances": []}, "i", ()),
+        ({"prompt": "p", "completion": "a"}, "p", ("a",)),
+        ({"prompt": [USER], "completion": [BOT]}, "p", ("a",)),
+        ({"messages": [USER]}, "p", ()),
+        ({"messages": [USER, BOT], "id": 3}, "p", ("a",)),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "p"}]}, BOT]}, "p", ("a",)),
+        ({"conversations": [{"from": "human", "value": "p"}, {"from": "gpt", "value": "a"}]}, "p", ("a",)),
+        ({"question": "p", "answer": "so #### 5"}, "p", ("so #### 5",)),
+        ({"problem": "p", "solution": "s", "answer": 5}, "p", ("5", "s")),
+        ({"query": "p", "response": "a"}, "p", ("a",)),
     ],
 )  # fmt: skip
 def test_the_known_kinds_of_lines_are_read(write, record, prompt, references):
-    assert read_jsonl(write(json.dumps(record))) == [Example(prompt, references)]
+    assert read_prompts(write(json.dumps(record))) == [Example(prompt, references)]
+
+
+def test_what_was_said_before_stays_with_the_prompt(write):
+    turns = [{"role": "system", "content": "s"}, USER, BOT, {"role": "user", "content": "q"}]
+    history = (("system", "s"), ("user", "p"), ("assistant", "a"))
+    [example] = read_prompts(write(json.dumps({"messages": [*turns, BOT]})))
+    assert example == Example("q", ("a",), history=history)
+    assert example.messages() == turns
+    assert example.content() != Example("q", ("a",)).content()
+    for field in ("system", "system_prompt"):
+        [example] = read_prompts(write(json.dumps({field: "s", "prompt": "q"})))
+        assert example.messages() == [turns[0], turns[3]]
+    write_jsonl(path := write("", "again.jsonl"), [example])
+    assert read_prompts(path) == [example]
+
+
+def test_fields_that_are_not_used_are_named_once(write):
+    path = write(
+        '{"prompt": "p", "id": 1, "tools": [], "lang": "fr"}\n{"prompt": "q", "tools": []}'
+    )
+    with pytest.warns(
+        UserWarning, match="prompts.jsonl: fields that are not used: 'lang', 'tools'$"
+    ) as seen:
+        assert len(read_prompts(path)) == 2
+    assert len(seen) == 1
+
+
+ROWS = [{"instruction": "a, “b”\nc", "output": "d"}, {"instruction": "e", "output": ""}]
+
+
+@pytest.mark.parametrize(
+    "kind", ["jsonl", "json", "jsonl.gz", "json.gz", "csv", "csv.gz", "parquet", ""]
+)
+def test_rows_come_from_any_usual_file(tmp_path, kind):
+    path = tmp_path / f"prompts.{kind}" if kind else tmp_path / "folder"
+    lines = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS)
+    table = '\ufeffinstruction,output\r\n"a, “b”\nc",d\r\n\r\ne,\r\n'
+    texts = {"jsonl": lines, "json": json.dumps(ROWS, indent=1), "csv": table}
+    if kind in ("", "parquet"):
+        rows = datasets.Dataset.from_list(ROWS)
+        rows.to_parquet(path) if kind else rows.save_to_disk(path)
+    else:
+        content = texts[kind.removesuffix(".gz")].encode()
+        path.write_bytes(gzip.compress(content) if kind.endswith(".gz") else content)
+    task = load_task(path)
+    assert task.train + task.test == [Example("a, “b”\nc", ("d",)), Example("e")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.csv", 'prompt\n"a', "p.csv, line 2: not CSV"),
+        ("p.csv", "prompt\na,b", "p.csv, line 2: 2 cells under 1 names"),
+        ("p.csv", "words\na\n", "p.csv, line 2: no prompt among the fields 'words'"),
+        ("p.parquet", "PAR", "p.parquet: not a parquet file"),
+        ("p.jsonl.gz", "no gzip", "p.jsonl.gz: not a whole gzip file"),
+        (
+            "p.json",
+            '[{"prompt": "a"}, {"prompt": 2}]',
+            "p.json, item 2: field 'prompt' must be a text",
+        ),
+        ("p.json", '[{"prompt": "a"}', "p.json, line 1: not JSON"),
+        ("p.json", "[]", "p.json: no prompts in this file"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content.encode())
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_prompts(path)
+
+
+def test_a_data_set_of_the_hub_is_asked_for_its_split(monkeypatch):
+    asks = []
+    monkeypatch.setattr(
+        "datasets.load_dataset", lambda *a, **k: asks.append((a, k)) or [{"prompt": "p"}] * 5
+    )
+    assert len(load_task("me/mine").train) == 4
+    assert read_prompts("me/mine:test_sft") == [Example("p")] * 5
+    assert asks == [(("me/mine",), {"split": "train"}), (("me/mine",), {"split": "test_sft"})]
+
+
+def test_without_a_network_or_a_data_set_one_sentence_says_so(tmp_path):
+    with pytest.raises(ConnectionError, match="me/mine: no data set that can be read here"):
+        read_prompts("me/mine")
+    with pytest.raises(FileNotFoundError, match="no data set that can be read here"):
+        read_prompts(tmp_path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(sorted(prompt_files.KNOWN | {"role", "content", "x"})),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(JSON, min_size=1, max_size=3))
+def test_any_rows_are_read_or_refused_in_a_sentence(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    refused, examples = None, []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            examples = read_prompts(path)
+    except ValueError as error:
+        refused = str(error)
+    assert examples or refused.startswith((f"{path}, line", f"{path}, item", f"{path}: no prompts"))
+    assert all(example.prompt.strip() for example in examples)
+    assert all(isinstance(text, str) for e in examples for text in (e.prompt, *e.references))
 
 
 @pytest.mark.parametrize(
@@ -59,8 +195,31 @@ def test_the_known_kinds_of_lines_are_read(write, record, prompt, references):
         ("prompt: p", "not JSON"),
         ('["p"]', "expected a JSON object, but got list"),
         ("3", "expected a JSON object, but got int"),
-        ("{}", "field 'instruction' must be a text that is not empty"),
-        ('{"prompt": null}', "field 'prompt' must be a text that is not empty"),
+        ("{}", "no prompt among the fields (none); wanted is one of prompt, instruction"),
+        ('{"prompt": null}', "no prompt among the fields 'prompt'; wanted is one of prompt"),
+        (
+            '{"text": "t", "id": 1}',
+            "no prompt among the fields 'text', 'id'; wanted is one of prompt",
+        ),
+        ('{"prompt": "\\ud800"}', "field 'prompt' holds half of a surrogate pair"),
+        ('{"messages": "hi"}', "field 'messages' must be a list of turns, but is 'hi'"),
+        (
+            '{"messages": [{"role": "tool", "content": "x"}]}',
+            "field 'messages' has a turn of 'tool', which is none of",
+        ),
+        (
+            '{"messages": [{"role": "assistant", "content": "x"}]}',
+            "field 'messages' must have a turn of the user's before",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": 3}]}',
+            "field 'messages' must be a text, but is 3",
+        ),
+        (
+            '{"system": "s", "messages": [{"from": "system", "value": "t"}, '
+            '{"from": "human", "value": "u"}]}',
+            "two system prompts",
+        ),
         ('{"prompt": "  "}', "field 'prompt' must be a text that is not empty"),
         ('{"prompt": 5}', "field 'prompt' must be a text, but is 5"),
         ('{"instruction": ["i"]}', "field 'instruction' must be a text, but is"),
@@ -80,7 +239,7 @@ def test_a_malformed_line_is_named_with_its_file_number_and_field(write, line, c
     line = line if isinstance(line, bytes) else line.encode()
     path = write(b'{"prompt": "fine"}\n\n' + line + b'\n{"prompt": "also fine"}\n')
     with pytest.raises(ValueError, match="line 3: ") as error:
-        read_jsonl(path)
+        read_prompts(path)
     assert str(error.value).startswith(f"{path}, line 3: {complaint}")
 
 
@@ -88,19 +247,19 @@ def test_a_malformed_line_is_named_with_its_file_number_and_field(write, line, c
 def test_a_file_without_prompts_is_named(write, text):
     path = write(text)
     with pytest.raises(ValueError, match="no prompts in this file") as error:
-        read_jsonl(path)
+        read_prompts(path)
     assert str(path) in str(error.value)
 
 
 def test_line_separators_inside_a_text_windows_ends_and_a_byte_order_mark_are_read(write):
     text = "\ufeff" + '{"prompt": "a\u2028b\x85c"}\r\n{"prompt": "d"}\r\n'
-    assert [e.prompt for e in read_jsonl(write(text))] == ["a\u2028b\x85c", "d"]
+    assert [e.prompt for e in read_prompts(write(text))] == ["a\u2028b\x85c", "d"]
 
 
 def test_what_is_written_is_read_back(tmp_path):
     examples = [Example("a “quoted”\nprompt", ("x\u2028y", "z")), Example("bare")]
     write_jsonl(tmp_path / "new" / "prompts.jsonl", examples)
-    assert read_jsonl(tmp_path / "new" / "prompts.jsonl") == examples
+    assert read_prompts(tmp_path / "new" / "prompts.jsonl") == examples
 
 
 def test_a_missing_file_names_the_nearest_beside_it(write):
@@ -114,7 +273,11 @@ def test_an_unknown_task_names_the_nearest():
     for ask in (load_task, get_world):
         with pytest.raises(ValueError, match="unknown task 'instrct'; did you mean 'instruct'"):
             ask("instrct")
-    with pytest.raises(ValueError, match=r"or the path of a \.jsonl file"):
+    with pytest.raises(
+        ValueError, match=r"not a file of prompts \(\.jsonl, \.json, \.csv, \.parquet"
+    ):
+        load_task("prompts.txt")
+    with pytest.raises(FileNotFoundError, match=r"prompts.csv: unknown file 'prompts.csv'"):
         load_task("prompts.csv")
 
 

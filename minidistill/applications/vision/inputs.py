@@ -78,7 +78,7 @@ class VisionPair(Pair):
         if not is_processor(processor):
             raise ValueError("a model of images and text comes with its processor, not a tokenizer")
         tokenizer = processor.tokenizer
-        return cls(None, model, tokenizer, len(tokenizer), processor)
+        return cls(None, model, tokenizer, len(tokenizer), processor=processor)
 
     def check_same_inputs(self, other: Pair) -> None:
         super().check_same_inputs(other)
@@ -118,6 +118,10 @@ def encode_image_prompt(processor, example: Example) -> ImagePrompt:
     if example.image is None:
         raise ValueError(
             f"the models read pictures, and this prompt has none: {example.prompt!r:.120}"
+        )
+    if example.history:
+        raise ValueError(
+            f"a prompt with a picture is one turn, and this one has others before it: {example.prompt!r:.80}"
         )
     if processor.image_token in example.prompt:
         raise ValueError(f"the text of {example!r} must not hold {processor.image_token} itself")

@@ -1,0 +1,205 @@
+"""What the models are told, and where they stop: templates, turns, first and last tokens."""
+
+import copy
+
+import pytest
+import torch
+
+from minidistill import distill
+from minidistill.generation import sample
+from minidistill.models import load_model, load_pair, make_pair, single_model
+from minidistill.tasks import Example, Task
+from minidistill.tokenization import encode_prompt
+from tests.tiny import TURNS, byte_tokenizer, tiny_lm
+
+HISTORY = (("system", "be kind"), ("user", "hi"), ("assistant", "hello"))
+OTHER = "{% for m in messages %}<{{ m['content'] }}>{% endfor %}"
+
+
+def text(tokenizer, prompt, **options):
+    return tokenizer.decode(encode_prompt(tokenizer, prompt, options))
+
+
+def two(template=TURNS, other=TURNS, **more):
+    """A teacher and a student of llama's kind, each with a template of its own."""
+    ours, theirs = byte_tokenizer(template), byte_tokenizer(other)
+    return tiny_lm("llama", theirs, 1), theirs, tiny_lm("llama", ours, 2), ours
+
+
+def test_all_turns_go_through_the_template():
+    asked = text(byte_tokenizer(), Example("and you?", history=HISTORY))
+    assert asked == "[system] be kind\n[user] hi\n[assistant] hello\n[user] and you?\n[assistant]"
+    assert text(byte_tokenizer(None), Example("and you?", history=HISTORY)) == (
+        "be kind\n\nhi\n\nhello\n\nand you?\n"
+    )
+
+
+def test_options_are_handed_to_the_template():
+    assert text(byte_tokenizer(), "hi", think=False).endswith("[assistant] brief")
+    pair = make_pair(*two(), template_options={"think": False})
+    assert pair.tokenizer.decode(pair.encode("hi")).endswith("[assistant] brief")
+
+
+def test_a_turn_that_the_template_refuses_ends_in_a_sentence():
+    strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    with pytest.raises(
+        ValueError, match="the chat template refuses the prompt 'and you.': no system"
+    ):
+        text(byte_tokenizer(strict), Example("and you?", history=HISTORY))
+
+
+@pytest.mark.parametrize("template", [None, "<bos>" + TURNS])
+def test_a_first_token_is_there_once(template):
+    ids = encode_prompt(tokenizer := byte_tokenizer(template, bos=True), "hi")
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert ids[0] == tokenizer.bos_token_id
+    assert tokenizer.bos_token_id not in encode_prompt(byte_tokenizer(template and TURNS), "hi")
+
+
+# --- teacher and student --------------------------------------------------------------------------------
+def test_templates_that_differ_are_said():
+    with pytest.warns(
+        UserWarning, match=r"templates differ, teacher's .*<…>.* and student's .*user.* …"
+    ):
+        pair = make_pair(*two(other=OTHER))
+    assert pair.encode("hi").for_teacher is None
+    with pytest.warns(UserWarning, match="chat templates differ"):
+        make_pair(*two(template=None))
+
+
+def test_each_is_asked_in_its_own_words_where_that_is_wanted():
+    pair = make_pair(*two(other=OTHER), own_templates=True)
+    prompt = pair.encode("hi") + pair.tokenizer("A").input_ids
+    assert pair.tokenizer.decode(prompt) == "[user] hi\n[assistant]A"
+    assert pair.tokenizer.decode(prompt.for_teacher) == "<hi>A"
+    assert pair.prompts_for(pair.student, [prompt]) == [prompt]
+    assert pair.prompts_for(pair.teacher, [prompt]) == [prompt.for_teacher]
+
+
+@pytest.mark.parametrize("method", ["kd", "distillm2"])
+def test_a_teacher_in_its_own_words_teaches_what_it_says_to_them(method, monkeypatch):
+    """All that it reads begins with its own template; what the student reads begins with the student's."""
+    pair, read = make_pair(*two(other=OTHER), own_templates=True), {"teacher": [], "student": []}
+    for name, model in (("teacher", pair.teacher), ("student", pair.student)):
+        forward = model.forward
+
+        def watch(*args, forward=forward, name=name, **named):
+            rows = zip(named["input_ids"].tolist(), named["attention_mask"].tolist(), strict=True)
+            read[name] += [
+                [i for i, m in zip(ids, seen[-len(ids) :], strict=True) if m] for ids, seen in rows
+            ]
+            return forward(*args, **named)
+
+        monkeypatch.setattr(model, "forward", watch)
+    task = Task("t", [Example("hi"), Example("ho")], [Example("he")])
+    distill(pair, task, method, epochs=1, batch_size=2, max_new_tokens=4, progress=False)
+    starts = {
+        n: {pair.tokenizer.decode(ids)[:1] for ids in rows if len(ids) > 2}
+        for n, rows in read.items()
+    }
+    assert starts == {"teacher": {"<"}, "student": {"["}}
+
+
+def test_equal_templates_are_not_said_to_differ():
+    pair = make_pair(*two(), own_templates=True)
+    assert pair.teacher_tokenizer is None
+
+
+# --- where a response ends ------------------------------------------------------------------------------
+def test_the_student_is_saved_with_all_that_stops_it(tmp_path):
+    teacher_tokenizer, tokenizer = byte_tokenizer(eos="<stop>"), byte_tokenizer()
+    stops = [tokenizer.convert_tokens_to_ids(t) for t in ("<eos>", "<stop>")]
+    pair = make_pair(
+        tiny_lm("llama", teacher_tokenizer, 1),
+        teacher_tokenizer,
+        tiny_lm("llama", tokenizer, 2),
+        tokenizer,
+    )
+    assert pair.eos_token_ids == set(stops)
+    pair.save_student(tmp_path)
+    model, loaded = load_model(tmp_path)
+    assert model.generation_config.eos_token_id == stops
+    alone = single_model(model, loaded)
+    assert alone.eos_token_ids == set(stops)
+    with torch.no_grad():  # a model that says <stop> whatever it reads
+        model.lm_head.weight[:] = 0
+        model.lm_head.weight[stops[1]] = model.model.norm.weight
+    how = {"temperature": 0, "max_new_tokens": 5}
+    assert sample(model, [alone.encode("hi")], alone, **how)[0][-1] in stops
+
+
+def test_a_sampling_model_keeps_its_stop_tokens_and_its_settings(pair, prompts):
+    steered = copy.deepcopy(pair.student)
+    steered.generation_config.update(
+        num_beams=2, bad_words_ids=[[5]], min_p=0.5, forced_eos_token_id=7, stop_strings=["a"],
+        num_return_sequences=2, return_dict_in_generate=True, repetition_penalty=3.0, max_time=1e-9,
+    )  # fmt: skip
+    before = steered.generation_config.to_dict()
+    for how in ({"temperature": 0}, {"temperature": 0.8, "top_p": 0.9, "seed": 3}):
+        plain = sample(pair.student, prompts[:6], pair, max_new_tokens=8, **how)
+        assert sample(steered, prompts[:6], pair, max_new_tokens=8, **how) == plain
+    assert steered.generation_config.to_dict() == before
+
+
+def test_without_any_stop_token_a_sentence_says_so():
+    tokenizer = byte_tokenizer(eos=None)
+    pair = single_model(tiny_lm("llama", tokenizer), tokenizer)
+    with pytest.raises(ValueError, match=r"no token ends a response: set tokenizer\.eos_token"):
+        sample(pair.student, [[1, 2]], pair)
+
+
+# --- what cannot be read --------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_prompt_without_room_for_its_response_is_named_before_anything_is_sampled(kind):
+    tokenizer = byte_tokenizer()
+    pair = make_pair(tiny_lm(kind, tokenizer, 1), tokenizer, tiny_lm(kind, tokenizer, 2), tokenizer)
+    task = Task("t", [Example("a"), Example("b" * 240), Example("c")], [Example("d")])
+    with pytest.raises(
+        ValueError, match="prompt 2 has 2.. tokens, with 8 of a response more than the 256"
+    ):
+        distill(pair, task, "kd", epochs=1, max_new_tokens=8, progress=False)
+
+
+def test_a_token_without_an_embedding_is_named():
+    tokenizer = byte_tokenizer()
+    model = tiny_lm("llama", tokenizer)
+    tokenizer.add_tokens(["<new>"])
+    with pytest.raises(
+        ValueError, match=r"the token '<new>' \(id 260\), for which the model has no embedding"
+    ):
+        single_model(model, tokenizer).encode("what is <new> ?")
+
+
+def test_a_model_that_looks_ahead_or_at_padding_is_refused():
+    tokenizer = byte_tokenizer()
+    bert = tiny_lm("bert", tokenizer, is_decoder=False)
+    with pytest.raises(ValueError, match="the model is not causal"):
+        single_model(bert, tokenizer)
+    leaking = tiny_lm("llama", tokenizer)
+    forward = leaking.forward
+    leaking.forward = lambda *a, attention_mask=None, **named: forward(*a, **named)
+    with pytest.raises(ValueError, match="padding on the left changes what the model says"):
+        single_model(leaking, tokenizer)
+
+
+def test_half_precision_is_trained_in_float32_and_said():
+    tokenizer = byte_tokenizer()
+    models = [tiny_lm("llama", tokenizer, seed).to(torch.bfloat16) for seed in (1, 2)]
+    with pytest.warns(UserWarning, match="the student's bfloat16 weights are trained in float32"):
+        pair = make_pair(models[0], tokenizer, models[1].requires_grad_(True), tokenizer)
+    assert {w.dtype for w in pair.student.parameters()} == {torch.float32}
+    assert {w.dtype for w in pair.teacher.parameters()} == {torch.bfloat16}
+
+
+def test_after_distilling_the_student_answers_as_it_will_always(task, prompts):
+    pair = load_pair("instruct")
+    pair.student.train()
+    distill(
+        pair,
+        Task("t", task.train[:8], task.test[:2]),
+        "sft",
+        epochs=1,
+        batch_size=8,
+        progress=False,
+    )
+    assert not pair.student.training
