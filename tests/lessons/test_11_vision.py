@@ -352,7 +352,7 @@ def test_apply_vision_tells_by_family_what_was_gained(tmp_path):
     [
         (("--method", "distilm2"), "unknown method 'distilm2'; did you mean 'distillm2'?"),
         (("--teacher", "x"), "--teacher and --student go with --prompts"),
-        (("--prompts", "p.txt"), "unknown task 'p.txt'"),
+        (("--prompts", "p.txt"), "p.txt: not a file of prompts"),
         (("--prompts", "none.jsonl"), "none.jsonl"),
         (("--lr", "0"), "lr must be positive"),
     ],
