@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from safetensors import SafetensorError
 
+from minidistill.runlog import save_folder
 from minidistill.tasks import WORLDS, Example, as_example
 from minidistill.tokenization import EncodedPrompt, encode_prompt
 from minidistill.utils import (
@@ -186,8 +187,7 @@ class Pair:
 
     def save_student(self, folder: str | Path) -> None:
         """Save the student and what encodes its prompts, for `load_model` to read."""
-        self.student.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        save_folder(folder, self.student, self.tokenizer)
 
 
 def pair_class(config) -> type[Pair]:
@@ -227,6 +227,12 @@ def load_model(source: str | Path):
     path, options = Path(source), {}
     if not path.exists() and (path.suffix == ".gguf" or str(source).count("/") > 1):
         raise FileNotFoundError(f"no model at {source}: give a folder, a .gguf file or a hub name")
+    beside = path.parent / "broken.safetensors"
+    if (path / "adapter_config.json").exists() and beside.exists():
+        raise ValueError(
+            f"{path} holds adapters that were trained beside the quantized weights in {beside}, and belong "
+            "to no whole model: applications.lora.load_quantized_with_lora loads both"
+        )
     if path.suffix == ".gguf":
         source, options = path.parent, {"gguf_file": path.name}
     kind = Pair if options else pair_class(_config(source))
@@ -359,9 +365,9 @@ def check_causal(model) -> None:
         "position_ids": torch.cat([padding, seen.cumsum(1) - 1], 1),
     }
     with eval_mode(model):
-        plain = model(input_ids=ids, attention_mask=seen).logits
-        ahead = model(input_ids=other, attention_mask=seen).logits[:, :-1]
-        padded = model(**behind).logits[:, 2:]
+        plain = model(input_ids=ids, attention_mask=seen, use_cache=False).logits
+        ahead = model(input_ids=other, attention_mask=seen, use_cache=False).logits[:, :-1]
+        padded = model(**behind, use_cache=False).logits[:, 2:]
     allowed = 1e-2 * float(plain.std().clamp(min=1e-6))
     if float((ahead - plain[:, :-1]).abs().max()) > allowed:
         raise ValueError(

@@ -1,14 +1,19 @@
-"""Files that are whole or not there, JSON logs with a checksum of their own, and the machine of a run."""
+"""Files and folders that are whole or not there and are one run's, logs with a checksum, a run's machine."""
 
 import hashlib
 import json
 import os
 import platform
+import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import transformers
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from minidistill.utils import pick_device
 
@@ -29,6 +34,87 @@ def atomic_write(path: Path, content: bytes) -> None:
         raise OSError(
             f"could not write {path}: {error.strerror or error}; what was saved before is untouched"
         ) from error
+
+
+OF_A_MODEL = (
+    "model*.safetensors", "pytorch_model*.bin", "adapter_model*.safetensors", "adapter_config.json",
+    "*.safetensors.index.json", "*.bin.index.json",
+)  # fmt: skip
+_held: set[Path] = set()  # folders that this process has claimed
+
+
+@contextmanager
+def claim_folder(out: Path, *inputs: str | Path | None) -> Iterator[None]:
+    """Hold `out` for one run: it can be written, nobody else writes there, and no `inputs` lies there.
+
+    ValueError where another run is at work in it or a model that is read would be overwritten; OSError where
+    it cannot be written. A lock of a process that is gone holds nobody up.
+    """
+    folder = Path(out).resolve()
+    for source in filter(None, inputs):
+        read = Path(source).resolve()
+        if read.exists() and read in (folder, folder / "student"):
+            raise ValueError(f"{out} would overwrite {source}, which is read: give another folder")
+    if folder in _held:
+        yield
+        return
+    lock, owner = FileLock(folder / ".lock"), folder / ".lock.owner"
+    fresh = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+        owner.write_text(str(os.getpid()), encoding="utf-8")
+    except Timeout:
+        who = owner.read_text(encoding="utf-8") if owner.is_file() else "unknown"
+        raise ValueError(
+            f"{out} is in use by another run (process {who}): give another folder"
+        ) from None
+    except OSError as error:
+        lock.release()
+        raise OSError(f"could not write {out}: {error.strerror or error}") from error
+    _held.add(folder)
+    try:
+        yield
+    finally:
+        _held.discard(folder)
+        for path in (owner, folder / ".lock"):
+            path.unlink(missing_ok=True)
+        lock.release()
+        if fresh and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def save_folder(folder: Path, *parts) -> None:
+    """Save a model and what encodes for it by their `save_pretrained`, all of it or nothing.
+
+    Files of another kind of model that lay there go, so that the folder loads as what was saved; files that
+    are no model's stay. OSError says what failed and what is left.
+    """
+    folder = Path(folder)
+    draft = folder / f".saving-{os.getpid()}"
+    fresh = not folder.exists()
+    try:
+        for part in parts:
+            part.save_pretrained(draft)
+        for path in filter(Path.is_file, draft.rglob("*")):
+            path.chmod(0o666 & ~_umask())  # some are written for their owner alone
+        for stale in (path for pattern in OF_A_MODEL for path in folder.glob(pattern)):
+            stale.unlink()
+        for path in draft.iterdir():
+            if path.is_dir():
+                shutil.rmtree(folder / path.name, ignore_errors=True)
+            os.replace(path, folder / path.name)
+        draft.rmdir()
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(folder if fresh else draft, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"could not write {folder}: {reason}; nothing of it was saved") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_log(path: Path, content: dict) -> None:

@@ -70,8 +70,7 @@ def run_dpo(
     )
     result = {"before": start["before"]}
     result |= {"after": _measured(pair, held_out, contest, recipe, asked)}
-    pair.student.save_pretrained(out / "student")
-    pair.tokenizer.save_pretrained(out / "student")
+    pair.save_student(out / "student")
     result |= {"pairs": len(trained), "held_out_pairs": len(held_out), "prompts": len(asked)}
     cost = {"seconds": round(history.seconds), **environment_info()}
     write_log(out / "result.json", {**result, **asdict(recipe), **cost})

@@ -6,8 +6,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from minidistill.models import single_model
+from minidistill.models import eval_mode, single_model
 from minidistill.tasks import Example
+
+LAYER_NUMBERS = {"layer_idx", "layer_id", "layer_number"}
+# Of configs: numbers of layers, and how many layers from the first are of a kind.
+LISTS_OF_LAYERS = {"mlp_only_layers", "full_attention_layers", "attn_layer_indices", "moe_layers"}
+FIRST_LAYERS = {"first_k_dense_replace", "max_window_layers", "moe_layer_start_index"}
 
 
 def prune_layers(model: nn.Module, keep: int | Sequence[int]) -> nn.Module:
@@ -15,27 +20,80 @@ def prune_layers(model: nn.Module, keep: int | Sequence[int]) -> nn.Module:
 
     Embeddings, norms and the kept layers are the teacher's own weights: a student of the same
     tokenizer that only needs to learn to do without the layers that are gone. Of a multimodal model the
-    language model alone loses layers. ValueError for fewer than 2 layers, or for layers that are not there.
+    language model alone loses layers. ValueError for fewer than 2 layers, for layers that are not there, and
+    for an architecture of which a model with fewer layers is another model.
     """
-    decoder = model.get_decoder()
-    layers = decoder.layers
+    holder, name = decoder_layers(model)
+    layers = getattr(holder, name)
     chosen = _evenly(keep, len(layers)) if isinstance(keep, int) else sorted(set(keep))
     if len(chosen) < 2 or not set(chosen) <= set(range(len(layers))):
         raise ValueError(
             f"of {len(layers)} layers (from 0) at least 2 must be kept, but got {chosen}"
         )
-    decoder.layers = nn.ModuleList(layers[i] for i in chosen)  # so that only these are copied
+    setattr(holder, name, nn.ModuleList(layers[i] for i in chosen))  # so that only these are copied
     try:
         student = copy.deepcopy(model)
     finally:
-        decoder.layers = layers
-    for position, layer in enumerate(student.get_decoder().layers):
-        layer.self_attn.layer_idx = position  # the KV cache is indexed by it
-    config = student.config.get_text_config()
-    config.num_hidden_layers = len(chosen)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[i] for i in chosen]
+        setattr(holder, name, layers)
+    student_holder, _ = decoder_layers(student, len(chosen))
+    for position, layer in enumerate(getattr(student_holder, name)):
+        for module in layer.modules():
+            for number in LAYER_NUMBERS & vars(module).keys():
+                setattr(module, number, position)  # the KV cache is indexed by it
+    _shorten(student.config.get_text_config(), chosen, len(layers))
+    _check_same_model(student)
     return student.requires_grad_(True)
+
+
+def decoder_layers(model: nn.Module, count: int | None = None) -> tuple[nn.Module, str]:
+    """Find where a decoder keeps its layers, (module, attribute): Llama's `layers`, GPT-2's `h`, …
+
+    The first list as long as the config says (or `count`). ValueError where there is none.
+    """
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+    count = count or model.config.get_text_config().num_hidden_layers
+    for module in (decoder or model).modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == count:
+                return module, name
+    kind = model.config.model_type
+    raise ValueError(f"no list of {count} layers was found in a model of kind {kind!r}")
+
+
+def _shorten(config, chosen: list[int], total: int) -> None:
+    """Make the config that of the kept layers: what speaks of each, of some or of the first so many."""
+    config.num_hidden_layers = len(chosen)
+    listing = LISTS_OF_LAYERS & vars(config).keys()
+    for name, value in list(vars(config).items()):
+        if isinstance(value, list | tuple) and len(value) == total and name not in listing:
+            setattr(config, name, type(value)(value[i] for i in chosen))
+    for name in listing:
+        listed = getattr(config, name) or []
+        setattr(config, name, [chosen.index(i) for i in listed if i in chosen])
+    for name in FIRST_LAYERS & vars(config).keys():
+        if isinstance(first := getattr(config, name), int):
+            setattr(config, name, sum(i < first for i in chosen))
+
+
+@torch.no_grad()
+def _check_same_model(student: nn.Module) -> None:
+    """ValueError unless the config alone, with the same weights, says the same: that is what a file keeps."""
+    kind, ids = student.config.model_type, torch.tensor([[1, 2, 3, 4]], device=student.device)
+    try:
+        again = type(student)(copy.deepcopy(student.config)).to(student.device, student.dtype)
+        again.load_state_dict(student.state_dict())
+        with eval_mode(student, again):
+            ours, theirs = (model(input_ids=ids).logits for model in (student, again))
+        same = torch.allclose(ours, theirs, atol=1e-3 * float(ours.abs().max()))
+    except (RuntimeError, TypeError, IndexError, KeyError) as error:
+        raise ValueError(
+            f"a model of kind {kind!r} cannot lose these layers: its config does not rebuild it "
+            f"({next(iter(str(error).splitlines()), type(error).__name__)})"
+        ) from None
+    if not same:
+        raise ValueError(
+            f"a model of kind {kind!r} cannot lose these layers: loaded again it would be another model"
+        )
 
 
 @torch.no_grad()
@@ -46,7 +104,7 @@ def block_influence(model: nn.Module, tokenizer, prompts: Sequence[Example | str
     and is the first to go. `tokenizer` is what `load_model` gives.
     Source: ShortGPT (arXiv 2403.03853, equation 1).
     """
-    pair, layers = single_model(model, tokenizer), model.get_decoder().layers
+    pair, layers = single_model(model, tokenizer), getattr(*decoder_layers(model))
     changed, tokens = [0.0] * len(layers), 0
 
     def measure(i: int):

@@ -1,5 +1,6 @@
 """Group-wise integer quantization: the grid, packed bytes, layers, files, stored sizes."""
 
+import warnings
 from collections.abc import Iterator
 from math import gcd
 from pathlib import Path
@@ -132,6 +133,7 @@ def quantize_model(
     """
     layers = dict(quantizable_layers(model, head))
     check_layers(layers, bits, group)
+    warn_of_experts(model)
     for name, layer in layers.items():
         ints, steps = quantize(layer.weight, bits, group, scale)
         model.set_submodule(name, QuantizedLinear(ints, steps, bits, layer.bias))
@@ -156,6 +158,19 @@ def quantizable_layers(model: nn.Module, head: bool = False) -> Iterator[tuple[s
     if not found:
         raise ValueError(f"{type(model).__name__} has no Linear layer to quantize")
     yield from found
+
+
+def warn_of_experts(model: nn.Module) -> None:
+    """Say which share of a mixture's weights stays: experts that are stacked in one tensor are no Linear."""
+    sizes = {False: 0, True: 0}
+    for weight in model.parameters():
+        sizes[weight.dim() == 3] += weight.numel()
+    share = sizes[True] / max(1, sum(sizes.values()))
+    if share > 0.01:
+        warnings.warn(
+            f"the experts, {share:.0%} of the weights, stay as they are: they are no Linear layers",
+            stacklevel=3,
+        )
 
 
 def is_quantized(model: nn.Module) -> bool:

@@ -9,7 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from minidistill.applications.quantization import check_layers, quantizable_layers, quantize_model
+from minidistill.applications.quantization import (
+    check_layers,
+    quantizable_layers,
+    quantize_model,
+    warn_of_experts,
+)
 from minidistill.utils import missing_extra_message, quiet, unknown_name_message
 
 
@@ -28,6 +33,8 @@ def quantize_with(
     """
     if library not in BACKENDS:
         raise ValueError(unknown_name_message("library", library, BACKENDS))
+    if library != "minidistill":  # which says it itself
+        warn_of_experts(model)
     return BACKENDS[library](model, bits, group, scale=scale)
 
 

@@ -56,6 +56,7 @@ def distill(
     from minidistill.applications.lora import lora_pair, save_merged
     from minidistill.experiments.before_and_after import distill_and_evaluate
     from minidistill.objectives import get_method
+    from minidistill.runlog import claim_folder
 
     method_kwargs = dict(_setting(text) for text in setting or [])
     # Whatever is wrong with the settings, say so before loading anything.
@@ -71,7 +72,8 @@ def distill(
     saving = {}
     if lora_rank is not None:
         pair, saving = lora_pair(pair, lora_rank), {"save": save_merged}
-    print_scores(distill_and_evaluate(pair, work, config, method_kwargs, out, **saving))
+    with claim_folder(out, teacher, student):
+        print_scores(distill_and_evaluate(pair, work, config, method_kwargs, out, **saving))
     typer.echo(f"student: {out / 'student'}")
 
 
@@ -86,17 +88,18 @@ def prune(
     """Make a student from a teacher by keeping some of its layers: evenly spaced, or measured ones."""
     from minidistill import load_model, load_task
     from minidistill.applications.pruning import block_influence, most_influential, prune_layers
+    from minidistill.runlog import claim_folder, save_folder
 
     work = load_task(prompts) if prompts else None
-    model, tokenizer = load_model(teacher)
-    kept = keep
-    if work:
-        influence = block_influence(model, tokenizer, work.train[:PRUNING_PROMPTS])
-        kept = most_influential(influence, keep)
-        typer.echo("kept layers: " + " ".join(map(str, kept)))
-    student = prune_layers(model, kept)
-    student.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    with claim_folder(out, teacher):
+        model, tokenizer = load_model(teacher)
+        kept = keep
+        if work:
+            influence = block_influence(model, tokenizer, work.train[:PRUNING_PROMPTS])
+            kept = most_influential(influence, keep)
+            typer.echo("kept layers: " + " ".join(map(str, kept)))
+        student = prune_layers(model, kept)
+        save_folder(out, student, tokenizer)
     millions = [sum(p.numel() for p in m.parameters()) / 1e6 for m in (model, student)]
     typer.echo(f"{out}: {millions[1]:.1f} M parameters, the teacher has {millions[0]:.1f} M")
 

@@ -24,10 +24,11 @@ def run(
     rows = list(dict.fromkeys(["start", *names, "teacher"]))
     typer.echo(first_line(rows, seeds, out / "runs"))  # before torch, which takes its time
     from minidistill.experiments import main_job
-    from minidistill.runlog import atomic_write
+    from minidistill.runlog import atomic_write, claim_folder
 
     started = time.monotonic()
-    logs = main_job.run_main(main_job.main_runs(names, seeds, prompts, epochs), out / "runs")
+    with claim_folder(out):
+        logs = main_job.run_main(main_job.main_runs(names, seeds, prompts, epochs), out / "runs")
     table = main_job.main_table(logs)
     atomic_write(out / "table.md", table.encode())
     typer.echo(f"\n{main_job.answers(logs)}\n{table}")

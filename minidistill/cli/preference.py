@@ -65,8 +65,10 @@ def preference(
     who = _judge(work, judge, pairs)
     model, tokenizer = _start(task, student)
     from minidistill.applications.preference_tuning import run_dpo
+    from minidistill.runlog import claim_folder
 
-    result = run_dpo(model, tokenizer, work, who, recipe, out, pairs)
+    with claim_folder(out, student):
+        result = run_dpo(model, tokenizer, work, who, recipe, out, pairs)
     _print(result)
     typer.echo(f"{result['pairs']} pairs trained on; student: {out / 'student'}")
 

@@ -70,7 +70,7 @@ def quantize(
     import torch
 
     from minidistill.applications.quantization import save_packed
-    from minidistill.runlog import write_log
+    from minidistill.runlog import claim_folder, write_log
 
     if model is None:
         torch.set_num_threads(1)  # models this small are slower on more
@@ -90,7 +90,8 @@ def quantize(
         sizes["adapters"] = _adapt(pair, rank)
     for name, size in sizes.items():
         typer.echo(f"{name:9}{size:>14,} bytes")
-    scores, more = (_heal if healed else _measure)(pair, work, config, out)
+    with claim_folder(out, model):
+        scores, more = (_heal if healed else _measure)(pair, work, config, out)
     print_scores(scores)
     if library != "bitsandbytes":  # its code book is not on the grid
         sizes["file"] = save_packed(pair.student, out / "broken.safetensors")

@@ -56,6 +56,7 @@ def speculate(
     from minidistill.applications.speculative import EXACT, typical_rule
     from minidistill.generation import check_sampling
     from minidistill.objectives import get_method
+    from minidistill.runlog import claim_folder
 
     if target is None:
         torch.set_num_threads(1)  # models this small are slower on more
@@ -66,7 +67,8 @@ def speculate(
     how = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     pair, work = _load(task, prompts, target, draft)
     if method:
-        _train(pair, work, (method, epochs, seed), lr, out, how)
+        with claim_folder(out, target, draft):
+            _train(pair, work, (method, epochs, seed), lr, out, how)
     asked = [prompt] if prompt else [e.prompt for e in work.test[:limit]]
     if time:
         _race(pair, asked, rule, repeats, log, how, draft_length)

@@ -48,6 +48,7 @@ def vision(
     from minidistill import load_pair
     from minidistill.applications.vision.inputs import VisionPair
     from minidistill.experiments.before_and_after import distill_and_evaluate
+    from minidistill.runlog import claim_folder
 
     config = DistillConfig(
         method, epochs, seed, batch_size, lr=lr, max_new_tokens=max_new_tokens
@@ -62,7 +63,8 @@ def vision(
         )
     work = replace(work, train=work.train[:limit])
     before = _answers(pair.student, pair, work, show)
-    print_scores(distill_and_evaluate(pair, work, config, {}, out))
+    with claim_folder(out, teacher, student):
+        print_scores(distill_and_evaluate(pair, work, config, {}, out))
     after = _answers(pair.student, pair, work, show)
     if work.grade:
         _by_family(pair, work, before, after)

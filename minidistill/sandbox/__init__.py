@@ -129,7 +129,9 @@ def _command(allow_unsandboxed: bool) -> list[str]:
     """Compose the command that starts the runner: under bubblewrap, or limits alone if allowed."""
     inside = bubblewrap()
     if inside:
-        return [*inside, PYTHON, *ISOLATED, "/sandbox/runner.py"]
+        command = [*inside, PYTHON, *ISOLATED, "/sandbox/runner.py"]
+        _warn_of_refused_limits(*command)
+        return command
     if not allow_unsandboxed:
         raise PermissionError(
             "generated programs run under bubblewrap, which is missing or not allowed here (Debian: "
@@ -137,7 +139,9 @@ def _command(allow_unsandboxed: bool) -> list[str]:
             "--allow-unsandboxed, runs them with limits of time and memory alone"
         )
     _warn_once()
-    return [PYTHON, *ISOLATED, str(HERE / "runner.py")]
+    command = [PYTHON, *ISOLATED, str(HERE / "runner.py")]
+    _warn_of_refused_limits(*command)
+    return command
 
 
 @cache
@@ -147,6 +151,17 @@ def _warn_once() -> None:
         "alone, and could read files or use the network",
         stacklevel=5,
     )
+
+
+@cache
+def _warn_of_refused_limits(*command: str) -> None:
+    """Say once which limits this system refuses; without them programs run all the same."""
+    tried = subprocess.run([*command, "refused"], capture_output=True, text=True, check=False)
+    if names := tried.stdout.split():
+        warnings.warn(
+            f"this system refuses limits ({', '.join(names)}): generated programs run without them",
+            stacklevel=5,
+        )
 
 
 @cache

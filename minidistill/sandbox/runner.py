@@ -88,14 +88,23 @@ def process_limit_holds() -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def limit(seconds: float) -> None:
+def limits(seconds: float) -> list[tuple[str, int]]:
     """Hard limits: no more processes, no byte in any file, a bounded memory and processor time."""
-    processor = int(seconds) + 2
-    for name, value in (
-        ("RLIMIT_CPU", processor), ("RLIMIT_AS", MEMORY), ("RLIMIT_FSIZE", 0), ("RLIMIT_NOFILE", 32),
+    return [
+        ("RLIMIT_CPU", int(seconds) + 2), ("RLIMIT_AS", MEMORY), ("RLIMIT_FSIZE", 0), ("RLIMIT_NOFILE", 32),
         ("RLIMIT_CORE", 0), ("RLIMIT_NPROC", 0),
-    ):  # fmt: skip
-        resource.setrlimit(getattr(resource, name), (value, value))
+    ]  # fmt: skip
+
+
+def limit(seconds: float) -> list[str]:
+    """Take the limits that this system grants; the names of those that it refuses, as macOS some."""
+    refused = []
+    for name, value in limits(seconds):
+        try:
+            resource.setrlimit(getattr(resource, name), (value, value))
+        except (AttributeError, OSError, ValueError):
+            refused.append(name)
+    return refused
 
 
 def run(job: dict, requests: int, replies: int) -> None:
@@ -131,5 +140,7 @@ def answer(replies: int, act, kept: list | None = None) -> None:
         line = line[os.write(replies, line) :]
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1:] == ["refused"]:
+    print(" ".join(limit(1.0)))
+elif __name__ == "__main__":
     main(*map(int, sys.argv[1:]))

@@ -4,6 +4,7 @@ A program for `forms.py` to start. It ends by its alarm when one comparison take
 sympy's arithmetic on long integers, and it is under a limit of memory.
 """
 
+import contextlib
 import json
 import logging
 import resource
@@ -36,5 +37,6 @@ def main(seconds: int) -> None:
 if __name__ == "__main__":
     sys.path.pop(0)  # this folder: its code.py is not Python's
     logging.disable(logging.CRITICAL)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    with contextlib.suppress(OSError, ValueError):  # a system without this limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     main(int(sys.argv[1]))

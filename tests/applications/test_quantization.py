@@ -17,9 +17,10 @@ from minidistill.checkpoint import fingerprint
 from minidistill.config import DistillConfig
 from minidistill.evaluation import nll
 from minidistill.generation import sample
-from minidistill.models import make_pair, tiny_model
+from minidistill.models import load_model, make_pair, tiny_model
 from minidistill.tokenization import encode_prompt, encode_references
 from tests.conftest import build_pair
+from tests.tiny import byte_tokenizer, tiny_lm
 
 pytest.importorskip("peft", reason="pip install 'minidistill[adapt]'")
 pytest.importorskip("torchao", reason="pip install 'minidistill[adapt]'")
@@ -584,6 +585,17 @@ def test_what_was_healed_and_saved_is_loaded_again(tokenizer, task, tmp_path):
     asked = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         torch.testing.assert_close(again(asked).logits, pair.student(asked).logits)
+    words = "adapters that were trained beside the quantized weights .*load_quantized_with_lora loads both"
+    with pytest.raises(ValueError, match=words):  # they belong to no whole model
+        load_model(tmp_path / "student")
+
+
+@pytest.mark.parametrize("library", ["minidistill", "torchao"])
+def test_experts_that_stay_as_they_are_are_said(library):
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    mixture = tiny_lm("mixtral", byte_tokenizer(), **experts)
+    with pytest.warns(UserWarning, match=r"the experts, 68% of the weights, stay as they are"):
+        quantize_with(mixture, 4, 32, library)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,56 @@ def run(program, test=TEST, seconds=2.0):
     return sandbox.run(textwrap.dedent(program), test, seconds)
 
 
+# --- a system that refuses a limit, as macOS does --------------------------------------------------------
+REFUSING = """
+import resource, sys
+own = resource.setrlimit
+def setrlimit(which, limits):
+    if which == resource.RLIMIT_AS:
+        raise ValueError("current limit exceeds maximum limit")
+    own(which, limits)
+resource.setrlimit = setrlimit
+sys.path.insert(0, {folder!r})
+"""
+
+
+@pytest.fixture
+def refusing(tmp_path, monkeypatch):
+    """The sandbox's own two programs, beneath a Python that refuses RLIMIT_AS."""
+    for path in sandbox.HERE.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        start = REFUSING.format(folder=str(tmp_path)) if path.stem in ("runner", "checker") else ""
+        docstring, quotes, rest = text[3:].partition('"""')
+        (tmp_path / path.name).write_text(
+            f'"""{docstring}{quotes}\n{start}{rest}', encoding="utf-8"
+        )
+    sandbox.close()
+    for cached in (sandbox.bubblewrap, sandbox._warn_of_refused_limits):
+        cached.cache_clear()
+    monkeypatch.setattr(sandbox, "HERE", tmp_path)
+    yield
+    sandbox.close()
+    for cached in (sandbox.bubblewrap, sandbox._warn_of_refused_limits):
+        cached.cache_clear()
+
+
+@needs_bubblewrap
+def test_a_limit_that_the_system_refuses_is_said_and_programs_run_without(refusing):
+    tmp = sandbox.HERE
+    tmp.chmod(0o755)
+    with pytest.warns(UserWarning, match=r"this system refuses limits \(RLIMIT_AS\)"):
+        assert run(SQUARE) == sandbox.Result(True, "passed")
+    assert run(WRONG).passed is False
+    assert "took more than" in run("def f(x):\n    while True: pass\n", seconds=1.0).reason
+
+
+@needs_bubblewrap
+def test_here_no_limit_is_refused(recwarn):
+    sandbox._warn_of_refused_limits.cache_clear()
+    assert run(SQUARE).passed
+    assert not [w for w in recwarn if "refuses limits" in str(w.message)]
+
+
 # --- what passes and what does not ------------------------------------------------------------------------
 @needs_bubblewrap
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from minidistill.models import Pair, load_complete
+from minidistill.runlog import save_folder
 from minidistill.tasks import Example, as_example
 from minidistill.tasks.vision.images import load_image
 from minidistill.tokenization import EncodedPrompt
@@ -94,8 +95,7 @@ class VisionPair(Pair):
         return [self.processor.image_token_id]
 
     def save_student(self, folder: str | Path) -> None:
-        self.student.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        save_folder(folder, self.student, self.processor)
 
 
 def is_processor(tokenizer) -> bool:
