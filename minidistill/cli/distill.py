@@ -10,6 +10,7 @@ from minidistill.cli.evaluate import print_scores
 from minidistill.cli.options import Model, Out, Prompts, Task, Tokens
 from minidistill.config import DistillConfig
 
+TEMPLATE = "--template-option name=value"
 PRUNING_PROMPTS = 64  # the influence of a layer is a mean over thousands of tokens by then
 
 
@@ -44,6 +45,12 @@ def distill(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="The method's own, e.g. --set alpha=0.2")
     ] = None,
+    own_templates: Annotated[
+        bool, typer.Option(help="Ask the teacher in its own chat template's words.")
+    ] = False,
+    template_option: Annotated[
+        list[str] | None, typer.Option(help="For the templates, e.g. enable_thinking=false")
+    ] = None,
     feed: Annotated[
         list[str] | None,
         typer.Option(help="Other responses for a slot, e.g. --feed tgo=reference"),
@@ -68,7 +75,9 @@ def distill(
         source_overrides=overrides,
         max_grad_norm=max_grad_norm, adam_beta2=adam_beta2, **sampling,
     )  # fmt: skip
-    pair, work = _load(task, prompts, teacher, student)
+    options = dict(_setting(text, TEMPLATE) for text in template_option or [])
+    how = {"own_templates": own_templates, "template_options": options}
+    pair, work = _load(task, prompts, teacher, student, **how)
     saving = {}
     if lora_rank is not None:
         pair, saving = lora_pair(pair, lora_rank), {"save": save_merged}
@@ -104,7 +113,7 @@ def prune(
     typer.echo(f"{out}: {millions[1]:.1f} M parameters, the teacher has {millions[0]:.1f} M")
 
 
-def _load(task, prompts, teacher, student):
+def _load(task, prompts, teacher, student, **how):
     from minidistill import load_pair, load_task
     from minidistill.applications.vision.inputs import VisionPair
     from minidistill.tasks.vision.images import check_images
@@ -112,19 +121,20 @@ def _load(task, prompts, teacher, student):
     if (task is None) == (prompts is None):
         raise ValueError("give either --task NAME or --prompts FILE.jsonl")
     work = load_task(task or prompts)  # first: a mistake here costs no model loading
-    pair = load_pair(task, teacher=teacher, student=student)
+    pair = load_pair(task, teacher=teacher, student=student, **how)
     if prompts:
         check_images(prompts, wanted=isinstance(pair, VisionPair))
     return pair, work
 
 
-def _setting(text: str) -> tuple[str, object]:
+def _setting(text: str, wanted: str = "--set name=number") -> tuple[str, object]:
     """'alpha=0.2' → ('alpha', 0.2)."""
-    name, value = _pair(text, "--set name=number")
+    name, value = _pair(text, wanted)
     try:
         return name, json.loads(value.lower() if value in ("True", "False") else value)
     except json.JSONDecodeError:
-        raise ValueError(f"--set wants name=number, but got {text!r}") from None
+        option, form = wanted.split()
+        raise ValueError(f"{option} wants {form}, but got {text!r}") from None
 
 
 def _pair(text: str, wanted: str) -> tuple[str, str]:

@@ -7,13 +7,10 @@ in the sandbox, against tests that stay outside of it.
 
 import ast
 import builtins
-import gzip
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from minidistill import sandbox
 from minidistill.tasks import NO_ANSWER, Example, Grade, Task, as_example
@@ -25,6 +22,7 @@ from minidistill.tasks.code_extraction import (
     mbpp_program,
 )
 from minidistill.tasks.forms import check_installed, same_answer
+from minidistill.tasks.prompt_files import read_json, text_field
 from minidistill.utils import missing_extra_message, unknown_name_message
 
 SECONDS = 5.0  # for a program and its tests; HumanEval's own solutions take 0.2 at most
@@ -45,14 +43,16 @@ def load_benchmark(
 ) -> Task:
     """A benchmark by name as a task that holds test examples only.
 
-    `source`: a .jsonl or .jsonl.gz file, or a data set of the hub with the same fields; by default the
-    hub's usual one. `allow_unsandboxed`: as in `sandbox.run`. ValueError names file, line and field of a
+    `source`: a file of JSON lines or an array, also as .gz, or a data set of the hub with the same fields; the
+    hub's usual one by default. `allow_unsandboxed`: as in `sandbox.run`. ValueError names file, line and field of a
     bad line; `task.explain` raises ValueError for a prompt that is not the benchmark's.
     """
     if name not in BENCHMARKS:
         raise ValueError(unknown_name_message("benchmark", name, BENCHMARKS))
     benchmark = BENCHMARKS[name]
     rows = [(_checked(benchmark, where, row), row) for where, row in _rows(benchmark, source)]
+    if not rows:
+        raise ValueError(f"{source}: no rows in this file")
     by_prompt = {example.prompt: row for example, row in rows}
 
     def explain(example: Example | str, response: str) -> Grade:
@@ -70,17 +70,16 @@ def load_benchmark(
 # --- reading --------------------------------------------------------------------------------------------
 def _rows(benchmark: Benchmark, source: str | Path | None) -> Iterator[tuple[str, dict]]:
     """Rows, and where each stands."""
+    if isinstance(source, Path) or str(source).endswith((".jsonl", ".json", ".gz")):
+        path = Path(source)
+        if not path.is_file():
+            siblings = [file.name for file in path.parent.glob("*.jsonl*")]
+            raise FileNotFoundError(f"{path}: {unknown_name_message('file', path.name, siblings)}")
+        return read_json(path)
     try:
         from datasets import load_dataset
     except ModuleNotFoundError:
         raise ModuleNotFoundError(missing_extra_message("datasets", "course")) from None
-    if isinstance(source, Path) or str(source).endswith((".jsonl", ".json", ".gz")):
-        for where, row in _lines(Path(source)):
-            _checked(benchmark, where, row)
-        with TemporaryDirectory() as cache:  # nothing of a local file need stay
-            how = {"split": "train", "streaming": True, "cache_dir": cache}
-            rows = list(load_dataset("json", data_files=str(source), **how))
-        return ((f"{source}, line {number}", row) for number, row in enumerate(rows, start=1))
     hub = benchmark.hub if source is None else (str(source),)
     try:
         rows = load_dataset(*hub, split="test")
@@ -88,27 +87,6 @@ def _rows(benchmark: Benchmark, source: str | Path | None) -> Iterator[tuple[str
         help = "; a local .jsonl file of it works offline"
         raise ConnectionError(f"{hub[0]!r} cannot be fetched ({error}){help}") from None
     return ((f"{hub[0]}, row {number}", row) for number, row in enumerate(rows, start=1))
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict]]:
-    """The lines of a file; ValueError for the first that is no JSON object or is empty."""
-    if not path.is_file():
-        siblings = [file.name for file in path.parent.glob("*.jsonl*")]
-        raise FileNotFoundError(f"{path}: {unknown_name_message('file', path.name, siblings)}")
-    content = path.read_bytes()
-    try:
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError) as error:
-        raise ValueError(f"{path}: not a whole gzip file ({error})") from None
-    for number, line in enumerate(content.rstrip().split(b"\n"), start=1):
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line.decode("utf-8"))
-            json.dumps(row, ensure_ascii=False).encode("utf-8")  # half a surrogate pair
-        except ValueError as error:
-            empty = "" if line.strip() else "empty, "
-            raise ValueError(f"{where}: {empty}not JSON in UTF-8 ({error})") from None
-        yield where, row
 
 
 def _checked(benchmark: Benchmark, where: str, row: object) -> Example:
@@ -124,8 +102,8 @@ def _checked(benchmark: Benchmark, where: str, row: object) -> Example:
 
 
 def _text(row: dict, field: str) -> str:
-    if not isinstance(value := row.get(field), str) or not value:
-        raise ValueError(f"field {field!r} must be a text, but is {value!r:.80}")
+    if not (value := text_field(row, field)):
+        raise ValueError(f"field {field!r} must be a text, but is {row.get(field)!r:.80}")
     return value
 
 

@@ -84,11 +84,11 @@ def read_records(source: str | Path) -> Iterator[tuple[str, object]]:
         raise FileNotFoundError(f"{path}: {unknown_name_message('file', path.name, siblings)}")
     if kind == ".parquet":
         return _parquet(path)
-    return _csv(path) if kind == ".csv" else _json(path)
+    return _csv(path) if kind == ".csv" else read_json(path)
 
 
-def _json(path: Path) -> Iterator[tuple[str, object]]:
-    """The items of an array, or the lines; not splitlines(), which also breaks at U+2028."""
+def read_json(path: Path) -> Iterator[tuple[str, object]]:
+    """(file and line, what stands there): the items of an array, or the lines, of a text or its .gz."""
     text = _read_utf8(path)
     if text.lstrip().startswith("["):
         try:
@@ -98,6 +98,7 @@ def _json(path: Path) -> Iterator[tuple[str, object]]:
         if isinstance(items, list) and all(isinstance(item, dict) for item in items):
             yield from ((f"{path}, item {n}", item) for n, item in enumerate(items, start=1))
             return
+    # Not splitlines(): it also breaks at U+2028, which JSON allows inside a text.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -175,7 +176,7 @@ def as_prompt(record: object, folder: Path) -> Example:
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object, but got {type(record).__name__}")
     turns, answers = _conversation(record)
-    system = next(filter(None, (_text(record, field) for field in SYSTEMS)), None)
+    system = next(filter(None, (text_field(record, field) for field in SYSTEMS)), None)
     if system and any(role == "system" for role, _ in turns):
         raise ValueError("two system prompts: a field of its own, and one in the conversation")
     history = ((("system", system),) if system else ()) + tuple(turns[:-1])
@@ -222,7 +223,10 @@ def _prompt(record: dict) -> str:
         wanted = ", ".join((*PROMPTS, *CONVERSATIONS))
         there = ", ".join(map(repr, record)) or "(none)"
         raise ValueError(f"no prompt among the fields {there}; wanted is one of {wanted}")
-    parts = [_text(record, field), _text(record, "input") or _text(instances[0], "input")]
+    parts = [
+        text_field(record, field),
+        text_field(record, "input") or text_field(instances[0], "input"),
+    ]
     if not parts[0].strip():
         raise ValueError(f"field {field!r} must be a text that is not empty")
     return "\n\n".join(filter(None, parts))
@@ -242,7 +246,7 @@ def _references(record: dict, answers: list[str]) -> tuple[str, ...]:
             raise ValueError(f"field 'references' must be a list of texts, but is {references!r}")
         return tuple(_as_text(r, "references") for r in references)
     found = [*answers, *(_answer(record, field) for field in ANSWERS)]
-    found += [_text(instance, "output") for instance in _instances(record)]
+    found += [text_field(instance, "output") for instance in _instances(record)]
     return tuple(filter(None, found))
 
 
@@ -253,19 +257,19 @@ def _answer(record: dict, field: str) -> str:
         turns = read_turns(value, field)
         return turns[-1][1] if turns else ""
     number = field in ("answer", "solution") and type(value) in (int, float)
-    return str(value) if number else _text(record, field)
+    return str(value) if number else text_field(record, field)
 
 
 def _image(record: dict, folder: Path) -> str | None:
     """Find the image of a line, which must be one that can be read: what is wrong is told with its line."""
-    if not (image := _text(record, "image")):
+    if not (image := text_field(record, "image")):
         return None
     from minidistill.tasks.vision.images import resolve_image
 
     return resolve_image(image, folder)
 
 
-def _text(record: dict, field: str) -> str:
+def text_field(record: dict, field: str) -> str:
     """The text in `field`, '' if it is not there; ValueError if something else is."""
     value = record.get(field)
     return "" if value is None else _as_text(value, field)

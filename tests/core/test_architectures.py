@@ -143,7 +143,8 @@ if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
     print("# Architectures\n")
     print(
-        f"What each of {len(KINDS)} architectures of transformers {transformers.__version__} can be asked for,"
+        f"What each of {len(KINDS)} architectures of transformers {transformers.__version__} "
+        "can be asked for,"
     )
     print(
         "tried on tiny random pairs with `python -m tests.core.test_architectures`. *no*: refused in a"

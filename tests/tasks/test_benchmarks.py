@@ -112,14 +112,13 @@ def test_lines_keep_their_order_and_extra_fields_do_no_harm(load):
     ("name", "rows", "message"),
     [
         ("gsm8k", [APPLES, "{oops\n"], r"rows.jsonl, line 2: not JSON"),
-        ("gsm8k", [APPLES, "\n", PEARS], r"rows.jsonl, line 2: empty, not JSON"),
-        ("gsm8k", [""], r"rows.jsonl, line 1: empty"),
+        ("gsm8k", [""], r"rows.jsonl: no rows in this file"),
         ("gsm8k", [APPLES, "[1]\n"], r"rows.jsonl, line 2: expected a JSON object, but got list"),
         ("gsm8k", [APPLES, {"question": "q?"}], r"line 2: field 'answer' must be a text, but is None"),
         ("gsm8k", [{**APPLES, "question": 3}], r"line 1: field 'question' must be a text, but is 3"),
         ("gsm8k", [{**APPLES, "question": ""}], r"line 1: field 'question' must be a text, but is ''"),
         ("gsm8k", [{**APPLES, "answer": "many"}], r"line 1: field 'answer' has no number, but is 'many'"),
-        ("gsm8k", ['{"question": "\\ud800", "answer": "3"}\n'], r"line 1: not JSON in UTF-8 .*surrogate"),
+        ("gsm8k", ['{"question": "\\ud800", "answer": "3"}\n'], r"'question' holds half of a surrogate"),
         ("math", [HALF, {"problem": "p", "solution": "4"}], r"line 2: field 'solution' has no \\boxed"),
         ("math", [{"problem": "p", "answer": "4"}], r"line 1: field 'solution' must be a text"),
         ("math", [{"solution": "4"}], r"line 1: field 'problem' must be a text"),
@@ -143,7 +142,7 @@ def test_a_bad_line_is_named(load, name, rows, message):
 def test_bytes_that_are_no_text_are_named(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(json.dumps(APPLES).encode() + b'\n{"question": "\xff"}\n')
-    with pytest.raises(ValueError, match=r"rows.jsonl, line 2: not JSON in UTF-8"):
+    with pytest.raises(ValueError, match=r"rows.jsonl, line 2: not UTF-8 text"):
         load_benchmark("gsm8k", path)
 
 
@@ -166,8 +165,15 @@ def test_a_missing_file_and_an_unknown_benchmark_get_the_nearest_name(load, tmp_
 
 def test_without_datasets_the_extra_is_named(load, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
+    assert len(load("gsm8k", APPLES).test) == 1  # a file needs none
     with pytest.raises(ModuleNotFoundError, match=r"minidistill\[course\]"):
-        load("gsm8k", APPLES)
+        load_benchmark("gsm8k")
+
+
+def test_a_first_mark_empty_lines_and_an_array_do_no_harm(load):
+    many = load("gsm8k", "\ufeff", APPLES, "\n", "\r\n", PEARS)
+    assert many.test == load("gsm8k", json.dumps([APPLES, PEARS]), file="rows.json").test
+    assert len(many.test) == 2
 
 
 @pytest.mark.parametrize(
