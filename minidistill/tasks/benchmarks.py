@@ -43,9 +43,9 @@ def load_benchmark(
 ) -> Task:
     """A benchmark by name as a task that holds test examples only.
 
-    `source`: a file of JSON lines or an array, also as .gz, or a data set of the hub with the same fields; the
-    hub's usual one by default. `allow_unsandboxed`: as in `sandbox.run`. ValueError names file, line and field of a
-    bad line; `task.explain` raises ValueError for a prompt that is not the benchmark's.
+    `source`: a file of JSON lines or an array, also as .gz, or a data set of the hub with the same fields;
+    the hub's usual one by default. `allow_unsandboxed`: as in `sandbox.run`. ValueError names file, line and
+    field of a bad line; `task.explain` raises ValueError for a prompt that is not the benchmark's.
     """
     if name not in BENCHMARKS:
         raise ValueError(unknown_name_message("benchmark", name, BENCHMARKS))
