@@ -43,6 +43,7 @@ LOAD_ERRORS = (
     SafetensorError,
     struct.error,
 )
+TOKENIZER_PACKAGES = ("sentencepiece", "tiktoken", "protobuf")  # of slow tokenizers
 HALF = (torch.float16, torch.bfloat16)
 TINY = {  # layers × width
     name: {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 4}
@@ -141,9 +142,11 @@ class Pair:
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             model = load_complete(AutoModelForCausalLM, source, **options)
         except ImportError as error:
-            raise ModuleNotFoundError(
-                missing_extra_message("gguf and accelerate", "scale")
-            ) from error
+            own = next((name for name in TOKENIZER_PACKAGES if name in str(error)), None)
+            message = missing_extra_message("gguf and accelerate", "scale")
+            if own:
+                message = f"the tokenizer of {source} needs {own}: pip install {own}"
+            raise ModuleNotFoundError(message) from error
         return (_dequantized(model) if options else model), tokenizer
 
     @classmethod

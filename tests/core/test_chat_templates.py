@@ -177,7 +177,9 @@ def test_a_model_that_looks_ahead_or_at_padding_is_refused():
         single_model(bert, tokenizer)
     leaking = tiny_lm("llama", tokenizer)
     forward = leaking.forward
-    leaking.forward = lambda *a, attention_mask=None, **named: forward(*a, **named)
+    leaking.forward = lambda attention_mask, **named: forward(
+        attention_mask=torch.ones_like(attention_mask), **named
+    )
     with pytest.raises(ValueError, match="padding on the left changes what the model says"):
         single_model(leaking, tokenizer)
 
@@ -189,6 +191,24 @@ def test_half_precision_is_trained_in_float32_and_said():
         pair = make_pair(models[0], tokenizer, models[1].requires_grad_(True), tokenizer)
     assert {w.dtype for w in pair.student.parameters()} == {torch.float32}
     assert {w.dtype for w in pair.teacher.parameters()} == {torch.bfloat16}
+
+
+def test_a_compiled_model_is_taken_as_what_it_was():
+    tokenizer = byte_tokenizer()
+    models = [tiny_lm("llama", tokenizer, seed) for seed in (1, 2)]
+    pair = make_pair(torch.compile(models[0]), tokenizer, torch.compile(models[1]), tokenizer)
+    assert pair.teacher is models[0]
+    assert pair.student is models[1]
+
+
+@pytest.mark.parametrize("package", ["sentencepiece", "tiktoken"])
+def test_a_package_that_a_tokenizer_misses_is_named(monkeypatch, tmp_path, package):
+    def missing(*_, **__):
+        raise ImportError(f"LlamaTokenizer requires the {package} library but it was not found")
+
+    monkeypatch.setattr("minidistill.models.AutoTokenizer.from_pretrained", missing)
+    with pytest.raises(ModuleNotFoundError, match=f"needs {package}: pip install {package}"):
+        load_model(tmp_path)
 
 
 def test_after_distilling_the_student_answers_as_it_will_always(task, prompts):
