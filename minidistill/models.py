@@ -326,7 +326,11 @@ def make_pair(
 
 def _check_templates(theirs, ours, options: dict, own_templates: bool) -> bool:
     """Tell whether the templates word a prompt differently; a warning unless each is to use its own."""
-    said = [repr(t.decode(encode_prompt(t, "…", options))) for t in (theirs, ours)]
+    said, plain = [], (("user", "…"), ("assistant", "…"))
+    for history in ((), plain, (("system", "…"),)):
+        said = [_worded(t, Example("…", history=history), options) for t in (theirs, ours)]
+        if said[0] != said[1]:
+            break
     if said[0] != said[1] and not own_templates:
         warnings.warn(
             f"the chat templates differ, teacher's {said[0]:.200} and student's {said[1]:.200}: both are "
@@ -334,6 +338,14 @@ def _check_templates(theirs, ours, options: dict, own_templates: bool) -> bool:
             stacklevel=3,
         )
     return said[0] != said[1]
+
+
+def _worded(tokenizer, prompt: Example, options: dict) -> str:
+    """What the template makes of a prompt, or why it does not."""
+    try:
+        return repr(tokenizer.decode(encode_prompt(tokenizer, prompt, options)))
+    except ValueError as error:
+        return str(error)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Mapping, Sequence
 
-from jinja2 import TemplateError
 from torch import Tensor
 
 from minidistill.tasks import Example, as_example
@@ -63,9 +62,14 @@ def encode_prompt(tokenizer, prompt: Example | str, options: Mapping | None = No
         text = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False, **(options or {})
         )
-    except (TemplateError, TypeError) as error:
+    except Exception as error:  # a template is a program of its own
         said = f"the chat template refuses the prompt {messages[-1]['content']!r:.80}: {error}"
         raise ValueError(said) from None
+    for message in messages:
+        if message["role"] != "assistant" and message["content"].strip() not in text:
+            raise ValueError(
+                f"the chat template leaves out what {message['role']} says: {message['content']!r:.80}"
+            )
     return tokenizer(text, add_special_tokens=False).input_ids
 
 

@@ -10,17 +10,31 @@ import re
 from collections import deque
 
 # --- whose words count ------------------------------------------------------------------------------------
+TAGS = "think|thinking|thought|thoughts|reasoning|scratchpad|seed:think"
 THOUGHT = re.compile(
-    r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE
+    rf"<({TAGS})>.*?(?:</\1>|\Z)|\[THINK\].*?(?:\[/THINK\]|\Z)|◁think▷.*?(?:◁/think▷|\Z)"
+    r"|<\|START_THINKING\|>.*?(?:<\|END_THINKING\|>|\Z)"
+    r"|<\|begin_of_thought\|>.*?(?:<\|end_of_thought\|>|\Z)",
+    re.DOTALL | re.IGNORECASE,
 )
-THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+THOUGHT_ENDS = re.compile(rf"</(?:{TAGS})>|\[/THINK\]|◁/think▷", re.IGNORECASE)
+CHANNEL = "<|channel|>"  # gpt-oss thinks in one called analysis, and answers in one called final
+FINAL = re.compile(r"<\|channel\|>final[^<]*<\|message\|>")
 END_OF_TURN = re.compile(
-    r"<\|(?:im_end|im_start|endoftext|end_of_text|eot_id|eom_id|end|return)\|>|</s>|<end_of_turn>"
+    r"<\|(?:im_end|im_start|endoftext|end_of_text|eot_id|eom_id|end|return|user|END_OF_TURN_TOKEN)\|>|</s>"
+    r"|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>|\[/?INST\]"
 )
+QUESTION = "(?:Question|Problem|Exercise|Instruction|Human|User)"
 NEXT_QUESTION = re.compile(
-    r"^[ \t]*(?:[#*]+ *)?(?:Question|Q|Problem|Exercise|Instruction|Human|User) *[0-9]*(?:\*\*)? *[:.]",
+    rf"^[ \t]*(?:[#*]+ *)?(?:{QUESTION}|Q) *[0-9]*(?:\*\*)? *:"
+    rf"|^[ \t]*[#*]+ *{QUESTION} *[0-9]*(?:\*\*)? *$|^[ \t]*{QUESTION} +[0-9]+ *$",
     re.MULTILINE | re.IGNORECASE,
 )
+ANOTHER = re.compile(
+    rf"{QUESTION} *(?:[2-9]|1[0-9])|^[ \t]*(?:Answer|A|Solution) *:", re.MULTILINE | re.IGNORECASE
+)
+TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
+ANNOUNCED = re.compile(r"####|\\boxed|\\fbox|\banswer\b", re.IGNORECASE)
 
 
 def answer_part(response: str) -> str:
@@ -29,14 +43,28 @@ def answer_part(response: str) -> str:
 
     A template may have opened the thinking in the prompt; what is never closed has no answer after it.
     """
-    outside = THOUGHT.sub("", as_text(response, "response").lstrip("\ufeff"))
-    return END_OF_TURN.split(THOUGHT_ENDS.split(outside)[-1], maxsplit=1)[0]
+    text = as_text(response, "response").lstrip("\ufeff")
+    if CHANNEL in text:
+        text = FINAL.split(text)[-1] if FINAL.search(text) else ""
+    outside = THOUGHT_ENDS.split(THOUGHT.sub("", text))[-1]
+    return END_OF_TURN.split(outside, maxsplit=1)[0]
 
 
 def first_answer_part(response: str) -> str:
-    """The same without the questions that a base model goes on to ask itself, and their answers."""
-    parts = NEXT_QUESTION.split(response := answer_part(response))
-    return next((part for part in parts if re.search(r"[0-9]|####|\\boxed|\\fbox", part)), response)
+    """The same without the questions that a base model goes on to ask itself, and their answers.
+
+    A question on the way to the answer, neither numbered nor answered in so many words, is none of those.
+    """
+    response = answer_part(response)
+    if tagged := TAGGED.findall(response):
+        return tagged[-1] if ANNOUNCED.search(tagged[-1]) else f"The answer is {tagged[-1].strip()}"
+    parts = NEXT_QUESTION.split(response)
+    if len(parts) == 1:
+        return response
+    first = next((part for part in parts if re.search("[0-9]|####", part)), response)
+    if ANNOUNCED.search(first) or ANOTHER.search(response):
+        return first
+    return next(filter(ANNOUNCED.search, parts), first)
 
 
 # --- numbers, as in GSM8K -------------------------------------------------------------------------------
@@ -60,6 +88,7 @@ SPELLINGS = [
 ]
 TIDY = [
     *SPELLINGS,
+    (re.compile(r"<<[^<>\n]*>>"), ""),  # GSM8K's calculator
     (re.compile(r"(?<=[0-9])\s?\\frac\{([0-9]+)\}\{([0-9]+)\}"), r" \1/\2"),  # a mixed number
     (re.compile(r"\\frac\{([0-9]+)\}\{([0-9]+)\}"), r"{\1/\2}"),
 ]

@@ -140,9 +140,14 @@ def _explain_math(row: dict, response: str, _: bool) -> Grade:
 def _stated(response: str) -> str | None:
     """Return what follows the last "the answer is", for models that were not told to use a box."""
     *_, rest = ANSWER_IS.split(response)
-    line = rest.strip().partition("\n")[0] if rest != response else ""
-    formula = re.search(r"\$([^$]+)\$", line)
-    return (formula[1] if formula else line.strip("*:. ")) or None
+    if rest == response:
+        return None
+    rest = re.sub(r"\$\$|\\[()]", "$", rest.strip(" :*\n"))
+    if display := re.match(r"\\\[([^\]]+?)\\\]|\$([^$]+)\$(?=\s*(?:\n|\Z))", rest):
+        return (display[1] or display[2]).strip()
+    line = rest.partition("\n")[0]
+    formulas = re.findall(r"\$([^$]+)\$|\\\[([^\]]+?)\\\]|`([^`]+)`", line)
+    return ", ".join("".join(found).strip() for found in formulas) or line.strip("*:. ") or None
 
 
 def _compared(said: object, same: bool) -> Grade:

@@ -20,7 +20,9 @@ MODULE = re.compile(
     re.MULTILINE,
 )
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-SHOWING = {"print", "pprint", "display", "help", "input", "main"}  # calls that only show or ask
+SHOWING = re.compile(
+    "print|pprint|display|help|input|main|exit|quit|check|run|testmod|test.*"
+)  # or end
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 CUTS = 10  # tails that are cut off in search of what Python can read
 STARTS = 40  # lines before the first definition at which a program is looked for
@@ -38,7 +40,9 @@ def humaneval_program(prompt: str, response: str) -> str | None:
     response = answer_part(response)
     blocks = _blocks(response)
     if whole := _whole_program(blocks, {entry}):
-        return f"{context}\n{whole}"
+        first = [line for line in whole.splitlines() if line.startswith("from __future__")]
+        rest = [line for line in whole.splitlines() if line not in first]
+        return "\n".join([*first, context, *rest])
     bodies = [block.strip("\n") for block in blocks]
     for tries in (1, CUTS):  # first bodies that are whole, then those that are cut off somewhere
         for guess in (guess for body in reversed(bodies) for guess in _guesses(body)):
@@ -110,6 +114,7 @@ def _whole_program(blocks: list[str], names: set[str]) -> str | None:
 
     The last that defines one without doing anything if none does; as it stands if Python cannot read it.
     """
+    blocks = [_without_prompts(block) for block in blocks]
     read = [_read(block, names) for block in blocks]
     defining = [i for i, tree in enumerate(read) if tree and _defined(tree, names)]
     if not defining:
@@ -117,10 +122,11 @@ def _whole_program(blocks: list[str], names: set[str]) -> str | None:
     acting = [i for i in defining if any(_acts(node) for node in _defined(read[i], names))]
     chosen = (acting or defining)[-1]
     statements = list(read[chosen].body)
-    for tree in reversed(read[:chosen]):
-        needed = _loaded(statements) - _bound(statements)
+    for tree in [*reversed(read[:chosen]), *read[chosen + 1 :]]:
+        needed = (_loaded(statements) | names) - _bound(statements)
         statements = [s for s in (tree.body if tree else []) if _bound([s]) & needed] + statements
-    return _unparsed(statements)
+    own = [s for s in statements if _acts(s) or _functions(s) & names]  # a stub shows what is known
+    return _unparsed(own)
 
 
 def _guesses(body: str) -> tuple[str, ...]:
@@ -136,6 +142,15 @@ def _completed(prompt: str, body: str, tries: int) -> str | None:
         return None
     written = tree.body[len(before.body) - 1].body[len(before.body[-1].body) - 1 :]
     return _unparsed(tree.body) if any(map(_does, written)) else None
+
+
+def _without_prompts(block: str) -> str:
+    """The block without what a console writes before code, and without a notebook's own commands."""
+    lines = block.replace("\xa0", " ").splitlines(keepends=True)
+    if re.search(r"^>>> (?:def|import|from|class|@)", block, re.MULTILINE):
+        lines = [line[4:] for line in lines if line.startswith((">>> ", "... "))]
+    lines = [re.sub(r"^In \[\d+\]: ?", "", line) for line in lines]
+    return "".join(line for line in lines if not re.match("[!%]", line))
 
 
 def _read(block: str, names: set[str]) -> ast.Module | None:
@@ -214,7 +229,9 @@ def _acts(node: ast.stmt) -> bool:
 def _does(node: ast.stmt) -> bool:
     if isinstance(node, ast.Raise):
         return "NotImplemented" not in ast.unparse(node)
-    return not isinstance(node, ast.Pass | ast.Expr)
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Call | ast.Yield | ast.YieldFrom | ast.Await)
+    return not isinstance(node, ast.Pass)
 
 
 def _only_shows(node: ast.stmt) -> bool:
@@ -224,7 +241,8 @@ def _only_shows(node: ast.stmt) -> bool:
     if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
         return True
     if isinstance(node, ast.Expr):
-        return not isinstance(node.value, ast.Call) or _called(node.value) in SHOWING
+        called = _called(node.value) or ""
+        return not isinstance(node.value, ast.Call) or bool(SHOWING.fullmatch(called))
     if isinstance(node, ast.Assign):
         return any(_called(call) == "input" for call in ast.walk(node))
     if isinstance(node, ast.For | ast.While | ast.If | ast.With):

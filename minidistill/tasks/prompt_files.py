@@ -38,6 +38,7 @@ ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",
 }  # fmt: skip
+TURN = {"role", "from", "content", "value"}
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
@@ -49,7 +50,7 @@ def read_prompts(source: str | Path) -> list[Example]:
             examples.append(as_prompt(record, Path(source).parent))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-        unused |= dict.fromkeys(record.keys() - KNOWN - BOOKKEEPING)
+        unused |= dict.fromkeys(_unused(record, examples[-1]))
     if not examples:
         raise ValueError(f"{source}: no prompts in this file")
     if unused:
@@ -93,7 +94,7 @@ def read_json(path: Path) -> Iterator[tuple[str, object]]:
     if text.lstrip().startswith("["):
         try:
             items = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             items = None
         if isinstance(items, list) and all(isinstance(item, dict) for item in items):
             yield from ((f"{path}, item {n}", item) for n, item in enumerate(items, start=1))
@@ -105,8 +106,8 @@ def read_json(path: Path) -> Iterator[tuple[str, object]]:
         where = f"{path}, line {number}"
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            said = getattr(error, "msg", "nested too deeply")
+        except (ValueError, RecursionError) as error:
+            said = getattr(error, "msg", None) or str(error).split(";")[0]
             raise ValueError(f"{where}: not JSON ({said})") from None
         yield where, record
 
@@ -153,7 +154,12 @@ def _data_set(name: str) -> Iterator[tuple[str, object]]:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         kind = FileNotFoundError if folder else ConnectionError
         raise kind(f"{name}: no data set that can be read here ({first})") from None
-    rows = found["train"] if isinstance(found, DatasetDict) else found
+    if isinstance(found, DatasetDict):
+        split = split or ("train" if "train" in found else next(iter(found), ""))
+        if split not in found:
+            raise ValueError(f"{name}: no split {split!r} among {', '.join(found)}")
+        found = found[split]
+    rows = found
     yield from ((f"{name}, row {number}", row) for number, row in enumerate(rows, start=1))
 
 
@@ -185,16 +191,40 @@ def as_prompt(record: object, folder: Path) -> Example:
 
 def _conversation(record: dict) -> tuple[list[tuple[str, str]], list[str]]:
     """The turns up to a user's, and the assistant's answer to it if there is one."""
-    field = next((name for name in CONVERSATIONS if record.get(name)), None)
-    if field is None and isinstance(record.get("prompt"), list):
-        field = "prompt"
+    field = _conversation_field(record)
     if field is None:
         return [("user", _prompt(record))], []
     turns = read_turns(record[field], field)
+    if field == "prompt" and turns and turns[-1][0] == "assistant":
+        raise ValueError(
+            "field 'prompt' ends with a turn of the assistant's, which would be the answer"
+        )
     answers = [turns.pop()[1]] if turns and turns[-1][0] == "assistant" else []
     if not turns or turns[-1][0] != "user" or not turns[-1][1].strip():
         raise ValueError(f"field {field!r} must have a turn of the user's before the answer")
     return turns, answers
+
+
+def _conversation_field(record: dict) -> str | None:
+    field = next((name for name in CONVERSATIONS if record.get(name)), None)
+    return "prompt" if field is None and isinstance(record.get("prompt"), list) else field
+
+
+def _unused(record: dict, example: Example) -> set[str]:
+    """The fields that hold something, of which nothing went into the example."""
+    field = _conversation_field(record)
+    asked = next((name for name in PROMPTS if record.get(name) is not None), None)
+    used = BOOKKEEPING | {"image", "label", *([field] if field else [asked, "input", "instances"])}
+    used |= {next((name for name in SYSTEMS if record.get(name)), None)}
+    used |= set(ANSWERS) if record.get("references") is None else {"references"}
+    told = {example.prompt, *(text for _, text in example.history)}
+    held = {n: v for n, v in record.items() if n not in used and v not in (None, "", [], {})}
+    unused = {str(n) for n, value in held.items() if not (isinstance(value, str) and value in told)}
+    for turn in record[field] if field else ():
+        unused |= {
+            f"{field}.{key}" for key in turn.keys() - TURN if turn[key] not in (None, "", [])
+        }
+    return unused
 
 
 def read_turns(turns: object, field: str) -> list[tuple[str, str]]:
@@ -204,14 +234,16 @@ def read_turns(turns: object, field: str) -> list[tuple[str, str]]:
     found = []
     for turn in turns:
         role, text = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-        if role not in ROLES:
+        if turn.get("tool_calls"):
+            raise ValueError(f"field {field!r} has a turn that calls tools, which is not read")
+        if not isinstance(role, str) or role not in ROLES:
             raise ValueError(
                 f"field {field!r} has a turn of {role!r}, which is none of {', '.join(ROLES)}"
             )
         if isinstance(text, list) and all(
-            p.get("type") == "text" for p in text if isinstance(p, dict)
+            isinstance(p, dict) and p.get("type") == "text" for p in text
         ):
-            text = "".join(str(part.get("text", "")) for part in text)
+            text = "".join(_as_text(part.get("text"), field) for part in text)
         found.append((ROLES[role], _as_text(text, field)))
     return found
 
@@ -245,6 +277,8 @@ def _references(record: dict, answers: list[str]) -> tuple[str, ...]:
         if not isinstance(references, list) or not all(isinstance(r, str) for r in references):
             raise ValueError(f"field 'references' must be a list of texts, but is {references!r}")
         return tuple(_as_text(r, "references") for r in references)
+    if record.get("label") is False:  # of KTO: a completion that was not liked
+        return ()
     found = [*answers, *(_answer(record, field) for field in ANSWERS)]
     found += [text_field(instance, "output") for instance in _instances(record)]
     return tuple(filter(None, found))
@@ -254,8 +288,9 @@ def _answer(record: dict, field: str) -> str:
     """A text; of mathematics also a number; of a conversation the last turn."""
     value = record.get(field)
     if field == "completion" and isinstance(value, list):
-        turns = read_turns(value, field)
-        return turns[-1][1] if turns else ""
+        if len(turns := read_turns(value, field)) != 1:
+            raise ValueError(f"field {field!r} must be one turn, but has {len(turns)}")
+        return turns[0][1]
     number = field in ("answer", "solution") and type(value) in (int, float)
     return str(value) if number else text_field(record, field)
 

@@ -67,6 +67,28 @@ def test_templates_that_differ_are_said():
         make_pair(*two(template=None))
 
 
+@pytest.mark.parametrize("role", ["system", "assistant"])
+def test_templates_that_differ_in_other_turns_are_said(role):
+    other = TURNS.replace("%}[{{ m", "%}{% if m.role == '" + role + "' %}!{% endif %}[{{ m")
+    with pytest.warns(UserWarning, match="chat templates differ"):
+        make_pair(*two(other=other))
+
+
+def test_a_template_that_leaves_words_out_is_refused():
+    listing = "{% for c in messages[0]['content'] %}{{ c['text'] }}{% endfor %}A:"
+    with pytest.raises(ValueError, match="the chat template leaves out what user says: 'hi'"):
+        text(byte_tokenizer(listing), "hi")
+    users = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    with pytest.raises(
+        ValueError, match="the chat template leaves out what system says: 'be kind'"
+    ):
+        text(byte_tokenizer(users), Example("you?", history=HISTORY))
+    with pytest.raises(
+        ValueError, match="the chat template refuses the prompt 'hi': division by zero"
+    ):
+        text(byte_tokenizer("{{ 1 / 0 }}"), "hi")
+
+
 def test_each_is_asked_in_its_own_words_where_that_is_wanted():
     pair = make_pair(*two(other=OTHER), own_templates=True)
     prompt = pair.encode("hi") + pair.tokenizer("A").input_ids

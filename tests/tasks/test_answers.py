@@ -72,7 +72,18 @@ def test_a_grade_cannot_be_changed_afterwards():
         ("So 5, or #### 6?\n</think>\n\n#### 18", 18),
         ("<Thinking>#### 5</Thinking> 18 <reasoning>#### 6</reasoning>", 18),
         ("<think>a</think>#### 5<think>b</think>\n#### 18", 18),
+        (
+            "<|channel|>analysis<|message|>so 17<|end|><|start|>assistant<|channel|>final<|message|>#### 4",
+            4,
+        ),
+        ("[THINK]7[/THINK] The answer is 4.", 4),
+        ("◁think▷5◁/think▷ 4", 4),
+        ("<scratchpad>5</scratchpad> 4", 4),
+        # what is marked as the answer
+        ("<answer>18</answer> with 2 steps", 18),
+        ("#### 20 - 5 = <<20-5=15>>15", 15),
         # nor what comes after the turn
+        ("The answer is 4.<eos> The answer is 5", 4),
         ("It is 18.<|im_end|>\n<|im_start|>user\nAnd 5?", 18),
         ("It is 18</s> 5", 18),
         # nor a question that a base model asks itself
@@ -81,6 +92,10 @@ def test_a_grade_cannot_be_changed_afterwards():
         ("It is 18.\n\n### Problem 2:\nWhat is 5?\nIt is \\boxed{5}", 18),
         ("Question: Tom has 3 times 6. How many?\nAnswer: 18", 18),
         ("I restate it.\nProblem: 3 times 6.\nSolution: \\boxed{18}", 18),
+        ("It is 4\n\n### Problem\nx 5\n### Solution\n6", 4),
+        ("Problem 1: a\n4.\n\nProblem 2\nfoo 9", 4),
+        # but one on the way to the answer does
+        ("First, 2x = 36.\n\nQuestion: what is x?\n\nDivide: \\boxed{18}", 18),
         # the last number
         ("it makes 12, 13", 13),
         ("1,23", 23),
@@ -134,6 +149,8 @@ def test_extracts(text, number):
         "٣",
         "m^2",
         "one x2",
+        "[THINK] the answer is 7",
+        "<|channel|>analysis<|message|>so 17",
         "<think>so 3*6=18, wait, check 3+6=9",
         "so 3*6=18</think>\nI cannot say.",
         "many #### \nQuestion: 5?\n#### 5",

@@ -242,6 +242,11 @@ def test_verdicts_grade_each_response_to_its_prompt(load):
         (HALF, r"<think>so \boxed{1.5}", NO_ANSWER),
         (HALF, "so \\boxed{1.5}\n\nProblem: And of 4?\nSolution: \\boxed{2}", "right"),
         (HALF, "The answer is 3/2.\n\nQuestion: And of 4?\nThe answer is 2.", "right"),
+        (HALF, "The answer is:\n\\[\n\\frac{3}{2}\n\\]", "right"),
+        (HALF, "The answer is:\n$$\n1.5\n$$\nBye.", "right"),
+        (HALF, "The answer is `3/2`.", "right"),
+        (HALF, "The answer is $1.5$ or $2$.", "wrong"),
+        (HALF, "<answer>1.5</answer>", "right"),
         (HALF, "3/2", NO_ANSWER),
         (HALF, "The answer is", NO_ANSWER),
         (HALF, "", NO_ANSWER),
@@ -313,6 +318,14 @@ RIGHT = {
     f"{DOUBLE['prompt']}    return 2 * x\n```",
     "a helper in a block before": "```\nK = 2\n```\n```\ndef times(x):\n    return K * x\n```\n```\n"
     "def double(x):\n    return times(x)\n```\n",
+    "a helper in the block after": "```\ndef double(x):\n    return times(x)\n```\n```\ndef times(x):\n"
+    "    return 2 * x\n```",
+    "a stub of what the prompt defines": "```\ndef one():\n    pass\ndef double(x):\n"
+    "    return 2 * x * one()\n```",
+    "a future": f"```\nfrom __future__ import annotations\n{WHOLE}```",
+    "a console": ">>> def double(x):\n...     return 2 * x\n...\n>>> double(1)\n2\n",
+    "a notebook": f"```\n%timeit 1\n!pip install x\nIn [1]: import os\n{WHOLE}```",
+    "a test of its own, and the end": f"{WHOLE}def test_it():\n    assert 0\ntest_it()\nexit(1)\n",
     "a use in the block after": f"```\n{WHOLE}```\nUse:\n```\nn = double(int(input()))\nprint(n)\n```",
     "tests in a loop": f"{WHOLE}for a, b in [(1, 3)]:\n    assert double(a) == b\n",
     "tests of unittest": f"import unittest\n{WHOLE}class T(unittest.TestCase):\n    pass\nunittest.main()\n",
@@ -561,6 +574,14 @@ SHADOW = {
     "test_imports": ["import math"],
     "test_list": ["assert sum(1, 2) == 3", "assert max(sum(1, 1), 0) == math.floor(2.5)"],
 }
+
+
+def test_all_that_the_asserts_call_is_taken_from_any_block(load):
+    [example] = (task := load("mbpp", TREE)).test
+    node, total = TREE["code"].split("\n\n")
+    for blocks in ((node, total), (total, node)):
+        text = "".join(f"so\n```\n{block}\n```\n" for block in blocks)
+        assert task.explain(example.prompt, text) == Grade(1.0, "right")
 
 
 @pytest.mark.parametrize("row", [TRIPLE, TREE, SHADOW], ids=["imports", "tree", "builtin"])

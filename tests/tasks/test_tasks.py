@@ -87,13 +87,43 @@ def test_what_was_said_before_stays_with_the_prompt(write):
 
 def test_fields_that_are_not_used_are_named_once(write):
     path = write(
-        '{"prompt": "p", "id": 1, "tools": [], "lang": "fr"}\n{"prompt": "q", "tools": []}'
+        '{"prompt": "p", "id": 1, "tools": ["a"], "lang": "fr"}\n{"prompt": "q", "tools": []}'
     )
     with pytest.warns(
         UserWarning, match="prompts.jsonl: fields that are not used: 'lang', 'tools'$"
     ) as seen:
         assert len(read_prompts(path)) == 2
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("record", "unused"),
+    [
+        ({"instruction": "i", "question": "q"}, "'question'"),
+        ({"messages": [USER], "input": "x"}, "'input'"),
+        ({"prompt": "other", "messages": [USER]}, "'prompt'"),
+        ({"prompt": "p", "references": ["a"], "response": "b"}, "'response'"),
+        ({"prompt": "p", "system": "s", "system_prompt": "t"}, "'system_prompt'"),
+        (
+            {"messages": [USER, {**BOT, "reasoning_content": "r", "name": ""}]},
+            "'messages.reasoning_content'",
+        ),
+    ],
+)
+def test_what_is_known_but_not_used_is_named_too(write, record, unused):
+    with pytest.warns(UserWarning, match=f"fields that are not used: {unused}$"):
+        read_prompts(write(json.dumps(record)))
+
+
+def test_what_is_used_is_not_named_and_a_disliked_completion_is_no_reference(write, recwarn):
+    rows = [
+        {"prompt": "p", "messages": [USER, BOT]},
+        {"prompt": "p", "completion": "a", "label": True},
+    ]
+    rows += [{"prompt": "p", "completion": "bad", "label": False}]
+    found = read_prompts(write("\n".join(map(json.dumps, rows))))
+    assert [example.references for example in found] == [("a",), ("a",), ()]
+    assert not recwarn.list
 
 
 ROWS = [{"instruction": "a, “b”\nc", "output": "d"}, {"instruction": "e", "output": ""}]
