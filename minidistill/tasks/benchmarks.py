@@ -53,7 +53,12 @@ def load_benchmark(
     rows = [(_checked(benchmark, where, row), row) for where, row in _rows(benchmark, source)]
     if not rows:
         raise ValueError(f"{source}: no rows in this file")
-    by_prompt = {example.prompt: row for example, row in rows}
+    by_prompt: dict[str, dict] = {}
+    for example, row in rows:
+        if by_prompt.setdefault(example.prompt, row) != row:
+            raise ValueError(
+                f"{source or name}: two rows have the prompt {example.prompt!r:.80} and differ"
+            )
 
     def explain(example: Example | str, response: str) -> Grade:
         prompt = as_example(example).prompt
@@ -163,7 +168,11 @@ def _explain_humaneval(row: dict, response: str, allow_unsandboxed: bool) -> Gra
 
 
 def _humaneval_example(row: dict) -> Example:
-    entry_of(row["prompt"])
+    _, entry = entry_of(row["prompt"])
+    if row.get("entry_point", entry) != entry:
+        raise ValueError(
+            f"field 'entry_point' is {row['entry_point']!r}, but the prompt ends with {entry!r}"
+        )
     return Example(row["prompt"], (row["canonical_solution"],))
 
 
@@ -186,7 +195,15 @@ def _asserts(row: dict) -> str:
     asserts = row.get("test_list")
     if not asserts or not isinstance(asserts, list) or not all(isinstance(a, str) for a in asserts):
         raise ValueError(f"field 'test_list' must be a list of texts, but is {asserts!r:.80}")
+    _parsed("\n".join(asserts), "test_list")
     return "\n".join(asserts)
+
+
+def _parsed(text: str, field: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(text).body
+    except SyntaxError as error:
+        raise ValueError(f"field {field!r} is no Python: {error}") from None
 
 
 def _mbpp_setup(row: dict) -> tuple[str, str]:
@@ -195,11 +212,11 @@ def _mbpp_setup(row: dict) -> tuple[str, str]:
     Some of it builds trees of the program's own classes. The program's side builds, and hands them over. Some
     functions have the name of a builtin, which a test would take for Python's.
     """
-    setup = "\n".join([row.get("test_setup_code") or "", *(row.get("test_imports") or [])])
-    try:
-        nodes = ast.parse(setup).body
-    except SyntaxError as error:
-        raise ValueError(f"field 'test_setup_code' is no Python: {error}") from None
+    imports = row.get("test_imports") or []
+    if not isinstance(imports, list) or not all(isinstance(line, str) for line in imports):
+        raise ValueError(f"field 'test_imports' must be a list of texts, but is {imports!r:.80}")
+    setup = "\n".join([text_field(row, "test_setup_code"), *imports])
+    nodes = _parsed(setup, "test_setup_code")
     targets = [t for node in nodes if isinstance(node, ast.Assign) for t in node.targets]
     built = sorted({t.id for t in targets if isinstance(t, ast.Name)})
     defined = re.findall(r"^(?:def|class)\s+(\w+)", row["code"], re.MULTILINE)

@@ -23,7 +23,21 @@ from minidistill.utils import missing_extra_message
 LONGEST = 300  # characters; no answer of MATH is longer
 SECONDS = 5  # for one comparison; most take some 10 ms
 GLYPHS = str.maketrans(
-    {"×": "*", "·": "*", "⋅": "*", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", '"': ""}
+    {
+        "×": "*",
+        "·": "*",
+        "⋅": "*",
+        "÷": "/",
+        "π": r"\pi ",
+        "∞": r"\infty ",
+        "√": r"\sqrt ",
+        '"': "",
+        "²": "^2",
+        "³": "^3",
+        "½": r"\frac{1}{2}",
+        "¼": r"\frac{1}{4}",
+        "¾": r"\frac{3}{4}",
+    }
 )
 TENS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 FUNCTIONS = "sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|infty|infinity"
@@ -33,6 +47,9 @@ SHORT_UNIT = (
     "am|pm"
 )
 POWER = r" ?(?:\^\{?[23]\}?)?\.? *$"  # of the unit, at the end of the answer
+NO_UNIT = (
+    "or|and|not|more|less|below|above|least|most|than|over|under|tenths?|hundredths?|thousandths?"
+)
 RULES = [
     (r"\s+|(?<!\\)\\[,!;: ]|~|\\q?quad(?![A-Za-z])", " "),
     (r"\\(?:displaystyle|[Bb]igg?)(?![A-Za-z])", ""),
@@ -52,9 +69,9 @@ RULES = [
     # 101_2 is not 101: the base becomes a variable beside the digits.
     (r"(?<![\w.])([0-9A-F]*[0-9][0-9A-F]*)_\{?([0-9]+)\}?", r"\1 \\beta_{\2}"),
     *((rf"(?<=[0-9]) ?(?:\\text\{{ *{t} *\}}|{t}\b)", rf"*10^{{{n}}}") for t, n in TENS.items()),
-    (rf"(?<=[\w}})]) *\\text\{{[^{{}}]*\}}{POWER}", ""),
+    (rf"(?<=[\w}})]) *\\text\{{(?![^{{}}]*\b(?:{NO_UNIT})\b)[^{{}}]*\}}{POWER}", ""),
     (rf"(?<=[0-9}})]) (?:{UNIT}){POWER}", ""),
-    (r"\. *$", ""),
+    (r"^\\approx|[.,] *$", ""),
 ]
 CLEAN = SPELLINGS + [(re.compile(pattern), new) for pattern, new in RULES]
 NUMBER = re.compile(r"-?(?:(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]*)?|\.[0-9]+)")
@@ -62,6 +79,18 @@ NAMED = re.compile(r"(?:\\text\{[^{}]*\}|\\?[A-Za-z]+)(?:_\{?\w+\}?)?(?:\([a-z]\
 LABEL = re.compile(
     rf"(?<=[0-9}})]) (?:{SHORT_UNIT}){POWER}"
 )  # a product where letters are asked for
+SPELT = {
+    "metre": "m", "meter": "m", "centimeter": "cm", "centimetre": "cm", "millimeter": "mm", "kilometer": "km",
+    "kilometre": "km", "inche": "in", "inch": "in", "feet": "ft", "foot": "ft", "yard": "yd", "mile": "mi",
+    "gram": "g", "kilogram": "kg", "pound": "lb", "ounce": "oz", "second": "sec", "minute": "min",
+    "hour": "hr", "h": "hr", "": "sec",
+}  # fmt: skip
+UNITS = re.compile(
+    r"[0-9})] +(mm|cm|m|km|in|ft|yd|mi|g|kg|lbs?|oz|sec|s|min|h|hrs?|days?|weeks?|months?|years?|"
+    r"(?:centi|milli|kilo)?met(?:er|re)s?|inch(?:es)?|feet|foot|yards?|miles?|(?:kilo)?grams?|pounds?|ounces?|"
+    r"seconds?|minutes?|hours?)\.? *$",
+    re.IGNORECASE,
+)
 SHORT_WORDS = re.compile(
     "(?i:no|on|yes|odd|one|two|six|ten|all|any|red|tan|mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|"
     "aug|sep|oct|nov|dec|boy|man|men|day)"
@@ -84,7 +113,11 @@ def same_answer(answer: str, reference: str) -> bool:
     if a == b or max(len(a), len(b)) > LONGEST:
         return a == b
     a, b = (rewrite(text.translate(GLYPHS), CLEAN).strip() for text in (a, b))
-    if NAMED.match(a) and NAMED.match(b):
+    if _units(answer) and _units(reference) and _units(answer) != _units(reference):
+        return False  # 3 hours and 3 minutes
+    names = [re.match("([A-Za-z]) *=", text) for text in (a, b)]
+    other = all(names) and names[0][1] != names[1][1]  # x = 2 and y = 2
+    if not other and NAMED.match(a) and NAMED.match(b):
         a, b = (NAMED.sub("", text).strip() for text in (a, b))
     a, b = _unlabelled(a, b), _unlabelled(b, a)
     if NUMBER.fullmatch(a) and NUMBER.fullmatch(b):
@@ -96,6 +129,13 @@ def same_answer(answer: str, reference: str) -> bool:
     a, b = _both_roots(a), _both_roots(b)
     plain = [text.replace(r"\%", "") for text in (a, b)]  # 12.5% is 12.5 and 0.125
     return _algebra.equal(a, b) or (plain != [a, b] and _algebra.equal(*plain))
+
+
+def _units(answer: str) -> str | None:
+    """What a length, a mass or a time is measured in, at the end of the answer."""
+    found = UNITS.search(re.sub(r"\\(?:text|mathrm|mbox) *\{([^{}]*)\}", r" \1", answer))
+    word = found[1].lower().removesuffix("s") if found else None
+    return SPELT.get(word, word)
 
 
 def _unlabelled(answer: str, other: str) -> str:

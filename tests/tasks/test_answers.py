@@ -361,6 +361,11 @@ y=2x+3 | 2x-y+3=0 | y = 3 + 2x
 7 | 7th | 7^{th} | 7^\text{th} | 7 m | 7 in. | 7 min | 7 lbs | 7\mathrm{s} | 7 m^2
 21 | 21st | 21^{\text{st}}
 SAS | \text{SAS} | (SAS)
+x^2 | x²
+5\text{ cm} | 5 centimeters | 5 cm
+3 hours | 3 hr | 3 h
+18 | 18, | \approx 18
+\frac{1}{2} | ½
 xyz | zyx
 2\pm\sqrt3 | 2+\sqrt3, 2-\sqrt3
 \emptyset | \varnothing | \{\}
@@ -403,6 +408,8 @@ a_1 | a_2    x=1, y=2 | x=2, y=1    x<5 | x>5    x<5 | 5    x=5 | x<5    x\le5 |
 \frac{1}{x} | x    \begin{pmatrix}1&2\end{pmatrix} | 1,2    ( | )    1/3 | 0.3333    \pi | 3.14
 \pi | 22/7    50\% | 5    4\frac23 | 8/3    1 \frac12 | 11/2    3t | 3h    5t | 5
 (3,-1) | (4,-2)    (x,y) | (y,x)    x\le3 | x<3    [0,\infty) | (0,\infty)    -2<x<7 | [-2,7]
+5\text{ km} | 5\text{ m}    3 hours | 3 minutes    x=2 | y=2    5\text{ or more} | 5
+5\text{ below zero} | 5
 SAS | SSA    no | on    ABC | ACB    5x | 5    5 x | 5    5m | 5    5 m | 5n    \pm 3 | 3, 4    7th | 8
 (0,1)\cup(1,2) | (0,2)    \pm 3 | 3    3+4i | 3-4i    \infty | -\infty    1001_2 | 1001_3
 0 | \emptyset    \begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix}1&3\\2&4\end{pmatrix}
