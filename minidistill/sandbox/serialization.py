@@ -6,9 +6,18 @@ Anything else stays where it is; what crosses is a number by which it can be han
 
 import json
 import os
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
 
 PLAIN = (bool, int, float, str)  # in this order: a bool is an int too
-MANY = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+MANY = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "deque": deque}
+VIEWS = {  # of a dict that holds nothing else
+    "keys": (type({}.keys()), lambda items: dict.fromkeys(items).keys()),
+    "values": (type({}.values()), lambda items: dict(enumerate(items)).values()),
+    "items": (type({}.items()), lambda items: dict(items).items()),
+}
+LONGEST_ITERATOR = 10_000  # items that cross of one that may have no end
 
 
 class RemoteObject:
@@ -28,6 +37,13 @@ def encode(value, kept: list | None = None):
     for name, kind in MANY.items():
         if isinstance(value, kind):
             return [name, *(encode(item, kept) for item in value)]
+    for name, (kind, _) in VIEWS.items():
+        if isinstance(value, kind):
+            return [name, *(encode(item, kept) for item in value)]
+    if isinstance(value, range):
+        return ["range", value.start, value.stop, value.step]
+    if isinstance(value, Iterator):
+        return ["iterator", *(encode(item, kept) for item in islice(value, LONGEST_ITERATOR))]
     if isinstance(value, dict):
         return ["dict", *([encode(k, kept), encode(v, kept)] for k, v in value.items())]
     if isinstance(value, complex):
@@ -49,6 +65,12 @@ def decode(data, kept: list | None = None):
     name, *items = data
     if name in MANY:
         return MANY[name](decode(item, kept) for item in items)
+    if name in VIEWS:
+        return VIEWS[name][1](decode(item, kept) for item in items)
+    if name == "range":
+        return range(*items)
+    if name == "iterator":
+        return iter([decode(item, kept) for item in items])
     if name == "dict":
         return {decode(k, kept): decode(v, kept) for k, v in items}
     if name == "complex":

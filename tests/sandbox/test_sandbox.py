@@ -96,6 +96,31 @@ def test_a_value_crosses_both_ways_with_its_type(value):
     assert run("def f(x): return x", test) == sandbox.Result(True, "passed")
 
 
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    ("body", "test"),
+    [
+        ("return (x + 1 for x in v)", "assert list(f([1, 2])) == [2, 3]"),
+        ("yield from v", "assert next(f([4, 5])) == 4"),
+        ("return map(str, v)", "assert set(f([1, 2])) == {'1', '2'}"),
+        ("return zip(v, v)", "assert dict(f([1, 2])) == {1: 1, 2: 2}"),
+        ("return reversed(v)", "assert tuple(f([1, 2])) == (2, 1)"),
+        ("return range(len(v))", "got = f([7, 8])\nassert got == range(2)\nassert len(got) == 2"),
+        (
+            "return dict.fromkeys(v).keys()",
+            "assert f([1, 2]) == {1, 2}\nassert len(f([1, 2])) == 2",
+        ),
+        ("return dict(enumerate(v)).values()", "assert sorted(f([2, 1])) == [1, 2]"),
+        ("return dict(enumerate(v)).items()", "assert (0, 5) in f([5])"),
+        ("import collections; return collections.deque(v)", "assert f([1, 2]).pop() == 2"),
+        ("import itertools; return itertools.count(v)", "assert next(f(3)) == 3"),
+        ("return sum(v)", "assert f(range(4)) == 6\nassert f(x for x in [1, 2]) == 3"),
+    ],
+)
+def test_what_can_be_gone_through_crosses_by_its_items(body, test):
+    assert run(f"def f(v):\n    {body}\n", test) == sandbox.Result(True, "passed")
+
+
 def test_what_is_no_plain_data_crosses_as_what_it_is_made_of_or_stays():
     class Text(str):
         def __eq__(self, other):
