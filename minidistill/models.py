@@ -308,6 +308,9 @@ def make_pair(
             stacklevel=2,
         )
     options = template_options or {}
+    templates = " ".join(str(p.tokenizer.chat_template) for p in (theirs, pair))
+    if unknown := [name for name in options if name not in templates]:
+        raise ValueError(f"no chat template reads the option {unknown[0]!r}")
     differ = type(pair) is Pair and _check_templates(
         theirs.tokenizer, pair.tokenizer, options, own_templates
     )

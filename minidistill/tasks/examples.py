@@ -39,6 +39,8 @@ class Example:
 
 def as_example(prompt: "Example | str") -> Example:
     """Make an example of a prompt that is text alone; an example stays what it is."""
+    if not isinstance(prompt, str | Example):
+        raise TypeError(f"a prompt must be a text or an Example, but is {prompt!r:.80}")
     return Example(prompt) if isinstance(prompt, str) else prompt
 
 

@@ -116,14 +116,16 @@ def _csv(path: Path) -> Iterator[tuple[str, object]]:
     rows = csv.reader(io.StringIO(_read_utf8(path), newline=""), strict=True)
     try:
         names = next(rows, [])
+        if len(set(names)) < len(names):
+            raise ValueError(f"{path}, line 1: two columns of one name among {', '.join(names)}")
         for row in rows:
             where = f"{path}, line {rows.line_num}"
             if len(row) > len(names):
                 raise ValueError(f"{where}: {len(row)} cells under {len(names)} names")
             if any(row):
                 record = dict(zip(names, row, strict=False))
-                if "references" in record:  # a cell holds one
-                    record["references"] = [record["references"]]
+                if "references" in record:  # a cell holds one, or none
+                    record["references"] = [text for text in [record["references"]] if text]
                 yield where, record
     except csv.Error as error:
         raise ValueError(f"{path}, line {rows.line_num}: not CSV ({error})") from None

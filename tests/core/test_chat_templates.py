@@ -36,6 +36,8 @@ def test_all_turns_go_through_the_template():
 
 def test_options_are_handed_to_the_template():
     assert text(byte_tokenizer(), "hi", think=False).endswith("[assistant] brief")
+    with pytest.raises(ValueError, match="no chat template reads the option 'thnik'"):
+        make_pair(*two(), template_options={"thnik": False})
     pair = make_pair(*two(), template_options={"think": False})
     assert pair.tokenizer.decode(pair.encode("hi")).endswith("[assistant] brief")
 

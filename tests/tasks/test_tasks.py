@@ -151,6 +151,7 @@ def test_rows_come_from_any_usual_file(tmp_path, kind):
     ("name", "content", "message"),
     [
         ("p.csv", 'prompt\n"a', "p.csv, line 2: not CSV"),
+        ("p.csv", "prompt,prompt\na,b", "p.csv, line 1: two columns of one name"),
         ("p.csv", "prompt\na,b", "p.csv, line 2: 2 cells under 1 names"),
         ("p.csv", "words\na\n", "p.csv, line 2: no prompt among the fields 'words'"),
         ("p.parquet", "PAR", "p.parquet: not a parquet file"),
