@@ -217,6 +217,7 @@ def test_half_precision_is_trained_in_float32_and_said():
     assert {w.dtype for w in pair.teacher.parameters()} == {torch.bfloat16}
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
 def test_a_compiled_model_is_taken_as_what_it_was():
     tokenizer = byte_tokenizer()
     models = [tiny_lm("llama", tokenizer, seed) for seed in (1, 2)]
