@@ -26,7 +26,7 @@ def start(arguments: list[str]) -> int:
     child = os.fork()
     if child == 0:
         done = CliRunner().invoke(app, arguments)
-        print(done.output, file=sys.stderr)
+        print(done.output, repr(done.exception), file=sys.stderr)
         os._exit(0 if done.exit_code == 0 else 1)
     return child
 
