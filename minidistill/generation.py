@@ -16,15 +16,9 @@ CACHE_BYTES = 512 * 2**20
 
 
 def sample(
-    model,
-    prompts: Sequence[Sequence[int]],
-    pair: Pair,
-    *,
-    max_new_tokens: int = 48,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-) -> list[list[int]]:
+    model, prompts: Sequence[Sequence[int]], pair: Pair, *,
+    max_new_tokens: int = 48, temperature: float = 1.0, top_p: float = 1.0, seed: int = 0,
+) -> list[list[int]]:  # fmt: skip
     """One response a prompt, in big batches of similar length; temperature 0 is greedy.
 
     A response ends with its first stop token, which belongs to it, or after `max_new_tokens`. The model's own
@@ -32,14 +26,16 @@ def sample(
     """
     prompts = pair.prompts_for(model, prompts)
     pair.check_length(prompts, max_new_tokens)
-    how = _decoding(temperature, top_p)
+    how, stops = _decoding(temperature, top_p), pair.eos_token_ids
     width = model.config.get_text_config().vocab_size
-    forbidden = [*pair.forbidden_ids, *range(pair.vocab_size, width)] or None
+    how |= {
+        "max_new_tokens": max_new_tokens, "eos_token_id": sorted(stops), "pad_token_id": pair.pad_token_id,
+        "suppress_tokens": [*pair.forbidden_ids, *range(pair.vocab_size, width)] or None,
+    }  # fmt: skip
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     responses: list[list[int]] = [[]] * len(prompts)
     longest = max(map(len, prompts), default=0) + max_new_tokens
     rows = max_batch_size(prompts, _max_batch_size(model, longest))
-    stops = pair.eos_token_ids
     with torch.no_grad(), torch.random.fork_rng(), eval_mode(model), plain_generation(model):
         torch.manual_seed(seed)
         for start in range(0, len(order), rows):
@@ -50,12 +46,8 @@ def sample(
             output = model.generate(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
-                **batch.extra_inputs,
-                max_new_tokens=max_new_tokens,
-                eos_token_id=sorted(stops),
-                pad_token_id=pair.pad_token_id,
-                suppress_tokens=forbidden,
                 logits_processor=[lambda _, logits, part=part: check_logits(logits, part)],
+                **batch.extra_inputs,
                 **how,
             )
             for i, row in zip(part, output[:, batch.input_ids.shape[1] :].tolist(), strict=True):

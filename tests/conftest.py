@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from minidistill import models
 from minidistill.models import make_pair, tiny_model, word_tokenizer
+from minidistill.models import pair as pairs
 from minidistill.tasks import Preference, Task, get_world, write_examples
 
 torch.set_num_threads(1)
 
-ANY_DEVICE = models.pick_device
-models.pick_device = lambda: torch.device("cpu")  # oracles ask for bits; tests marked gpu undo it
+ANY_DEVICE = pairs.pick_device
+pairs.pick_device = lambda: torch.device("cpu")  # oracles ask for bits; tests marked gpu undo it
 
 DATA = Path(os.environ.get("MINIDISTILL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_data = pytest.mark.skipif(
@@ -91,7 +91,7 @@ def pytest_terminal_summary(terminalreporter):
 def device(request, monkeypatch):
     """Let the library choose the device in tests marked gpu."""
     if request.node.get_closest_marker("gpu"):
-        monkeypatch.setattr(models, "pick_device", ANY_DEVICE)
+        monkeypatch.setattr(pairs, "pick_device", ANY_DEVICE)
 
 
 def sharpen(model, factor: float = 6.0):

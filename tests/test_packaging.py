@@ -62,7 +62,9 @@ def test_the_names_that_the_course_imports_are_there():
 
 def load_gguf():
     """As a loader does that needs the package; README.md stands for a file that exists."""
-    with patch.object(models.AutoTokenizer, "from_pretrained", lambda *_, **__: __import__("gguf")):
+    with patch.object(
+        models.pair.AutoTokenizer, "from_pretrained", lambda *_, **__: __import__("gguf")
+    ):
         models.load_model(ROOT / "README.md")
 
 

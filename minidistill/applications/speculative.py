@@ -116,7 +116,7 @@ class CachedModel:
 
     def __init__(self, model, vocab_size: int, temperature: float, top_p: float):
         from transformers import (
-            DynamicCache,  # here, for models.py has to import transformers first
+            DynamicCache,  # here, for the models have to import transformers first
         )
 
         self.model, self.vocab_size, self.how = model, vocab_size, (temperature, top_p)

@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from minidistill.cli.evaluate import print_scores
-from minidistill.cli.options import Model, Out, Prompts, Task, Tokens
+from minidistill.cli.options import (
+    Feeds,
+    LoraRank,
+    Model,
+    Out,
+    OwnTemplates,
+    Prompts,
+    Settings,
+    Task,
+    TemplateOptions,
+    Tokens,
+)
 from minidistill.config import DistillConfig
 
 TEMPLATE = "--template-option name=value"
@@ -39,22 +50,11 @@ def distill(
         float, typer.Option(help="Longer gradients are scaled to it.")
     ] = DistillConfig.max_grad_norm,
     adam_beta2: float = DistillConfig.adam_beta2,
-    lora_rank: Annotated[
-        int | None, typer.Option(help="Train adapters (LoRA) of this rank, not the weights.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", help="The method's own, e.g. --set alpha=0.2")
-    ] = None,
-    own_templates: Annotated[
-        bool, typer.Option(help="Ask the teacher in its own chat template's words.")
-    ] = False,
-    template_option: Annotated[
-        list[str] | None, typer.Option(help="For the templates, e.g. enable_thinking=false")
-    ] = None,
-    feed: Annotated[
-        list[str] | None,
-        typer.Option(help="Other responses for a slot, e.g. --feed tgo=reference"),
-    ] = None,
+    lora_rank: LoraRank = None,
+    setting: Settings = None,
+    own_templates: OwnTemplates = False,
+    template_option: TemplateOptions = None,
+    feed: Feeds = None,
     epsilon: Annotated[
         float, typer.Option(help="Of the source 'speculative_mix'.")
     ] = DistillConfig.epsilon,

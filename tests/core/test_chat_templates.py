@@ -231,7 +231,7 @@ def test_a_package_that_a_tokenizer_misses_is_named(monkeypatch, tmp_path, packa
     def missing(*_, **__):
         raise ImportError(f"LlamaTokenizer requires the {package} library but it was not found")
 
-    monkeypatch.setattr("minidistill.models.AutoTokenizer.from_pretrained", missing)
+    monkeypatch.setattr("minidistill.models.pair.AutoTokenizer.from_pretrained", missing)
     with pytest.raises(ModuleNotFoundError, match=f"needs {package}: pip install {package}"):
         load_model(tmp_path)
 

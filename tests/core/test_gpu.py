@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minidistill import distill, load_pair, models
+from minidistill import distill, load_pair
 from minidistill.applications.quantization import load_packed, quantize_model, save_packed
 from minidistill.applications.speculative import speculate
 from minidistill.evaluation import make_probe
@@ -15,6 +15,7 @@ from minidistill.experiments.worlds import load_world
 from minidistill.generation import sample, speculative_drafts, typical_acceptance
 from minidistill.logprobs import collate, response_log_probs
 from minidistill.models import Pair
+from minidistill.models import pair as pairs
 from minidistill.objectives import METHODS
 from minidistill.runlog import environment_info
 from tests.conftest import build_pair
@@ -37,7 +38,7 @@ def full_float32():
 @pytest.fixture
 def cpu(monkeypatch):
     """`cpu()`: from then on pairs are put on the CPU."""
-    return lambda: monkeypatch.setattr(models, "pick_device", lambda: torch.device("cpu"))
+    return lambda: monkeypatch.setattr(pairs, "pick_device", lambda: torch.device("cpu"))
 
 
 @pytest.fixture

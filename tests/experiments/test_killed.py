@@ -16,8 +16,10 @@ SHIPPED = data_dir() / "instruct"
 PAIR = ["--teacher", str(SHIPPED / "teacher"), "--student", str(SHIPPED / "student_0")]
 CLOCKS = {"seconds", "train_seconds", "sha256"}
 COMMANDS = {
+    "distill": ["distill", *PAIR, "--epochs", "3", "--batch-size", "8", "--prompts", "PROMPTS"],
     "lora": ["distill", *PAIR, "--method", "kd", "--lora-rank", "4", "--prompts", "PROMPTS"],
     "preference": ["apply", "preference", "--task", "instruct", "--limit", "40"],
+    "quantize": ["apply", "quantize", "--bits", "2", "--train-limit", "60", "--test-limit", "20"],
     "vision": ["apply", "vision", "--limit", "64", "--epochs", "2"],
     "speculate": ["apply", "speculate", "--method", "kd", "--epochs", "1", "--limit", "2"],
 }

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from minidistill import models
 from minidistill.applications.quantization import load_packed, quantize_model, save_packed
+from minidistill.models import pair as pairs
 from tests.conftest import build_pair
 from tests.second_device import SECOND, SecondDevice
 
@@ -24,7 +24,7 @@ LESSONS = [
 
 @pytest.fixture(autouse=True)
 def second(monkeypatch):
-    monkeypatch.setattr(models, "pick_device", lambda: SECOND)
+    monkeypatch.setattr(pairs, "pick_device", lambda: SECOND)
     with SecondDevice():
         yield
 

@@ -1,0 +1,80 @@
+"""Models from folders, hub names and .gguf files: what was meant is loaded, or a sentence says why not."""
+
+import struct
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import AutoConfig
+from transformers.utils import logging
+
+from minidistill.models.making import make_pair
+from minidistill.models.pair import Pair, pair_class
+from minidistill.tasks import WORLDS
+from minidistill.utils import data_dir, unknown_name_message
+
+LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    SafetensorError,
+    struct.error,
+)
+logging.disable_progress_bar()  # of loading and saving: noise between the cells of a notebook
+
+
+def load_pair(
+    name: str | None = None, *, teacher=None, student=None, start: int = 0, own_templates: bool = False,
+    template_options: dict | None = None,
+) -> Pair:  # fmt: skip
+    """A shipped pair by task name; `teacher=`, `student=` replace either by a folder, hub name or .gguf.
+
+    `start`: which of a world's students, each from other random weights. The last two as in `make_pair`.
+    """
+    if name is not None:
+        if name not in WORLDS:
+            raise ValueError(unknown_name_message("pair", name, WORLDS))
+        teacher = teacher or data_dir() / name / "teacher"
+        student = student or data_dir() / name / f"student_{start}"
+    if teacher is None or student is None:
+        raise ValueError(
+            "load_pair needs the name of a shipped pair, or both teacher= and student="
+        )
+    how = {"own_templates": own_templates, "template_options": template_options}
+    return make_pair(*load_model(teacher), *load_model(student), **how)
+
+
+def load_model(source: str | Path):
+    """Load (model, tokenizer) in float32 from a folder, a hub name or a .gguf file; remote code stays off.
+
+    Of a model that reads more than text, the second is what `pair_class` of its config loads instead.
+    """
+    path, options = Path(source), {}
+    if not path.exists() and (path.suffix == ".gguf" or str(source).count("/") > 1):
+        raise FileNotFoundError(f"no model at {source}: give a folder, a .gguf file or a hub name")
+    beside = path.parent / "broken.safetensors"
+    if (path / "adapter_config.json").exists() and beside.exists():
+        raise ValueError(
+            f"{path} holds adapters that were trained beside the quantized weights in {beside}, and belong "
+            "to no whole model: applications.lora.load_quantized_with_lora loads both"
+        )
+    if path.suffix == ".gguf":
+        source, options = path.parent, {"gguf_file": path.name}
+    kind = Pair if options else pair_class(_config(source))
+    try:
+        return kind.load(source, **options)
+    except LOAD_ERRORS as error:  # no tokenizer; weights cut short, or of another shape
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise OSError(
+            f"cannot load a model from {source}: {first} (a hub name needs the network; a folder "
+            "needs config.json, model.safetensors and the tokenizer's files)"
+        ) from error
+
+
+def _config(source):
+    """The config in a folder or of a hub name; None where it cannot be read: loading says why."""
+    try:
+        return AutoConfig.from_pretrained(source)
+    except LOAD_ERRORS:
+        return None
