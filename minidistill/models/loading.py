@@ -4,13 +4,15 @@ import struct
 from pathlib import Path
 
 from safetensors import SafetensorError
-from transformers import AutoConfig
-from transformers.utils import logging
 
 from minidistill.models.making import make_pair
 from minidistill.models.pair import Pair, pair_class
 from minidistill.tasks import WORLDS
-from minidistill.utils import data_dir, unknown_name_message
+from minidistill.utils import data_dir, quiet, unknown_name_message
+
+with quiet():  # transformers imports torchao where that is installed
+    from transformers import AutoConfig
+    from transformers.utils import logging
 
 LOAD_ERRORS = (
     OSError,

@@ -1,9 +1,11 @@
 """The tiny models of the course's worlds: presets of Llama, and a tokenizer of words."""
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from minidistill.utils import unknown_name_message
+from minidistill.utils import quiet, unknown_name_message
+
+with quiet():  # transformers imports torchao where that is installed
+    from transformers import LlamaConfig, LlamaForCausalLM
 
 TINY = {  # layers × width
     name: {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 4}
