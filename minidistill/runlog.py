@@ -93,17 +93,21 @@ def save_folder(folder: Path, *parts) -> None:
     folder = Path(folder)
     draft = folder / f".saving-{os.getpid()}"
     fresh = not folder.exists()
+    for left in folder.glob(".saving-*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     try:
         for part in parts:
             part.save_pretrained(draft)
         for path in filter(Path.is_file, draft.rglob("*")):
             path.chmod(0o666 & ~_umask())  # some are written for their owner alone
-        for stale in (path for pattern in OF_A_MODEL for path in folder.glob(pattern)):
-            stale.unlink()
+        saved = {path.name for path in draft.iterdir()}
         for path in draft.iterdir():
             if path.is_dir():
                 shutil.rmtree(folder / path.name, ignore_errors=True)
             os.replace(path, folder / path.name)
+        for other in (path for pattern in OF_A_MODEL for path in folder.glob(pattern)):
+            if other.name not in saved:
+                other.unlink()
         draft.rmdir()
     except (OSError, SafetensorError) as error:
         shutil.rmtree(folder if fresh else draft, ignore_errors=True)

@@ -20,9 +20,8 @@ MODULE = re.compile(
     re.MULTILINE,
 )
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-SHOWING = re.compile(
-    "print|pprint|display|help|input|main|exit|quit|check|run|testmod|test.*"
-)  # or end
+# Functions whose calls at the margin show something, ask for it, test, or end the program.
+SHOWING = re.compile("print|pprint|display|help|input|main|exit|quit|check|run|testmod|test.*")
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 CUTS = 10  # tails that are cut off in search of what Python can read
 STARTS = 40  # lines before the first definition at which a program is looked for

@@ -26,6 +26,7 @@ from minidistill.runlog import read_log
 from minidistill.tasks import Preference
 from minidistill.tokenization import encode_prompt, encode_response
 from tests.conftest import build_pair
+from tests.tiny import byte_tokenizer, tiny_lm
 
 QUICK = {"epochs": 1, "batch_size": 4, "max_new_tokens": 6, "progress": False}
 dpo = get_method("dpo")
@@ -294,6 +295,18 @@ def test_10_3_kl_is_that_of_the_enumerated_responses(tokenizer, task):
     found = P.kl_to_reference(pair, [prompt] * 3000, max_new_tokens=2, seed=1)
     assert found == pytest.approx(exact, rel=0.05)
     assert abs(exact - float(first)) > 0.2 * exact  # so that the second token matters
+
+
+def test_what_is_measured_while_training_is_measured_without_dropout():
+    tokenizer = byte_tokenizer()
+    pair = P.policy_and_reference(
+        tiny_lm("gpt2", tokenizer, n_embd=32, n_layer=2, n_head=4), tokenizer
+    )
+    pair.student.train()  # GPT-2 drops a tenth
+    pairs = [Preference(f"say {i}", (), chosen=f"yes {i}", rejected=f"no {i}") for i in range(4)]
+    assert P.preference_metrics(pair, pairs, 0.1)["margin"] == pytest.approx(0, abs=1e-5)
+    assert P.kl_to_reference(pair, ["a", "b"], max_new_tokens=4) == pytest.approx(0, abs=1e-5)
+    assert pair.student.training
 
 
 def test_10_3_a_policy_at_its_reference_has_no_kl(tokenizer, task):

@@ -1,10 +1,12 @@
 """Students made by leaving out layers: whose weights, which layers, and that they still generate."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from minidistill.applications import pruning
 from minidistill.applications.pruning import block_influence, most_influential, prune_layers
 from minidistill.models import load_model
 from minidistill.utils import data_dir
@@ -55,6 +57,18 @@ def test_the_layers_named_are_kept_in_their_order(pair):
     for wrong in ([0], [0, 4], [-1, 0]):
         with pytest.raises(ValueError, match="of 4 layers .* at least 2 must be kept"):
             prune_layers(pair.teacher, wrong)
+
+
+def test_what_a_config_says_of_layers_goes_with_them():
+    config = SimpleNamespace(
+        num_hidden_layers=6, layer_types=list("abcdef"), pair=[1, 2], first_k_dense_replace=3,
+        mlp_only_layers=[1, 3, 4], moe_layers=[0, 1, 2, 3, 4, 5], max_window_layers=None,
+    )  # fmt: skip
+    pruning._shorten(config, [0, 1, 3, 5], 6)
+    assert vars(config) == {
+        "num_hidden_layers": 4, "layer_types": list("abdf"), "pair": [1, 2], "first_k_dense_replace": 2,
+        "mlp_only_layers": [1, 2], "moe_layers": [0, 1, 2, 3], "max_window_layers": None,
+    }  # fmt: skip
 
 
 def test_block_influence_is_one_minus_the_cosine_of_what_goes_in_and_out(pair):

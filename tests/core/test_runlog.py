@@ -107,6 +107,7 @@ def test_another_model_in_the_folder_goes_and_other_files_stay(tmp_path):
     ):
         (tmp_path / name).write_text("old")
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / ".saving-1").mkdir()  # left by a process that was killed
     (tmp_path / "vectors.safetensors").write_text("mine")
     save_folder(tmp_path, Part("model.safetensors", "config.json"), Part("tokenizer.json"))
     kept = [
