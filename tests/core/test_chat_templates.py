@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from minidistill import distill
-from minidistill.generation import sample
+from minidistill.evaluation import nll
+from minidistill.generation import sample, speculative_drafts, top_k_acceptance
 from minidistill.models import load_model, load_pair, make_pair, single_model
 from minidistill.tasks import Example, Task
 from minidistill.tokenization import encode_prompt
@@ -100,28 +101,46 @@ def test_each_is_asked_in_its_own_words_where_that_is_wanted():
     assert pair.prompts_for(pair.teacher, [prompt]) == [prompt.for_teacher]
 
 
-@pytest.mark.parametrize("method", ["kd", "distillm2"])
-def test_a_teacher_in_its_own_words_teaches_what_it_says_to_them(method, monkeypatch):
-    """All that it reads begins with its own template; what the student reads begins with the student's."""
-    pair, read = make_pair(*two(other=OTHER), own_templates=True), {"teacher": [], "student": []}
+@pytest.fixture
+def own_words(monkeypatch):
+    """A pair whose models are asked in words of their own, and how all that each reads begins."""
+    pair, read = (
+        make_pair(*two(other=OTHER), own_templates=True),
+        {"teacher": set(), "student": set()},
+    )
     for name, model in (("teacher", pair.teacher), ("student", pair.student)):
         forward = model.forward
 
         def watch(*args, forward=forward, name=name, **named):
             rows = zip(named["input_ids"].tolist(), named["attention_mask"].tolist(), strict=True)
-            read[name] += [
-                [i for i, m in zip(ids, seen[-len(ids) :], strict=True) if m] for ids, seen in rows
-            ]
+            for ids, seen in rows:
+                kept = [i for i, m in zip(ids, seen[-len(ids) :], strict=True) if m]
+                read[name] |= {pair.tokenizer.decode(kept)[:1]} if len(kept) > 2 else set()
             return forward(*args, **named)
 
         monkeypatch.setattr(model, "forward", watch)
+    return pair, read
+
+
+@pytest.mark.parametrize("method", ["kd", "distillm2"])
+def test_a_teacher_in_its_own_words_teaches_what_it_says_to_them(method, own_words):
+    pair, read = own_words
     task = Task("t", [Example("hi"), Example("ho")], [Example("he")])
     distill(pair, task, method, epochs=1, batch_size=2, max_new_tokens=4, progress=False)
-    starts = {
-        n: {pair.tokenizer.decode(ids)[:1] for ids in rows if len(ids) > 2}
-        for n, rows in read.items()
-    }
-    assert starts == {"teacher": {"<"}, "student": {"["}}
+    assert read == {"teacher": {"<"}, "student": {"["}}
+
+
+def test_drafts_are_verified_in_the_teachers_own_words(own_words):
+    pair, read = own_words
+    speculative_drafts([pair.encode("hi")], pair, top_k_acceptance(1), draft=2, max_new_tokens=6)
+    assert read == {"teacher": {"<"}, "student": {"["}}
+
+
+def test_nll_is_measured_in_the_models_own_words(own_words):
+    pair, read = own_words
+    for model in (pair.teacher, pair.student):
+        nll(model, pair, [pair.encode("hi")], [[5, 6, 7]])
+    assert read == {"teacher": {"<"}, "student": {"["}}
 
 
 def test_equal_templates_are_not_said_to_differ():
