@@ -3,8 +3,7 @@
 A checkpoint is one file, `step-00000120-<sha256>.pt`, written beside its final name and renamed,
 so a crash leaves the older ones untouched. The hash in the name exposes a damaged file; the loader
 names it and takes the one before. Only tensors and plain values are stored (weights_only=True).
-A run is resumed only where its
-fingerprint, a hash of all that decides its result, is that of the checkpoint.
+A run is resumed only where its fingerprint, a hash of all that decides its result, is that of the checkpoint.
 """
 
 import hashlib
@@ -97,8 +96,8 @@ class Checkpointer:
     `fingerprint` is the run's.
     """
 
-    def __init__(self, out: Path, fingerprint: str):
-        self.out, self.fingerprint = out, fingerprint
+    def __init__(self, out: str | Path, fingerprint: str):
+        self.out, self.fingerprint = Path(out), fingerprint
 
     def resume(self, trainer) -> None:
         """Give `trainer` the state of the newest checkpoint; ValueError where it is another run's."""

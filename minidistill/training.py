@@ -5,8 +5,7 @@
 
 What happens beside it is done by callbacks: `evaluation.NLLProbe` measures, `sources.UpdatePhi` steers
 DistiLLM's sampler, `checkpoint.Checkpointer` saves. Every random draw is a function of (seed, epoch,
-step), never of what ran before, so a run that was killed and resumed ends in the same bits as one
-that was not.
+step), never of what ran before: a run killed and resumed ends in the bits of an unbroken one.
 """
 
 import math
@@ -25,6 +24,7 @@ from minidistill.evaluation import HeldOutResponses, NLLProbe
 from minidistill.models import Pair
 from minidistill.objectives import TrainState, get_method
 from minidistill.rollouts import Rollouts
+from minidistill.runlog import claim_folder
 from minidistill.sources import UpdatePhi, resolve_sources
 from minidistill.tasks import Task
 from minidistill.utils import derive_seed
@@ -81,10 +81,9 @@ def distill(
     source `speculative_mix`. `out`: a folder for checkpoints; the same call resumes from there. `tgo`: the
     teacher's responses to task.train as token ids, `probe`: the held-out responses; sampled here if
     None. `callback(history)` runs after every measurement (each `probe_every` steps, by default four
-    times an epoch); returning True stops. `method_kwargs`: the method's own settings (alpha, beta, lam,
-    …), and no others.
-    Raises ValueError or TypeError for settings that cannot be, FloatingPointError when a loss or a
-    gradient stops being a number.
+    times an epoch); returning True stops. `method_kwargs`: the method's own settings (alpha, beta …).
+    Raises ValueError or TypeError for settings that cannot be and for an `out` that another run writes
+    to, FloatingPointError when a loss or a gradient stops being a number.
     """
     config = DistillConfig(
         method, epochs, seed, batch_size, gradient_accumulation_steps, lr, temperature, top_p,
@@ -94,12 +93,13 @@ def distill(
     trainer.callbacks.append(NLLProbe(probe_every, callback))
     if "replay" in trainer.rollouts.names:
         trainer.callbacks.append(UpdatePhi())
-    if out:
-        ours = fingerprint(pair, task, config, method_kwargs, tgo)
-        checkpointer = Checkpointer(Path(out), ours)
+    if not out:
+        return trainer.train(progress)
+    with claim_folder(out):
+        checkpointer = Checkpointer(out, fingerprint(pair, task, config, method_kwargs, tgo))
         checkpointer.resume(trainer)
         trainer.callbacks.append(checkpointer)  # the last: it saves what the others have done
-    return trainer.train(progress)
+        return trainer.train(progress)
 
 
 class Callback(Protocol):

@@ -10,6 +10,7 @@ from minidistill.experiments.logs import ledger_dir, pack_runs, runs_by_seed, wr
 from minidistill.experiments.progress import Status
 from minidistill.experiments.protocol import Run, run_one
 from minidistill.experiments.tuning import next_runs
+from minidistill.runlog import claim_folder
 from minidistill.utils import unknown_name_message
 
 IN_FLIGHT = Path("out/ledger")
@@ -63,10 +64,11 @@ def run_arms(
 def make_runs(
     runs: Sequence[Run], folder: Path, in_flight: Path, workers: int | None = None
 ) -> None:
-    """Make runs and pack them into `folder`."""
-    if runs:
-        run_grid(runs, in_flight, log_run, workers)
-    pack_runs(in_flight, folder)
+    """Make runs and pack them into `folder`; ValueError where others are being made in `in_flight`."""
+    with claim_folder(in_flight):
+        if runs:
+            run_grid(runs, in_flight, log_run, workers)
+        pack_runs(in_flight, folder)
 
 
 def find(run: Run, folder: Path) -> dict | None:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from filelock import FileLock
+
 from minidistill.runlog import atomic_write, read_log, write_log
 from minidistill.utils import data_dir
 
@@ -120,7 +122,16 @@ def pack_runs(in_flight: Path, folder: Path) -> int:
 
 
 def add_runs(logs: Sequence[dict], folder: Path) -> None:
-    """Add encoded logs to the JSONL of their worlds, sorted by name and seed, and rewrite the scores."""
+    """Add encoded logs to the JSONL of their worlds, sorted by name and seed, and rewrite the scores.
+
+    One process at a time: a second one waits, or it would lose the lines that the first one adds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        _add_runs(logs, folder)
+
+
+def _add_runs(logs: Sequence[dict], folder: Path) -> None:
     for world in {world_of(log["run"]["name"]) for log in logs}:
         path = folder / f"{world}.jsonl"
         lines = {_key(log): log for log in (_lines(path) if path.exists() else ())}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from minidistill import checkpoint, distill, rollouts
 from minidistill.cli.distill import distill as distill_command
@@ -135,6 +136,17 @@ def test_a_finished_run_is_not_trained_again(tokenizer, few, tmp_path):
     assert repeated.steps == history.steps
     assert repeated.evals == history.evals
     assert same(weights_of(again.student), weights_of(pair.student))
+
+
+def test_a_folder_that_another_run_writes_to_is_left_alone(tokenizer, few, tmp_path):
+    pair = build_pair(tokenizer)
+    before = weights_of(pair.student)
+    with FileLock(tmp_path / ".lock"), pytest.raises(ValueError, match="in use by another run"):
+        distill(pair, few, "kd", out=tmp_path, **QUICK)
+    assert same(weights_of(pair.student), before)
+    assert not (tmp_path / "checkpoints").exists()
+    distill(pair, few, "kd", out=tmp_path, **QUICK)
+    assert not (tmp_path / ".lock").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Logs of runs: written once, read again when changed, made again when damaged or of other settings."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from filelock import FileLock
 
 from minidistill.experiments import grid, ledger, logs, protocol, toy_kl, verdicts
 from minidistill.experiments.hypotheses import HYPOTHESES
@@ -31,6 +33,23 @@ def test_a_run_in_flight_is_not_made_again_and_one_of_other_settings_is(tmp_path
     assert logs.pack_runs(tmp_path, tmp_path / "runs") == 1
     assert ledger.find(run, tmp_path / "runs") == log
     assert ledger.find(other, tmp_path / "runs") is None
+
+
+def test_two_that_add_to_a_ledger_wait_for_one_another(tmp_path):
+    """Each reads all lines, adds its own and writes all."""
+    log = {"scores": {"rouge_l": 0.5}}
+    each = [[{"run": {"name": "kd", "seed": seed}, **log}] for seed in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda own: add_runs(own, tmp_path), each))
+    assert sorted(logs.runs_by_seed("kd", tmp_path)) == list(range(16))
+
+
+def test_runs_that_another_process_makes_are_not_made_beside_it(tmp_path):
+    with (
+        FileLock(tmp_path / ".lock"),
+        pytest.raises(ValueError, match="is in use by another run"),
+    ):
+        ledger.make_runs([], tmp_path / "ledger", tmp_path)
 
 
 def test_all_that_an_arm_says_reaches_the_run(tmp_path, monkeypatch):
