@@ -1,15 +1,21 @@
 """Run a command to its end although it is killed at random moments.
 
-`python -m tests.killed KILLS SEED ARGUMENTS…`; LONGEST in the environment is the seconds of the last moment.
+`python -m tests.killed KILLS LONGEST OUT ARGUMENTS…`: KILLS tries are killed within LONGEST seconds of their
+start, and the next one goes on in the same working directory OUT. Where a try is over before its kill, OUT
+becomes OUT-1 (then OUT-2, …) and the run starts anew from what OUT held at first: each kill hits a command at
+work.
 
 What is imported is imported once; each try is a fork of this process, which itself never trains.
 """
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
+from itertools import count
+from pathlib import Path
 
 import torch
 from typer.testing import CliRunner
@@ -20,30 +26,53 @@ import minidistill.applications.vision.inputs
 import minidistill.experiments.before_and_after
 import minidistill.experiments.main_job  # noqa: F401
 from minidistill.cli import app
+from minidistill.experiments.arms import ARMS
+from minidistill.experiments.protocol import Arm
+
+ARMS["kd_p64"] = Arm("kd", prompts=64)  # for `claims run`: over in seconds
 
 
-def start(arguments: list[str]) -> int:
+def start(arguments: list[str], out: Path) -> int:
     child = os.fork()
     if child == 0:
+        os.chdir(out)
+        # A fork renews torch's pool of threads at the first such call; two loaders at once may both make it.
+        torch.set_num_threads(1)
         done = CliRunner().invoke(app, arguments)
         print(done.output, repr(done.exception), file=sys.stderr)
         os._exit(0 if done.exit_code == 0 else 1)
     return child
 
 
-def main(kills: int, seed: int, arguments: list[str]) -> int:
-    """Time one whole run elsewhere, then kill `kills` tries; the number that were killed at work."""
-    rng, landed, longest = random.Random(seed), 0, float(os.environ["LONGEST"])
-    for _ in range(kills):
-        child = start(arguments)
-        time.sleep(rng.uniform(0, longest))
-        os.kill(child, signal.SIGKILL)
-        landed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    code = os.waitstatus_to_exitcode(os.waitpid(start(arguments), 0)[1])
-    print(landed)
-    return code
+def ended(child: int, seconds: float) -> int | None:
+    """The status of a child that is over within these seconds; one that is not is killed."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    return None if os.WIFSIGNALED(status) else status
+
+
+def main(kills: int, longest: float, out: Path, arguments: list[str]) -> None:
+    rng, names, initial = random.Random(0), count(1), out.with_name(f"{out.name}-0")
+    shutil.copytree(out, initial)
+    while True:
+        seconds = rng.uniform(0, longest) if kills else float("inf")
+        status = ended(start(arguments, out), seconds)
+        if status is None:
+            kills -= 1
+        elif status:
+            sys.exit(1)
+        elif not kills:
+            return
+        else:
+            out.rename(out.with_name(f"{out.name}-{next(names)}"))
+            shutil.copytree(initial, out)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))
+    main(int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])

@@ -2,22 +2,34 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from minidistill.utils import data_dir
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 KILLS = 20
 SHIPPED = data_dir() / "instruct"
 PAIR = ["--teacher", str(SHIPPED / "teacher"), "--student", str(SHIPPED / "student_0")]
 CLOCKS = {"seconds", "train_seconds", "sha256"}
 COMMANDS = {
-    "distill": ["distill", *PAIR, "--epochs", "3", "--batch-size", "8", "--prompts", "PROMPTS"],
-    "lora": ["distill", *PAIR, "--method", "kd", "--lora-rank", "4", "--prompts", "PROMPTS"],
+    "distill": [
+        "distill",
+        *PAIR,
+        "--epochs",
+        "3",
+        "--batch-size",
+        "8",
+        "--prompts",
+        "prompts.jsonl",
+    ],
+    "lora": ["distill", *PAIR, "--method", "kd", "--lora-rank", "4", "--prompts", "prompts.jsonl"],
     "preference": ["apply", "preference", "--task", "instruct", "--limit", "40"],
     "quantize": ["apply", "quantize", "--bits", "2", "--train-limit", "60", "--test-limit", "20"],
     "vision": ["apply", "vision", "--limit", "64", "--epochs", "2"],
@@ -25,15 +37,31 @@ COMMANDS = {
 }
 
 
-def run(command: list[str], kills: int, longest: float = 0) -> tuple[int, float]:
-    """How many tries were killed, and the seconds of all."""
+def run(command: list[str], out: Path, kills: int = 0, longest: float = 0) -> float:
+    """Run a command to its end in the folder `out`; the seconds it took."""
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.killed", str(kills), "0", *command],
-        capture_output=True, text=True, check=False, env={**os.environ, "LONGEST": str(longest)},
+        [sys.executable, "-m", "tests.killed", str(kills), str(longest), out, *command],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return int(done.stdout), time.monotonic() - started
+    return time.monotonic() - started
+
+
+def killed_and_unbroken(command: list[str], folder: Path) -> tuple[list[dict], dict]:
+    """The contents of all folders in which a run that was killed ended, and of that of a run that was not.
+
+    `folder`: what the command finds where it runs.
+    """
+    unbroken, killed = folder.with_name("unbroken"), folder.with_name("killed")
+    shutil.copytree(folder, unbroken)
+    shutil.copytree(folder, killed)
+    idle = run(["--help"], folder)
+    whole = run(command, unbroken)
+    run(command, killed, KILLS, max(0.5, (whole - idle) / 2))
+    ends = [killed, *killed.parent.glob("killed-[1-9]*")]
+    return [content(end) for end in ends], content(unbroken)
 
 
 def without_clocks(value):
@@ -65,17 +93,27 @@ def content(folder) -> dict:
     return found
 
 
+def test_twenty_kills_change_no_bit_of_a_ledger(tmp_path):
+    """What is made anew: two runs that are measured and one that is trained."""
+    missing, ledger = {"start", "teacher"}, tmp_path / "folder" / "ledger"
+    shipped = (data_dir() / "ledger" / "instruct.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in shipped if json.loads(line)["run"]["name"] not in missing]
+    ledger.mkdir(parents=True)
+    (ledger / "instruct.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    command = ["claims", "run", "start", "teacher", "kd_p64", "--seeds", "1", "--out", "ledger"]
+    killed, unbroken = killed_and_unbroken(command, ledger.parent)
+    assert len(unbroken["ledger/instruct.jsonl"]) == len(kept) + 3
+    for found in killed:
+        assert found["ledger/instruct.jsonl"] == unbroken["ledger/instruct.jsonl"]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_twenty_kills_change_no_bit(name, tmp_path):
-    prompts = tmp_path / "prompts.jsonl"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    prompts = folder / "prompts.jsonl"
     lines = (data_dir() / "instruct" / "test.jsonl").read_text(encoding="utf-8").splitlines()[:60]
     prompts.write_text("\n".join(lines), encoding="utf-8")
-    command = [str(prompts) if word == "PROMPTS" else word for word in COMMANDS[name]]
-    outs = [tmp_path / "unbroken", tmp_path / "killed"]
-    _, idle = run(["--help"], 0)
-    _, whole = run([*command, "--out", str(outs[0])], 0)
-    landed, _ = run([*command, "--out", str(outs[1])], KILLS, max(0.5, whole - idle))
-    assert (
-        landed >= KILLS / 4
-    )  # a run that is over quickly is killed when it has nothing left to do
-    assert content(outs[1]) == content(outs[0])
+    killed, unbroken = killed_and_unbroken([*COMMANDS[name], "--out", "run"], folder)
+    for found in killed:
+        assert found == unbroken
