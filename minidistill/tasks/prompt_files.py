@@ -4,6 +4,7 @@
 |---|---|
 | `prompt`, `instruction` (+ `input`, `instances`), `question`, `query`, `problem` | a text |
 | `messages`, `conversations`, or a list in `prompt` | turns; the assistant's last is a reference |
+| a list in `chosen`, where none of these is | turns; the last, preferred but not called right, is left out |
 | `system`, `system_prompt` | the turn before all others |
 | `references`, `response`, `output`, `completion`, `answer`, `solution` | what is called right |
 | `image` | the path of a file, seen from the prompts file, or a scene of the vision world |
@@ -89,13 +90,15 @@ def read_records(source: str | Path) -> Iterator[tuple[str, object]]:
 
 
 def read_json(path: Path) -> Iterator[tuple[str, object]]:
-    """(file and line, what stands there): the items of an array, or the lines, of a text or its .gz."""
+    """(file and line, what stands there): an array's items, one object or the lines; a text or its .gz."""
     text = _read_utf8(path)
-    if text.lstrip().startswith("["):
+    if text.lstrip().startswith(("[", "{")):
         try:
             items = json.loads(text)
         except (ValueError, RecursionError):
             items = None
+        if isinstance(items, dict):  # one object, which may stand on many lines
+            items = [items] if "\n" in text.strip() else None
         if isinstance(items, list) and all(isinstance(item, dict) for item in items):
             yield from ((f"{path}, item {n}", item) for n, item in enumerate(items, start=1))
             return
@@ -204,12 +207,16 @@ def _conversation(record: dict) -> tuple[list[tuple[str, str]], list[str]]:
     answers = [turns.pop()[1]] if turns and turns[-1][0] == "assistant" else []
     if not turns or turns[-1][0] != "user" or not turns[-1][1].strip():
         raise ValueError(f"field {field!r} must have a turn of the user's before the answer")
-    return turns, answers
+    return turns, [] if field == "chosen" else answers
 
 
 def _conversation_field(record: dict) -> str | None:
-    field = next((name for name in CONVERSATIONS if record.get(name)), None)
-    return "prompt" if field is None and isinstance(record.get("prompt"), list) else field
+    if field := next((name for name in CONVERSATIONS if record.get(name)), None):
+        return field
+    if isinstance(record.get("prompt"), list):
+        return "prompt"
+    implicit = all(record.get(name) is None for name in PROMPTS)
+    return "chosen" if implicit and isinstance(record.get("chosen"), list) else None
 
 
 def _unused(record: dict, example: Example) -> set[str]:

@@ -65,10 +65,19 @@ USER, BOT = {"role": "user", "content": "p"}, {"role": "assistant", "content": "
         ({"question": "p", "answer": "so #### 5"}, "p", ("so #### 5",)),
         ({"problem": "p", "solution": "s", "answer": 5}, "p", ("5", "s")),
         ({"query": "p", "response": "a"}, "p", ("a",)),
+        ({"chosen": [USER, BOT], "rejected": [USER, BOT]}, "p", ()),
+        ({"prompt": "q", "chosen": [USER, BOT]}, "q", ()),
+        ({"prompt": [{"role": "user", "content": "q"}], "chosen": [BOT]}, "q", ()),
     ],
 )  # fmt: skip
 def test_the_known_kinds_of_lines_are_read(write, record, prompt, references):
     assert read_prompts(write(json.dumps(record))) == [Example(prompt, references)]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_one_object_may_stand_on_many_lines(write, indent):
+    text = json.dumps({"prompt": "p", "input": "x"}, indent=indent)
+    assert read_prompts(write(f"\n{text}\n", "one.json")) == [Example("p\n\nx")]
 
 
 def test_what_was_said_before_stays_with_the_prompt(write):
@@ -163,6 +172,17 @@ def test_rows_come_from_any_usual_file(tmp_path, kind):
         ),
         ("p.json", '[{"prompt": "a"}', "p.json, line 1: not JSON"),
         ("p.json", "[]", "p.json: no prompts in this file"),
+        (
+            "p.json",
+            '{\n"data": [{"prompt": "a"}]}',
+            "p.json, item 1: no prompt among the fields 'data'",
+        ),
+        ("p.json", '{\n"prompt": "a"}\n{"prompt": "b"}', "p.json, line 1: not JSON"),
+        (
+            "p.jsonl",
+            '{"chosen": "Human: a Assistant: b"}',
+            "line 1: no prompt among the fields 'chosen'",
+        ),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, content, message):
@@ -194,7 +214,7 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(sorted(prompt_files.KNOWN | {"role", "content", "x"})),
+            st.sampled_from(sorted(prompt_files.KNOWN | {"role", "content", "chosen", "x"})),
             inner,
             max_size=4,
         )
