@@ -17,19 +17,11 @@ ROOT = Path(__file__).parents[2]
 KILLS = 20
 SHIPPED = data_dir() / "instruct"
 PAIR = ["--teacher", str(SHIPPED / "teacher"), "--student", str(SHIPPED / "student_0")]
+DISTILL = ["distill", *PAIR, "--prompts", "prompts.jsonl"]
 CLOCKS = {"seconds", "train_seconds", "sha256"}
 COMMANDS = {
-    "distill": [
-        "distill",
-        *PAIR,
-        "--epochs",
-        "3",
-        "--batch-size",
-        "8",
-        "--prompts",
-        "prompts.jsonl",
-    ],
-    "lora": ["distill", *PAIR, "--method", "kd", "--lora-rank", "4", "--prompts", "prompts.jsonl"],
+    "distill": [*DISTILL, "--epochs", "3", "--batch-size", "8"],
+    "lora": [*DISTILL, "--method", "kd", "--lora-rank", "4"],
     "preference": ["apply", "preference", "--task", "instruct", "--limit", "40"],
     "quantize": ["apply", "quantize", "--bits", "2", "--train-limit", "60", "--test-limit", "20"],
     "vision": ["apply", "vision", "--limit", "64", "--epochs", "2"],
@@ -42,8 +34,7 @@ def run(command: list[str], out: Path, kills: int = 0, longest: float = 0) -> fl
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "tests.killed", str(kills), str(longest), out, *command],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return time.monotonic() - started
