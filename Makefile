@@ -19,7 +19,7 @@ endif
 # A worker a core, four at most: each holds torch and may run a notebook beside it. The cells of a notebook
 # stay together, as a file's tests do (tests/conftest.py); what takes longest comes first.
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 8
-NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600
 
 .PHONY: help run test test-fast test-slow test-all lint lab format notebooks table bench clean
 

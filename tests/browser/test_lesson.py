@@ -43,7 +43,7 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "extensionmanager-extension/plugin": {"enabled": False},
 }
-RUN_MS = 180_000
+RUN_MS = 420_000  # a shared machine may take three times as long as a quiet one
 KERNEL_IDLE = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
 BROKEN_WIDGET = ".jupyter-widgets-error-widget"
 PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent)"
