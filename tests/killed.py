@@ -1,9 +1,10 @@
 """Run a command to its end although it is killed at random moments.
 
-`python -m tests.killed KILLS LONGEST OUT ARGUMENTS…`: KILLS tries are killed within LONGEST seconds of their
-start, and the next one goes on in the same working directory OUT. Where a try is over before its kill, OUT
-becomes OUT-1 (then OUT-2, …) and the run starts anew from what OUT held at first: each kill hits a command at
-work.
+`python -m tests.killed KILLS LONGEST OUT ARGUMENTS…`: KILLS tries are killed, and the next one goes on in the
+same working directory OUT. Every other try is killed within LONGEST seconds of its start, the others within a
+tenth of that after the first change among the files in OUT: where it has just saved something. Where a try is
+over before its kill, OUT becomes OUT-1 (then OUT-2, …) and the run starts anew from what OUT held at first:
+each kill hits a command at work. Printed is how many different sets of files the kills have left.
 
 What is imported is imported once; each try is a fork of this process, which itself never trains.
 """
@@ -44,13 +45,24 @@ def start(arguments: list[str], out: Path) -> int:
     return child
 
 
-def ended(child: int, seconds: float) -> int | None:
+def files(folder: Path) -> frozenset[str]:
+    return frozenset(
+        os.path.join(at, name)
+        for at, _, names in os.walk(folder)
+        for name in names
+        if not name.startswith(".")  # locks
+    )
+
+
+def ended(child: int, out: Path, seconds: float, after_change: bool) -> int | None:
     """The status of a child that is over within these seconds; one that is not is killed."""
-    until = time.monotonic() + seconds
+    before, until = files(out), float("inf") if after_change else time.monotonic() + seconds
     while time.monotonic() < until:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             return status
+        if after_change and files(out) != before:
+            until, after_change = time.monotonic() + seconds / 10, False
         time.sleep(0.005)
     os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
@@ -60,14 +72,17 @@ def ended(child: int, seconds: float) -> int | None:
 def main(kills: int, longest: float, out: Path, arguments: list[str]) -> None:
     rng, names, initial = random.Random(0), count(1), out.with_name(f"{out.name}-0")
     shutil.copytree(out, initial)
+    left = set()
     while True:
         seconds = rng.uniform(0, longest) if kills else float("inf")
-        status = ended(start(arguments, out), seconds)
+        status = ended(start(arguments, out), out, seconds, bool(kills % 2))
         if status is None:
             kills -= 1
+            left.add(files(out))
         elif status:
             sys.exit(1)
         elif not kills:
+            print(len(left))
             return
         else:
             out.rename(out.with_name(f"{out.name}-{next(names)}"))
