@@ -49,12 +49,13 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Keep a file's tests on one worker, but a lesson in a browser is a long test of its own."""
+    """Keep a file's tests on one worker, but those that take minutes each."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            return nodeid if "tests/browser" in nodeid else super()._split_scope(nodeid)
+            alone = "tests/browser" in nodeid or "test_killed.py" in nodeid
+            return nodeid if alone else super()._split_scope(nodeid)
 
     return ByFile(config, log)
 
