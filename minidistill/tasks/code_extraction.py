@@ -13,12 +13,13 @@ from textwrap import dedent, indent
 from minidistill.tasks.answers import answer_part
 
 LONGEST = 50_000  # characters of a response that are looked through for code
-FENCE = re.compile(r"(`{3,}|~{3,})[^\n`]*\n")
+FENCE = re.compile(r"(?<![`~])(`{3,}|~{3,})[^\n`]*\n")
 BODY = re.compile(r"\n*(?:  |\t)\s*\S")
-MODULE = re.compile(
-    r"^(?:(?:async\s+)?def\s+\w+\s*\(|class\s+\w+\s*[(:]|import\s+\w|from\s+[\w.]+\s+import\b|@\w)",
-    re.MULTILINE,
+BEGINS = (
+    r"(?:(?:async\s+)?def\s+\w+\s*\(|class\s+\w+\s*[(:]|import\s+\w|from\s+[\w.]+\s+import\b|@\w)"
 )
+MODULE = re.compile(rf"^{BEGINS}", re.MULTILINE)
+MARGIN = re.compile(rf"^([ \t>|]+){BEGINS}", re.MULTILINE)  # code in a list, or quoted
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # Functions whose calls at the margin show something, ask for it, test, or end the program.
 SHOWING = re.compile("print|pprint|display|help|input|main|exit|quit|check|run|testmod|test.*")
@@ -64,7 +65,7 @@ def mbpp_program(prompt: str, response: str) -> str | None:
     names = set(re.findall(r"([A-Za-z_]\w*)\s*\(", asserts))
     response = answer_part(response)
     blocks = _blocks(response)
-    is_code = blocks != [response] or MODULE.search(response)
+    is_code = blocks != [response] or MODULE.search(_unmargined(response))
     return _whole_program(blocks, names) or (blocks[0] if is_code else None)
 
 
@@ -129,9 +130,11 @@ def _whole_program(blocks: list[str], names: set[str]) -> str | None:
 
 
 def _guesses(body: str) -> tuple[str, ...]:
-    """As it is; without what follows the body; the same where the first line, or all, lost its margin."""
+    """As it is; without what follows the body; the same where the first line, or all, lost its margin, or
+    has another one than the prompt."""
     cut = re.split(r"\n(?=\S)", body)[0]
-    return body, cut, f"    {body}", indent(body, "    "), f"    {cut}"
+    moved = indent(dedent(cut.expandtabs(4)), "    ")
+    return body, cut, f"    {body}", indent(body, "    "), f"    {cut}", moved
 
 
 def _completed(prompt: str, body: str, tries: int) -> str | None:
@@ -152,9 +155,22 @@ def _without_prompts(block: str) -> str:
     return "".join(line for line in lines if not re.match("[!%]", line))
 
 
+def _unmargined(block: str) -> str:
+    """The block without what stands before its first definition on every line, where none begins a line."""
+    text = dedent(block)
+    found = None if MODULE.search(text) else MARGIN.search(text)
+    if not found:
+        return text
+    lines = text.splitlines()
+    return "\n".join(
+        line.removeprefix(found[1]) if line.startswith(found[1]) else line.lstrip()
+        for line in lines
+    )
+
+
 def _read(block: str, names: set[str]) -> ast.Module | None:
     """The block as a tree, from the first line on that begins a program with one of the names in it."""
-    text = dedent(block)
+    text = _unmargined(block)
     first = MODULE.search(text)
     lines = text.splitlines(keepends=True)
     last = text.count("\n", 0, first.start()) if first else len(lines) - 1
@@ -170,7 +186,7 @@ def _read(block: str, names: set[str]) -> ast.Module | None:
 
 def _unreadable(block: str, names: set[str]) -> str | None:
     """The block from its first definition on, if one of the names is defined there."""
-    text = dedent(block)
+    text = _unmargined(block)
     if not re.search(rf"^(?:async\s+)?def\s+(?:{'|'.join(names)})\s*\(", text, re.MULTILINE):
         return None
     return text[MODULE.search(text).start() :]

@@ -346,6 +346,13 @@ RIGHT = {
     "a lone end of thinking": f"Maybe ```\ndef double(x):\n    return x\n``` no\n</think>\n```\n{WHOLE}```",
     "thought, then a body": "<think>Twice.</think>\n    return 2 * x\n",
     "a turn that ended": "    return 2 * x<|im_end|>\n<|im_start|>user",
+    "a body with another margin": "  y = x\n  if y:\n     y += x\n  return y\n",
+    "a body with a deeper margin": "        y = x\n        return 2 * y\n",
+    "a fenced body with another margin": "```\n  y = x\n  return 2 * y\n```",
+    "a body with tabs": "\tif x:\n\t\treturn 2 * x\n\treturn 0\n",
+    "a function with a margin": f"Sure:\n{textwrap.indent(WHOLE, '   ')}",
+    "a function in a list": f"1. Code:\n\n{textwrap.indent(WHOLE, ' ' * 7)}\n   Done.\n2. So.",
+    "a quoted function": f"Here:\n> {WHOLE.rstrip().replace(chr(10), chr(10) + '> ')}\n\nDone.",
     "lines that end as on Windows": "```python\r\ndef double(x):\r\n    return 2 * x\r\n```\r\n",
 }  # fmt: skip
 WRONG = {
@@ -461,7 +468,14 @@ HOSTILE = [
     "```",
     "```\n",
 ]
-HOSTILE += ["x;", "def double(x):\n", "def double(x): return 1\nprose it is\n", "\ud800"]
+HOSTILE += [
+    " def double(x):\n",
+    "> import x\n",
+    "x;",
+    "def double(x):\n",
+    "def double(x): return 1\nprose it is\n",
+    "\ud800",
+]
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
