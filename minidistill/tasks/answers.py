@@ -79,16 +79,30 @@ NUMBER = re.compile(
 )
 PARTS = (("whole", "0"), ("top", "0"), ("bottom", "1"))
 EQUATIONS = re.compile(r"(?:(?:[\s0-9.,+\-*/×÷·()$€£%]|\\(?:cdot|times|div))*=)*")
+# After a #### that is no announcement: a chat model's section, such as "#### Step 2: Add" or "#### Result".
+SECTION = re.compile(
+    r"\W*(?:(?i:step|part|case)\b[^\n]*|[0-9]{1,2}[.)] +\W*[A-Z][^\n]*|[A-Z][^\n0-9]*)\n\s*(?=\S)"
+)
 ANSWER_IS = re.compile(r"\banswer\b[^.\n0-9]{0,40}?(?:\bis\b|[:=])", re.IGNORECASE)
 SPELLINGS = [
     (re.compile(r"[−–]"), "-"),
     (re.compile(r"(?<=[0-9])(?:\{,\}|,?\\[,!;: ])(?=[0-9]{3}(?![0-9]))"), ""),  # 1{,}000 and 1\,000
+    (re.compile("(?<=[0-9])[\u00a0\u2009\u202f'’](?=[0-9]{3}(?![0-9]))"), ""),  # French and Swiss
+    (re.compile("[\uff10-\uff19]"), lambda digit: chr(ord(digit[0]) - 0xFEE0)),  # full width
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\frac\s?([0-9])\s?([0-9])"), r"\\frac{\1}{\2}"),
 ]
 TIDY = [
     *SPELLINGS,
     (re.compile(r"<<[^<>\n]*>>"), ""),  # GSM8K's calculator
+    (
+        re.compile(r"(?<![0-9.,])([0-9]{1,3}(?:\.[0-9]{3})+),([0-9]+)(?![0-9,.]*[0-9])"),
+        lambda german: f"{german[1].replace('.', '')}.{german[2]}",
+    ),
+    (
+        re.compile(r"(?<![0-9.,])[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9,])"),
+        lambda indian: indian[0].replace(",", ""),
+    ),
     (re.compile(r"(?<=[0-9])\s?\\frac\{([0-9]+)\}\{([0-9]+)\}"), r" \1/\2"),  # a mixed number
     (re.compile(r"\\frac\{([0-9]+)\}\{([0-9]+)\}"), r"{\1/\2}"),
 ]
@@ -97,17 +111,20 @@ TIDY = [
 def extract_answer(text: str) -> float | None:
     r"""The number that a response gives as its answer; None if it gives none. TypeError if no text.
 
-    The first number on the line after the last #### counts, unless a \boxed{} follows there: then #### was a
-    heading. Without ####, what counts is the last \boxed{}, else "the answer is …", else the last number.
+    The first number on the line after the last #### counts, unless that is a section's heading or a \boxed{}
+    follows there. Then, and without ####, what counts is the last \boxed{}, else "the answer is …", else the
+    last number.
     A #### or a box without a number is no answer: whoever announces one and breaks off is not graded
     by a number on the way there. Thinking aloud and questions that the response asks itself do not count.
     Source: GSM8K, arXiv 2110.14168, and what is usual for chat models.
     """
     text = rewrite(first_answer_part(text), TIDY)
     _, mark, tail = text.rpartition("####")
-    boxed = extract_boxed(tail)
-    if mark or boxed is not None:
-        return _first_number(tail if boxed is None else boxed)
+    if mark and (section := SECTION.match(tail)):
+        text, mark = tail[section.end() :], ""
+    boxed = _boxes(tail)
+    if mark or boxed:
+        return _first_number(boxed[-1] if boxed else tail)
     said = _last(ANSWER_IS.finditer(text))
     number = _first_number(text[said.end() :]) if said else None
     last = _last(NUMBER.finditer(text))
@@ -151,20 +168,38 @@ def as_text(value: object, name: str) -> str:
 
 # --- forms, as in MATH ----------------------------------------------------------------------------------
 BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(?P<bare>[^\s{$][^\s$]*)|\{)")
+JOINT = re.compile(
+    r"[\s$*]*(?:[,;]|(?:[,;]\s*)?(?:and|or|\\text *\{ *(?:and|or) *\}))[\s$*]*(?:[A-Za-z](?:_\w)? *= *)?"
+)
 BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def extract_boxed(text: str) -> str | None:
     r"""Return what stands in the last \boxed{…} or \fbox{…}, or after a \boxed without braces.
 
+    Boxes that only a comma, "and" or "or" parts are one answer: \boxed{3} or \boxed{4} is "3, 4", not 4.
     None if there is no box, or the last one is empty or never closed. TypeError if no text.
     """
-    box = _last(BOX.finditer(as_text(text, "response")))
-    if box is None or box["bare"]:
-        return box and box["bare"]
+    return ", ".join(dict.fromkeys(_boxes(as_text(text, "response")))) or None
+
+
+def _boxes(text: str) -> list[str]:
+    """The contents of the last box and of those that are joined to it."""
+    contents, end = [], len(text)
+    for box in reversed(list(BOX.finditer(text))):
+        content, after = (box["bare"], box.end()) if box["bare"] else _braced(text, box.end(), end)
+        if not content or contents and not JOINT.fullmatch(text, after, end):
+            break
+        contents.insert(0, content)
+        end = box.start()
+    return contents
+
+
+def _braced(text: str, start: int, end: int) -> tuple[str | None, int]:
+    """What stands up to the brace that closes the one before `start`, and where that ends."""
     depth = 0
-    for brace in BRACES.finditer(text, box.end()):
+    for brace in BRACES.finditer(text, start, end):
         if brace[0] == "}" and depth == 0:
-            return text[box.end() : brace.start()].strip() or None
+            return text[start : brace.start()].strip(), brace.end()
         depth += {"{": 1, "}": -1}.get(brace[0], 0)
-    return None
+    return None, end

@@ -30,6 +30,9 @@ GLYPHS = str.maketrans(
         "÷": "/",
         "π": r"\pi ",
         "∞": r"\infty ",
+        "≤": r"\le ",
+        "≥": r"\ge ",
+        "∪": r"\cup ",
         "√": r"\sqrt ",
         '"': "",
         "²": "^2",
@@ -73,6 +76,9 @@ RULES = [
     (rf"(?<=[0-9}})]) (?:{UNIT}){POWER}", ""),
     (r"^\\approx|[.,] *$", ""),
 ]
+REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar|dot) ?\{?([0-9]+)\}?")
+ALTERNATIVES = re.compile(r",? *(?:\\(?:text|mbox|mathrm) *\{ *or *\}|\bor\b|\\cup(?![A-Za-z])) *")
+RELATION = re.compile(r" *(<|>|\\leq?(?![a-z])|\\geq?(?![a-z])) *")
 CLEAN = SPELLINGS + [(re.compile(pattern), new) for pattern, new in RULES]
 NUMBER = re.compile(r"-?(?:(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]*)?|\.[0-9]+)")
 NAMED = re.compile(r"(?:\\text\{[^{}]*\}|\\?[A-Za-z]+)(?:_\{?\w+\}?)?(?:\([a-z]\))? *=(?=[^=<>]*$)")
@@ -112,7 +118,8 @@ def same_answer(answer: str, reference: str) -> bool:
     a, b = as_text(answer, "answer").strip(), as_text(reference, "answer").strip()
     if a == b or max(len(a), len(b)) > LONGEST:
         return a == b
-    a, b = (rewrite(text.translate(GLYPHS), CLEAN).strip() for text in (a, b))
+    a, b = (_union(REPEATING.sub(_repeated, text.translate(GLYPHS))) for text in (a, b))
+    a, b = (rewrite(text, CLEAN).strip() for text in (a, b))
     if _units(answer) and _units(reference) and _units(answer) != _units(reference):
         return False  # 3 hours and 3 minutes
     names = [re.match("([A-Za-z]) *=", text) for text in (a, b)]
@@ -129,6 +136,41 @@ def same_answer(answer: str, reference: str) -> bool:
     a, b = _both_roots(a), _both_roots(b)
     plain = [text.replace(r"\%", "") for text in (a, b)]  # 12.5% is 12.5 and 0.125
     return _algebra.equal(a, b) or (plain != [a, b] and _algebra.equal(*plain))
+
+
+def _repeated(decimal: re.Match) -> str:
+    r"""0.1\overline{6} as a fraction."""
+    whole, once, period = decimal.groups()
+    scale = 10 ** len(once)
+    value = Fraction(int(whole + once or 0), scale)
+    value += Fraction(int(period), scale * (10 ** len(period) - 1))
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def _union(answer: str) -> str:
+    r"""x < 1 or x > 2 as (-\infty, 1) \cup (2, \infty); other answers as they are."""
+    parts = ALTERNATIVES.split(answer.strip("$ "))
+    intervals = [_interval(part.strip("$ ")) for part in parts]
+    return r" \cup ".join(intervals) if len(parts) > 1 and all(intervals) else answer
+
+
+def _interval(part: str) -> str | None:
+    """What one inequality in one letter, or an interval, stands for."""
+    part = re.sub(r"^[a-z] *\\in(?![a-z]) *", "", part)
+    if re.fullmatch(r"(?:\\left)?[\[(][^\[\]()]*,[^\[\]()]*[\])]", part):
+        return part
+    terms, relations = RELATION.split(part)[::2], RELATION.split(part)[1::2]
+    if any(relation[0] == ">" or "g" in relation for relation in relations):
+        turned = {">": "<", r"\ge": r"\le", r"\geq": r"\le"}
+        terms, relations = terms[::-1], [turned.get(r) for r in reversed(relations)]
+    if len(terms) == 2:
+        left = re.fullmatch("[a-z]", terms[0])
+        terms = [r"-\infty", *terms] if left else [*terms, r"\infty"]
+        relations = ["<", *relations] if left else [*relations, "<"]
+    if len(terms) != 3 or None in relations or not re.fullmatch("[a-z]", terms[1]):
+        return None
+    opening, closing = "[("[relations[0] == "<"], "])"[relations[1] == "<"]
+    return f"{opening}{terms[0]},{terms[2]}{closing}"
 
 
 def _units(answer: str) -> str | None:

@@ -44,6 +44,11 @@ def test_a_grade_cannot_be_changed_afterwards():
         ("#### 13\n\n14", 13),
         ("#### Final answer\nso \\boxed{42} of 50", 42),
         ("\\boxed{7} #### 8", 8),
+        # not after a section's heading
+        ("#### Step 1\n3 * 4 = 12\n#### Step 2: add 5\n12 + 5 = 17\nSo it is 17.", 17),
+        ("#### 1. Count\n12\n\n#### 2. Add\nThe answer is 17, not 5.", 17),
+        ("#### **Final Answer**\n\n**17**", 17),
+        ("#### 17. He had 12.", 17),
         # in a box
         ("first 3, so \\boxed{42}. Check: 40 + 2", 42),
         ("\\boxed{x = 12}", 12),
@@ -124,6 +129,13 @@ def test_a_grade_cannot_be_changed_afterwards():
         ("2e3", 2000),
         ("1E-2", 0.01),
         ("007", 7),
+        # as it is written elsewhere
+        ("1.234,56 euros", 1234.56),
+        ("1.234.567,5", 1234567.5),
+        ("12,34,567 rupees", 1234567),
+        ("1\u202f234\u202f567 ou 1\u00a0234", 1234),
+        ("1'234 Franken", 1234),
+        ("１２３", 123),
     ],
 )
 def test_extracts(text, number):
@@ -138,6 +150,8 @@ def test_extracts(text, number):
         "8 + 5 = 13 . ####",
         "8 + 5 = 13 . #### \n",
         "8 + 5 = 13 . #### many",
+        "8 + 5 = 13 . #### many\nand 3",
+        "8 + 5 = 13 . #### Step 2\nnothing",
         "8 + 5 = 13 . #### 5 + 6 =",
         "13 and \\boxed{}",
         "#### ",
@@ -250,6 +264,7 @@ def test_no_text_breaks_the_extractors(text):
     "piece",
     [*"{}1-=# .$(\\\ne", "\\boxed{", "1,", "1,000", "####", "1 ", "1/", "1.1.", "1e", "^{"]
     + ["<think>", "</think>", "<|im_end|>", "\nQ:", "\n ", "7th", "\\pm", "answer "]
+    + ["\\boxed{1},", "\\boxed1 and ", "#### A", "12,34,", "1.234"]
     + ["answer is", "\\frac{1}", "\\frac", "a =", "#### x=", "1 1/", "\\cdot", "5\\times"],
 )  # fmt: skip
 def test_a_very_long_text_comes_back_at_once(piece):
@@ -265,7 +280,15 @@ def test_a_very_long_text_comes_back_at_once(piece):
     ("text", "boxed"),
     [
         ("so \\boxed{5}.", "5"),
-        ("\\boxed{1} and \\boxed{2}", "2"),
+        ("\\boxed{1} and \\boxed{2}", "1, 2"),
+        ("$x = \\boxed{3}$ or $x = \\boxed{-4}$.", "3, -4"),
+        ("\\boxed{3}, \\boxed{4}, and \\boxed{5}", "3, 4, 5"),
+        ("\\boxed{A} \\text{ and } \\boxed C", "A, C"),
+        ("\\boxed{5}, or \\boxed{5}", "5"),
+        ("\\boxed{1}, so \\boxed{2}", "2"),
+        ("\\boxed{1}\n\n\\boxed{2}", "2"),
+        ("\\boxed{}, \\boxed{2}", "2"),
+        ("\\boxed{1, \\boxed{2}", "2"),
         ("\\boxed{\\frac{1}{\\sqrt{2}}} and {3}", "\\frac{1}{\\sqrt{2}}"),
         ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}"),
         ("\\boxed{\\left\\{x}", "\\left\\{x"),
@@ -382,6 +405,10 @@ xyz | zyx
 3:4 | \frac{3}{4}
 2516_8 | 2516_{8}
 8^{-2} | 8^-2 | 1/64
+\frac{1}{6} | 0.1\overline{6} | 0.1\bar{6} | 0.1\overline6
+-\frac{4}{33} | -0.\overline{12} | -.\overline{12}
+(-\infty,1)\cup[2,\infty) | x < 1 \text{ or } x \ge 2 | x<1 or 2 ≤ x | x < 1 \cup x \geq 2
+(-1,1]\cup(2,3) | -1 < x \le 1 \text{ or } 3 > x > 2 | x \in (-1,1] \text{ or } x \in (2,3)
 """
 
 
@@ -415,6 +442,7 @@ SAS | SSA    no | on    ABC | ACB    5x | 5    5 x | 5    5m | 5    5 m | 5n    
 0 | \emptyset    \begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix}1&3\\2&4\end{pmatrix}
 \begin{pmatrix}-1\\3\end{pmatrix} | \begin{pmatrix}-1&3\end{pmatrix}    \text{No} | On
 \text{even} | \text{odd}    \text{east} | seat    \text{(A)} | B    A,B,D | A,B
+0.\overline{3} | 0.3    x<1 \text{ or } x>2 | (-\infty,1)\cup[2,\infty)    x<1 or x>2 | x>1 or x<2
 \text{undefined} | 0    12\text{ if }x>0 | 12    |x| | x    0.0000004 | 0.0000003    2xyz | 2
 """
 
