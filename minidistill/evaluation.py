@@ -159,7 +159,7 @@ def nll(model, pair: Pair, prompts: Sequence, responses: Sequence, rows: int = 6
     kept = [i for i, response in enumerate(responses) if response]
     kept.sort(key=lambda i: len(prompts[i]) + len(responses[i]))
     total, prompts = 0.0, pair.prompts_for(model, prompts)
-    rows = max_batch_size(prompts, rows)
+    rows = max_batch_size(prompts, rows, max(map(len, responses), default=0) * pair.vocab_size)
     for start in range(0, len(kept), rows):
         part = kept[start : start + rows]
         batch = collate(

@@ -35,7 +35,7 @@ def sample(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     responses: list[list[int]] = [[]] * len(prompts)
     longest = max(map(len, prompts), default=0) + max_new_tokens
-    rows = max_batch_size(prompts, _max_batch_size(model, longest))
+    rows = max_batch_size(prompts, _max_batch_size(model, longest), width)
     with torch.no_grad(), torch.random.fork_rng(), eval_mode(model), plain_generation(model):
         torch.manual_seed(seed)
         for start in range(0, len(order), rows):
@@ -152,13 +152,10 @@ def speculative_drafts(
         seen = [prompts[i] + responses[i] for i in unfinished]
         drafts = sample(pair.student, seen, pair, max_new_tokens=draft, **how,
                         seed=derive_seed(seed, "student", rounds))  # fmt: skip
-        rows = min(
-            _max_batch_size(pair.teacher, max(map(len, seen)) + draft),
-            2**27 // (draft * pair.vocab_size),
-        )
-        rows = max_batch_size(seen, rows)
-        for start in range(0, len(unfinished), max(1, rows)):
-            part = slice(start, start + max(1, rows))
+        rows = _max_batch_size(pair.teacher, max(map(len, seen)) + draft)
+        rows = max_batch_size(seen, rows, draft * pair.vocab_size)
+        for start in range(0, len(unfinished), rows):
+            part = slice(start, start + rows)
             checked = _verify_drafts(
                 seen[part], drafts[part], unfinished[part], pair, accept, how, rng
             )

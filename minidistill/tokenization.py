@@ -8,6 +8,7 @@ from torch import Tensor
 from minidistill.tasks import Example, as_example
 
 MAX_BATCH_VALUES = 2**24  # numbers in the extra inputs that a model reads together
+MAX_LOGITS = 2**27  # numbers in the logits that one pass gives: half a gigabyte
 
 
 class EncodedPrompt(list):
@@ -37,11 +38,14 @@ class EncodedPrompt(list):
         return carried_on
 
 
-def max_batch_size(prompts: Sequence[Sequence[int]], limit: int) -> int:
-    """Count the prompts that go through a model together: `limit`, fewer where extra inputs are large."""
+def max_batch_size(prompts: Sequence[Sequence[int]], limit: int, logits: int = 1) -> int:
+    """Count the prompts that go through a model together: `limit`, fewer where extra inputs are large, or
+    the `logits` that are made for each (tokens × vocabulary)."""
     extra = next((x.extra_inputs for x in prompts if isinstance(x, EncodedPrompt)), {})
     size = sum(value.numel() for value in extra.values())
-    return max(1, min(limit, MAX_BATCH_VALUES // size)) if size else limit
+    return max(
+        1, min(limit, MAX_LOGITS // max(1, logits), MAX_BATCH_VALUES // size if size else limit)
+    )
 
 
 def encode_prompt(tokenizer, prompt: Example | str, options: Mapping | None = None) -> list[int]:

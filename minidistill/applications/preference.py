@@ -7,7 +7,7 @@ teacher stands, so `distill(pair, task, "dpo")` is all there is of training. Sou
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -22,7 +22,7 @@ from minidistill.logprobs import ResponseLogProbs, collate, response_log_probs
 from minidistill.models import Pair, eval_mode
 from minidistill.runlog import atomic_write
 from minidistill.tasks import Example, Preference, read_records
-from minidistill.tokenization import encode_response
+from minidistill.tokenization import encode_response, max_batch_size
 from minidistill.utils import derive_seed
 
 ROWS = 64  # responses scored at once
@@ -147,7 +147,8 @@ def preference_metrics(pair: Pair, pairs: Sequence[Preference], beta: float) -> 
         [encode_response(pair.tokenizer, getattr(p, side)) for p in pairs]
         for side in ("chosen", "rejected")
     ]
-    for better, worse in zip(*(_scored(pair, pairs, ys) for ys in sides), strict=True):
+    longest = max(map(len, sides[0] + sides[1]), default=0)
+    for better, worse in zip(*(_scored(pair, pairs, ys, longest) for ys in sides), strict=True):
         found["margin"].append(reward_margin(better, worse, beta))
         found["chosen"].append(better.sum(better.token_log_q))
         found["rejected"].append(worse.sum(worse.token_log_q))
@@ -167,27 +168,26 @@ def kl_to_reference(
     """
     ids = [pair.encode(prompt) for prompt in prompts]
     written = sample(pair.student, ids, pair, seed=seed, max_new_tokens=max_new_tokens)
-    batches = _scored(pair, prompts, written)
+    batches = _scored(pair, prompts, written, max(map(len, written), default=0))
     return mean(
         v for y in batches for v in y.sum(D.reverse_kl(y.log_p, y.log_q)).tolist()
     )  # reverse: the student first
 
 
 def _scored(
-    pair: Pair, prompts: Sequence[Example | str], responses: Sequence[list[int]]
-) -> list[ResponseLogProbs]:
-    """Responses as policy and reference see them, ROWS at a time."""
+    pair: Pair, prompts: Sequence[Example | str], responses: Sequence[list[int]], longest: int
+) -> Iterator[ResponseLogProbs]:
+    """Responses of up to `longest` tokens as policy and reference see them, at most ROWS at a time."""
     ids = [pair.encode(prompt) for prompt in prompts]
-    found = []
-    for start in range(0, len(ids), ROWS):
-        rows = slice(start, start + ROWS)
+    size = max_batch_size(ids, ROWS, longest * pair.vocab_size)
+    for start in range(0, len(ids), size):
+        rows = slice(start, start + size)
         batch = collate(ids[rows], responses[rows], pair.pad_token_id, pair.device)
         with eval_mode(pair.student):
             log_p, log_q = (
                 response_log_probs(m, batch, pair.vocab_size) for m in (pair.teacher, pair.student)
             )
-        found.append(ResponseLogProbs(batch.labels, batch.mask, log_q, lambda log_p=log_p: log_p))
-    return found
+        yield ResponseLogProbs(batch.labels, batch.mask, log_q, lambda log_p=log_p: log_p)
 
 
 def optimal_policy(log_ref: Tensor, reward: Tensor, beta: float) -> Tensor:

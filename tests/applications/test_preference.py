@@ -252,6 +252,9 @@ def moved(tokenizer):
 def test_the_measures_are_means_of_sums_whatever_the_batches(tokenizer, pairs, monkeypatch):
     pair = moved(tokenizer)
     whole = P.preference_metrics(pair, pairs, beta=0.3)
+    with monkeypatch.context() as small:
+        small.setattr("minidistill.tokenization.MAX_LOGITS", 3 * 10 * pair.vocab_size)
+        assert P.preference_metrics(pair, pairs, beta=0.3) == pytest.approx(whole, rel=1e-4)
     monkeypatch.setattr(P, "ROWS", 3)
     assert P.preference_metrics(pair, pairs, beta=0.3) == pytest.approx(whole, rel=1e-4)
     sides = {}

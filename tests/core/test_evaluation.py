@@ -9,6 +9,7 @@ import torch
 
 from minidistill import evaluate, load_task
 from minidistill.evaluation import accuracy, grade_responses, make_probe, nll, pass_at_k, rouge_l
+from minidistill.generation import sample
 from minidistill.models import Pair
 from minidistill.tasks import NO_ANSWER, Example, Grade, Task
 from minidistill.tokenization import encode_prompt, encode_references
@@ -29,6 +30,19 @@ def test_nll_is_the_mean_over_responses_of_the_mean_over_their_tokens(shared_pai
     for rows in (64, 2, 1):
         found = nll(shared_pair.student, shared_pair, prompts[:3], responses, rows=rows)
         assert found == pytest.approx(sum(expected) / 3, rel=1e-4)
+
+
+def test_a_large_vocabulary_goes_through_a_model_in_fewer_rows(pair, prompts, monkeypatch):
+    responses, rows = [[9, 8, 7, 6, 1], [50], [60, 61, 1]], []
+    whole = nll(pair.student, pair, prompts[:3], responses)
+    greedy = sample(pair.student, prompts[:3], pair, temperature=0, max_new_tokens=4)
+    pair.student.register_forward_hook(lambda *seen: rows.append(len(seen[2].logits)))
+    monkeypatch.setattr("minidistill.tokenization.MAX_LOGITS", 2 * 5 * pair.vocab_size)
+    assert nll(pair.student, pair, prompts[:3], responses) == pytest.approx(whole, rel=1e-5)
+    assert rows == [2, 1]
+    monkeypatch.setattr("minidistill.tokenization.MAX_LOGITS", 1)
+    assert sample(pair.student, prompts[:3], pair, temperature=0, max_new_tokens=4) == greedy
+    assert {*rows[2:]} == {1}
 
 
 def test_nll_leaves_empty_responses_out(shared_pair, prompts):

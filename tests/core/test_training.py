@@ -1,6 +1,7 @@
 """The loop: what it computes, what it leaves alone, what survives a kill."""
 
 import copy
+import gc
 import inspect
 import math
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import fields
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
@@ -318,6 +320,30 @@ def test_remembered_and_fresh_teacher_scores_train_alike(tokenizer, few, monkeyp
         )
     for a, b in zip(runs[0].steps, runs[1].steps, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+def test_ten_thousand_prompts_make_no_larger_batches_and_leave_no_more_tensors(
+    tokenizer, task, monkeypatch
+):
+    """What is kept of a prompt are its text and token ids, a kilobyte; its log-probs would be tens."""
+    monkeypatch.setattr("minidistill.rollouts.TEACHER_CACHE_BYTES", 2**20)
+    largest, alive = [], []
+
+    def measure(history):
+        tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+        alive.append(sum(storages.values()))
+        return True
+
+    for count in (1_000, 10_000):
+        pair, logits = build_pair(tokenizer), []
+        for model in (pair.teacher, pair.student):
+            model.register_forward_hook(lambda *seen, n=logits: n.append(seen[2].logits.numel()))
+        many = Task("many", list(islice(cycle(task.train), count)), task.test)
+        distill(pair, many, "distillm2", probe_every=1, callback=measure, **QUICK)
+        largest.append(max(logits))
+    assert largest[1] <= 1.1 * largest[0]
+    assert alive[1] <= 1.1 * alive[0]
 
 
 def test_the_teachers_responses_are_sampled_once_and_the_students_each_epoch(

@@ -84,7 +84,8 @@ def image_log_prob_gain(
 
 def _token_log_probs(model, pair: Pair, prompts, responses) -> Tensor:
     """Mean log-probability of each response's tokens: (prompts,)."""
-    found, rows = [], max_batch_size(prompts, 128)
+    longest = max(map(len, responses), default=0)
+    found, rows = [], max_batch_size(prompts, 128, longest * pair.vocab_size)
     for start in range(0, len(prompts), rows):
         part = slice(start, start + rows)
         batch = collate(prompts[part], responses[part], pair.pad_token_id, pair.device)
