@@ -88,6 +88,12 @@ def no_path_of_a_machine(notebook: NotebookNode) -> Iterator[str]:
             yield f"cell [{number}] shows {found[0]!r}"
 
 
+def no_guess_but_the_readers(notebook: NotebookNode) -> Iterator[str]:
+    for number, output in outputs(notebook):
+        if re.search("No: you said|You were right", texts(output)):
+            yield f"cell [{number}] answers a guess that was kept: remove out/predictions"
+
+
 def pictures_have_alternative_text_and_a_caption(notebook: NotebookNode) -> Iterator[str]:
     for cell in code_cells(notebook):
         where = f"the picture of cell [{cell.execution_count}]"
@@ -149,6 +155,7 @@ RULES = (
     ran_once_from_top_to_bottom,
     no_error_warning_or_time_stamp,
     no_path_of_a_machine,
+    no_guess_but_the_readers,
     pictures_have_alternative_text_and_a_caption,
     short_code_cells,
     offline,
@@ -202,6 +209,9 @@ SPOILED = {
     "stderr": lambda n: n.cells[1].outputs.append(new_output("stream", name="stderr", text="!")),
     "time stamps": lambda n: n.cells[1].metadata.update(execution={}),
     "shows '/tmp/x'": lambda n: n.cells[1].outputs.append(new_output("stream", text="at /tmp/x")),
+    "answers a guess that was kept": lambda n: n.cells[1].outputs.append(
+        new_output("stream", text="1. KL. No: you said RKL.")
+    ),
     "no alternative text": lambda n: n.cells[1].outputs.append(PICTURE),
     "no caption": lambda n: n.cells[1].outputs.append(PICTURE),
     "carries a time stamp": lambda n: n.cells[1].outputs.append(
