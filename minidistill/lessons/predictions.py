@@ -47,10 +47,10 @@ class Predictions:
             raise ModuleNotFoundError(missing_extra_message("ipywidgets", "course")) from None
         rows = []
         for number, options in self.options.items():
-            row = w.ToggleButtons(options=options, value=self[number], description=f"{number}.")
-            row.style.button_width, row.style.description_width = "auto", "2em"
-            row.observe(lambda change, n=number: self.__setitem__(n, change["new"]), names="value")
-            rows.append(row)
+            choices = w.ToggleButtons(options=options, value=self[number])
+            choices.style.button_width = "auto"
+            choices.observe(lambda change, n=number: self.__setitem__(n, change["new"]), "value")
+            rows.append(w.HBox([w.Label(f"{number}."), choices]))
         return w.VBox(rows)
 
     def answer(self, number: int, right: object, sentence: str) -> None:

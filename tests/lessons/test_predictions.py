@@ -45,15 +45,19 @@ def test_an_outcome_that_was_no_choice_makes_no_guess_right(guesses, capsys):
     assert "No: you said KL." in capsys.readouterr().out
 
 
+def choices(guesses):
+    return [row.children[1] for row in guesses.buttons().children]
+
+
 def test_buttons_choose_and_a_restarted_kernel_still_knows(guesses):
-    first, second = guesses.buttons().children
+    first, second = choices(guesses)
     assert (first.options, first.value, second.options) == (
         ("KL", "RKL"), None, ("0.5", "0.25", "0")
     )  # fmt: skip
     first.value, second.value = "RKL", "0"
     again = Predictions("07", ("KL", "RKL"), (0.5, 0.25, 0))
     assert (again[1], again[2]) == ("RKL", "0")
-    assert [row.value for row in again.buttons().children] == ["RKL", "0"]
+    assert [row.value for row in choices(again)] == ["RKL", "0"]
     assert Predictions("08", ("KL", "RKL"))[1] is None, "each lesson has its own"
 
 
