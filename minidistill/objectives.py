@@ -190,7 +190,7 @@ def dpkd(
 
 @method
 def dpo(chosen: ResponseLogProbs, rejected: ResponseLogProbs, *, beta: float = 0.1) -> Tensor:
-    r"""(10.1) DPO: −log σ(β log[π(y_w)/π_ref(y_w)] − β log[π(y_l)/π_ref(y_l)]), y_w preferred to y_l.
+    r"""(10.3) DPO: −log σ(β log[π(y_w)/π_ref(y_w)] − β log[π(y_l)/π_ref(y_l)]), y_w preferred to y_l.
 
     The student is the policy π; its reference π_ref, a frozen copy of the student before training,
     stands where a teacher stands. (batch,) nats; log 2 where the two agree. Sequence log-probs.

@@ -161,7 +161,7 @@ def preference_metrics(pair: Pair, pairs: Sequence[Preference], beta: float) -> 
 def kl_to_reference(
     pair: Pair, prompts: Sequence[Example | str], *, seed: int = 0, max_new_tokens: int = 48
 ) -> float:
-    r"""(10.3) KL(π‖π_ref) = E_{y∼π} Σ_t KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)), nats a response.
+    r"""(10.4) KL(π‖π_ref) = E_{y∼π} Σ_t KL(π(·|x, y_<t) ‖ π_ref(·|x, y_<t)), nats a response.
 
     One fresh sample of the policy a prompt (T = 1, else it is not π's), and at each of its tokens the
     exact KL over the vocabulary: the chain rule (3.10) with the policy as the writer.
@@ -191,7 +191,7 @@ def _scored(
 
 
 def optimal_policy(log_ref: Tensor, reward: Tensor, beta: float) -> Tensor:
-    r"""(10.4) π*(y) = π_ref(y) exp(r(y)/β) / Z: the policy that maximises E_π[r] − β KL(π‖π_ref).
+    r"""(10.1) π*(y) = π_ref(y) exp(r(y)/β) / Z: the policy that maximises E_π[r] − β KL(π‖π_ref).
 
     log-probabilities and rewards over whole responses, (..., responses) → the same, log π*. Inverted,
     r(y) = β log[π*(y)/π_ref(y)] + β log Z: a reward is a policy, up to a constant. ValueError unless β > 0.
@@ -206,7 +206,7 @@ class PreferenceTracker:
 
     `pairs`: name → preferences, each measured as `measure` does. `asked`: held-out prompts, with the
     responses that the policy is compared with (`rivals`) by `judge`. A row is
-    {step, pairs: {name: measures}, kl (10.3), win_rate, low, high}.
+    {step, pairs: {name: measures}, kl (10.4), win_rate, low, high}.
     """
 
     def __init__(

@@ -133,12 +133,12 @@ def speedups(log: dict, library: str, length: int) -> list[float]:
 
 
 def draft_cost(log: dict) -> float:
-    """c of (13.5): a pass of the draft in passes of the target."""
+    """c of (13.7): a pass of the draft in passes of the target."""
     return log["passes"]["draft"] / log["passes"]["target"]["1"]
 
 
 def verification_cost(log: dict, length: int) -> float:
-    """r of (13.5): a pass of the target over γ + 1 tokens in passes over one."""
+    """r of (13.7): a pass of the target over γ + 1 tokens in passes over one."""
     return log["passes"]["target"][str(length + 1)] / log["passes"]["target"]["1"]
 
 
@@ -148,7 +148,7 @@ def counts(log: dict, length: int) -> Counts:
 
 
 def predicted_speedup(log: dict, length: int) -> float:
-    """(13.5) from the share of tested drafts that stayed and the costs of passes, nothing else."""
+    """(13.7) from the share of tested drafts that stayed and the costs of passes, nothing else."""
     rate = counts(log, length).rate
     return float(speed_up(rate, length, draft_cost(log), verification_cost(log, length)))
 
@@ -160,11 +160,11 @@ def speedup_from_counts(log: dict, length: int) -> float:
 
 
 def benchmark_table(log: dict) -> str:
-    """Markdown: a row a draft length: what was counted, tokens a second, how much faster, (13.5)."""
+    """Markdown: a row a draft length: what was counted, tokens a second, how much faster, (13.7)."""
     libraries = list(log["tokens_per_second"])
     heads = "".join(f" tokens/s, {name} | × |" for name in libraries)
     lines = [
-        f"| γ | accepted of drafted | tokens a call |{heads} (13.5) |",
+        f"| γ | accepted of drafted | tokens a call |{heads} (13.7) |",
         "|---|---|---|" + "---|---|" * len(libraries) + "---|",
     ]
     for length in map(int, log["tokens_per_second"]["ours"]):

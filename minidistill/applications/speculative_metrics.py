@@ -37,7 +37,7 @@ def tokens_per_call(rate: Tensor | float, draft_length: int) -> Tensor:
 
 
 def speed_up(rate: Tensor | float, draft_length: int, cost: float, reading: float = 1.0) -> Tensor:
-    r"""(13.5) How much faster than the target alone: (1 − a^{γ+1}) / ((1 − a)(γ c + r)).
+    r"""(13.7) How much faster than the target alone: (1 − a^{γ+1}) / ((1 − a)(γ c + r)).
 
     `cost` c: a pass of the draft in passes of the target over one token. `reading` r: a pass of the
     target over γ + 1 tokens in the same unit; Leviathan et al. take it as 1.
@@ -46,7 +46,7 @@ def speed_up(rate: Tensor | float, draft_length: int, cost: float, reading: floa
 
 
 def posterior_acceptance(log_p: Tensor, log_q: Tensor, labels: Tensor) -> Tensor:
-    r"""(13.6) The chance that y_t is a draft that stayed, given that it came out: min(1, q(y_t)/p(y_t)).
+    r"""(13.5) The chance that y_t is a draft that stayed, given that it came out: min(1, q(y_t)/p(y_t)).
 
     By Bayes: y is drafted and stays with chance q(y)·min(1, p(y)/q(y)), and comes out with p(y).
     (..., tokens, vocab) log-probabilities twice, (..., tokens) ids → (..., tokens).
@@ -83,10 +83,10 @@ class Counts:
 def expected_counts(
     stay: Tensor, mask: Tensor, draft_length: int, max_new_tokens: int = 48
 ) -> Counts:
-    r"""(13.7) What `speculate` would have counted on these responses, in expectation, for one draft length.
+    r"""(13.6) What `speculate` would have counted on these responses, in expectation, for one draft length.
 
     Let s_t be the chance that a round starts at token t: s_0 = 1. It tests the γ tokens from there on;
-    the first that does not stay (13.6) the target writes itself, and the next round starts behind it,
+    the first that does not stay (13.5) the target writes itself, and the next round starts behind it,
     s_{t+i+1} += s_t · stay_t … stay_{t+i−1} · (1 − stay_{t+i}), or behind all γ and one more if all stay.
     `stay`, `mask` (responses, tokens) → sums over the responses.
     """

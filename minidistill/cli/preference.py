@@ -56,7 +56,7 @@ def preference(
     """Train a student by DPO on preference pairs, and say what that did to it on held-out prompts.
 
     Prints win rate over the student as it was, reward margin (10.2), log-probs of both sides of
-    held-out pairs, and KL to the start (10.3), before and after. The same command resumes.
+    held-out pairs, and KL to the start (10.4), before and after. The same command resumes.
     """
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     recipe = PreferenceConfig(beta, samples, epochs, lr, batch_size, seed, **sampling)

@@ -111,7 +111,7 @@ def _quality(task: Task, said: Sequence[Sequence[str]]) -> dict:
 
 
 def measure_draft(trained: TrainedRun, sampled: int = 32) -> dict:
-    """Measure (13.3) and (13.7) on responses of the target at T = 1, and `sampled` of them by `speculate`.
+    """Measure (13.3) and (13.6) on responses of the target at T = 1, and `sampled` of them by `speculate`.
 
     "acceptance" is the share of drafted tokens that stay when DRAFT_LENGTH are drafted.
     """

@@ -29,7 +29,7 @@ BETAS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 
 
 def frontier(log_ref: Tensor, reward: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-    """KL(π*‖π_ref) in nats and E_π*[r] of the optimum (10.4) at each beta: (betas,) twice."""
+    """KL(π*‖π_ref) in nats and E_π*[r] of the optimum (10.1) at each beta: (betas,) twice."""
     best = torch.stack([optimal_policy(log_ref, reward, float(beta)) for beta in betas])
     return (best.exp() * (best - log_ref)).sum(-1), best.exp() @ reward
 
@@ -175,7 +175,7 @@ def _log_ratio(y: ResponseLogProbs, mean: bool = False) -> Tensor:
 
 
 def _kl(y: ResponseLogProbs) -> Tensor:
-    """(10.3) on one batch of fresh samples: (batch,)."""
+    """(10.4) on one batch of fresh samples: (batch,)."""
     return y.sum(D.reverse_kl(y.log_p, y.log_q))
 
 

@@ -37,7 +37,7 @@ from minidistill.tasks import Task
 
 
 def posterior_acceptance_of(rule: Rule, p: Tensor, q: Tensor, labels: Tensor) -> Tensor:
-    """(13.6) for any rule: q(y)·keep(y) of the chance with which y comes out. (..., vocab), (...) → (...)."""
+    """(13.5) for any rule: q(y)·keep(y) of the chance with which y comes out. (..., vocab), (...) → (...)."""
     out = rule.said(p, q)
     stayed = torch.where(out > 0, q * rule.keep(p, q) / out, 0.0)
     return stayed.gather(-1, labels.unsqueeze(-1)).squeeze(-1).clamp(max=1)
@@ -198,12 +198,12 @@ def length_explorer(logs: Mapping[str, Sequence[dict]], races: Mapping[str, dict
         left.set_yticks(range(len(others)), [run_label(name) for name in others])
         left.set(xlabel="tokens a pass beyond the start's", xlim=(-0.05, 0.75))
         left.set_ylim(len(others) - 0.5, -0.5)
-        _title(left, f"(13.7) {near} drafted: the start has {mean(level):.2f} a pass")
+        _title(left, f"(13.6) {near} drafted: the start has {mean(level):.2f} a pass")
         left.set_position([0.11, 0.2, 0.37, 0.7])
         draw_races(races, right)
         right.axvline(draft_length, color=BLACK, linewidth=0.8, linestyle=":")
         right.set(ylim=(0.4, 2.4), xlim=(0.5, 8.5))
-        _title(right, "(13.5) measured (points) and expected (lines)")
+        _title(right, "(13.7) measured (points) and expected (lines)")
         right.legend(loc="lower right", fontsize=7.5, ncols=2)
         return left.figure
 
@@ -211,7 +211,7 @@ def length_explorer(logs: Mapping[str, Sequence[dict]], races: Mapping[str, dict
 
 
 def draw_races(races: Mapping[str, dict], ax, library: str = "ours"):
-    """Measured speed-up by draft length: medians, with the range over turns; the lines are (13.5)."""
+    """Measured speed-up by draft length: medians, with the range over turns; the lines are (13.7)."""
     for name, style in plots.styles(list(races)).items():
         log = races[name]
         lengths = [int(n) for n in log["counts"]]
@@ -220,14 +220,14 @@ def draw_races(races: Mapping[str, dict], ax, library: str = "ours"):
         middle = [median(r) for r in ratios]
         ax.plot(lengths, middle, style.marker, color=style.color, label=f"{name}, measured")
         promised = [speculative_benchmark.predicted_speedup(log, n) for n in lengths]
-        ax.plot(lengths, promised, **style.line, label=f"{name}, (13.5)")
+        ax.plot(lengths, promised, **style.line, label=f"{name}, (13.7)")
     ax.axhline(1, color=BLACK, linewidth=0.8)
     ax.set(xlabel="drafted tokens a pass", ylabel="times as fast")
     return ax
 
 
 def cost_explorer(rate: float = 0.9, cost: float = 0.2):
-    """(13.4), (13.5) by draft length for a chance to stay and a cost; the best length is marked."""
+    """(13.4), (13.7) by draft length for a chance to stay and a cost; the best length is marked."""
     lengths, line = list(range(13)), {"color": BLUE, "marker": "s", "markersize": 4}
     left, right = plots.axes(2, height=2.4, width=8.4, fast=True)
     left.plot(lengths, [float(tokens_per_call(rate, n)) for n in lengths], **line)
@@ -239,7 +239,7 @@ def cost_explorer(rate: float = 0.9, cost: float = 0.2):
     right.plot(best, gains[best], "o", color=RED, markersize=9)
     right.axhline(1, color=BLACK, linewidth=0.8)
     right.set(ylim=(0, 6), xlabel="draft length", ylabel="times as fast")
-    _title(right, f"(13.5) c = {cost:.2f}: best {best} drafted, {gains[best]:.2f} times")
+    _title(right, f"(13.7) c = {cost:.2f}: best {best} drafted, {gains[best]:.2f} times")
     return left.figure
 
 

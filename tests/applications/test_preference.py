@@ -63,7 +63,7 @@ def pairs(task):
 
 
 # --- the loss ---------------------------------------------------------------------------------------------
-def test_10_1_a_policy_that_is_its_reference_has_loss_log_2_and_still_a_gradient():
+def test_10_3_a_policy_that_is_its_reference_has_loss_log_2_and_still_a_gradient():
     chosen, rejected = response(0, same=True), response(1, (1, 3, 2), same=True)
     loss = loss_of(chosen, rejected, beta=0.7)
     torch.testing.assert_close(loss, torch.full((3,), math.log(2), dtype=torch.float64))
@@ -71,7 +71,7 @@ def test_10_1_a_policy_that_is_its_reference_has_loss_log_2_and_still_a_gradient
     assert chosen.logits.grad.abs().sum() > 0
 
 
-def test_10_1_its_gradient_is_the_weight_times_the_difference_of_the_scores():
+def test_10_3_its_gradient_is_the_weight_times_the_difference_of_the_scores():
     """∇L = −β σ(−m) (∇ log π(y_w) − ∇ log π(y_l)), m the margin (10.2), written out by hand."""
     chosen, rejected, beta = response(0), response(1, (1, 3, 2)), 0.6
     loss_of(chosen, rejected, beta=beta).sum().backward()
@@ -82,7 +82,7 @@ def test_10_1_its_gradient_is_the_weight_times_the_difference_of_the_scores():
         torch.testing.assert_close(y.logits.grad, wanted)
 
 
-def test_10_1_10_2_swapping_the_pair_turns_the_margin_round():
+def test_10_3_10_2_swapping_the_pair_turns_the_margin_round():
     chosen, rejected = response(0), response(1, (1, 3, 2))
     margin = P.reward_margin(chosen, rejected, 0.4)
     torch.testing.assert_close(P.reward_margin(rejected, chosen, 0.4), -margin)
@@ -90,7 +90,7 @@ def test_10_1_10_2_swapping_the_pair_turns_the_margin_round():
     torch.testing.assert_close(loss_of(rejected, chosen, beta=0.4), -F.logsigmoid(-margin))
 
 
-def test_10_1_identical_responses_teach_nothing():
+def test_10_3_identical_responses_teach_nothing():
     y, twin = response(0), response(0)
     loss = loss_of(y, twin)
     torch.testing.assert_close(loss, torch.full((3,), math.log(2), dtype=torch.float64))
@@ -98,7 +98,7 @@ def test_10_1_identical_responses_teach_nothing():
     assert gradient.abs().max() < 1e-12
 
 
-def test_10_1_an_empty_response_has_reward_zero_and_no_gradient():
+def test_10_3_an_empty_response_has_reward_zero_and_no_gradient():
     chosen, empty = response(0), response(1, (0, 0, 0))
     loss = loss_of(chosen, empty, beta=0.5)
     torch.testing.assert_close(loss, -F.logsigmoid(P.rewards(chosen, 0.5)))
@@ -113,7 +113,7 @@ def test_a_beta_that_is_not_positive_is_refused(pair, pairs, task, beta):
         distill(pair, replace(task, train=pairs), "dpo", beta=beta, **QUICK)
 
 
-def test_4_1_10_1_dpkd_is_dpo_with_the_teacher_as_reference():
+def test_4_1_10_3_dpkd_is_dpo_with_the_teacher_as_reference():
     """The same function of two responses: bit by bit, value and gradient."""
     found = []
     for name, slots in (("dpo", ("chosen", "rejected")), ("dpkd", ("tgo", "initial_sgo"))):
@@ -169,7 +169,7 @@ def trl_loss(policy, reference, beta, inputs):
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.3])
-def test_10_1_10_2_loss_and_gradient_are_trls(tokenizer, pairs, beta):
+def test_10_3_10_2_loss_and_gradient_are_trls(tokenizer, pairs, beta):
     pair = build_pair(tokenizer)
     policy, reference = pair.student.double(), build_pair(tokenizer, seed=2).student.double()
     asked = [encode_prompt(tokenizer, p.prompt) for p in pairs]
@@ -277,7 +277,7 @@ def test_the_measures_are_means_of_sums_whatever_the_batches(tokenizer, pairs, m
     assert whole == pytest.approx({k: float(v) for k, v in wanted.items()}, abs=1e-3)
 
 
-def test_10_3_kl_is_that_of_the_enumerated_responses(tokenizer, task):
+def test_10_4_kl_is_that_of_the_enumerated_responses(tokenizer, task):
     """One token: exact, whatever is drawn. Two: the mean over many draws is the chain rule's sum."""
     pair, prompt = moved(tokenizer), task.test[0].prompt
     x = encode_prompt(tokenizer, prompt)
@@ -314,14 +314,14 @@ def test_what_is_measured_while_training_is_measured_without_dropout():
     assert pair.student.training
 
 
-def test_10_3_a_policy_at_its_reference_has_no_kl(tokenizer, task):
+def test_10_4_a_policy_at_its_reference_has_no_kl(tokenizer, task):
     pair = P.policy_and_reference(build_pair(tokenizer).student, tokenizer)
     assert P.kl_to_reference(
         pair, [e.prompt for e in task.test], max_new_tokens=5
     ) == pytest.approx(0, abs=1e-5)
 
 
-def test_10_4_the_tilted_policy_is_the_best_one_and_its_reward_can_be_read_off_it():
+def test_10_1_the_tilted_policy_is_the_best_one_and_its_reward_can_be_read_off_it():
     generator = torch.Generator().manual_seed(0)
     log_ref = torch.randn(6, generator=generator, dtype=torch.float64).log_softmax(-1)
     reward, beta = torch.randn(6, generator=generator, dtype=torch.float64), 0.4
@@ -341,8 +341,8 @@ def test_10_4_the_tilted_policy_is_the_best_one_and_its_reward_can_be_read_off_i
         P.optimal_policy(log_ref, reward, 0)
 
 
-def test_10_1_10_4_dpo_on_all_pairs_finds_the_tilted_policy():
-    """One-token responses, pairs won as the Bradley–Terry model says: the loss is lowest at (10.4)."""
+def test_10_3_10_1_dpo_on_all_pairs_finds_the_tilted_policy():
+    """One-token responses, pairs won as the Bradley–Terry model says: the loss is lowest at (10.1)."""
     log_ref, reward = (
         torch.tensor([0.5, 0.3, 0.2]).log().double(),
         torch.tensor([0.0, 1.0, 0.4]).double(),
@@ -658,7 +658,7 @@ def test_the_beta_slider_at_both_ends_and_the_default(beta):
 
 
 @pytest.mark.parametrize("beta", [lesson_10.BETAS[0], lesson_10.BETAS[3], lesson_10.BETAS[-1]])
-def test_10_4_the_tilt_slider_shows_the_best_policy(beta):
+def test_10_1_the_tilt_slider_shows_the_best_policy(beta):
     figure = lesson_10.tilt_explorer()(beta)
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     best = P.optimal_policy(lesson_10.REFERENCE, lesson_10.REWARD, beta)

@@ -88,7 +88,7 @@ def test_13_3_is_the_overlap_and_what_the_rule_keeps():
     torch.testing.assert_close(1 - D.total_variation(p.log(), q.log()), overlap)
 
 
-def test_13_6_is_bayes_and_weighed_by_the_target_13_3():
+def test_13_5_is_bayes_and_weighed_by_the_target_13_3():
     p, q = distributions(100, 7, seed=4)
     ids = torch.arange(7).expand(100, 7)
     chance = A.posterior_acceptance(*(x.log()[:, None].expand(100, 7, 7) for x in (p, q)), ids)
@@ -113,7 +113,7 @@ def test_what_is_sampled_from_is_the_temperature_and_the_nucleus(temperature):
 # --- closed forms -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.9, 1.0])
 @pytest.mark.parametrize("length", [0, 1, 4])
-def test_13_4_13_5_against_the_mean_over_all_outcomes(rate, length):
+def test_13_4_13_7_against_the_mean_over_all_outcomes(rate, length):
     mean = 0.0
     for stays in itertools.product((True, False), repeat=length):
         chance = torch.tensor([rate if stay else 1 - rate for stay in stays]).prod()
@@ -149,7 +149,7 @@ def brute_force(stay: list[float], length: int, limit: int) -> tuple[float, floa
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7])
-def test_13_7_against_every_coin(length):
+def test_13_6_against_every_coin(length):
     rng = torch.Generator().manual_seed(5)
     lengths, limit = (5, 2, 1, 4), 5
     stay = torch.rand(4, 5, generator=rng, dtype=torch.float64)
@@ -165,7 +165,7 @@ def test_13_7_against_every_coin(length):
     assert found.tokens_per_call == pytest.approx(sum(lengths) / calls)
 
 
-def test_13_7_with_one_rate_for_all_is_13_4():
+def test_13_6_with_one_rate_for_all_is_13_4():
     stay = torch.full((1, 4000), 0.7)
     found = A.expected_counts(stay, torch.ones(1, 4000, dtype=torch.bool), 4, 5000)
     assert found.tokens_per_call == pytest.approx(float(A.tokens_per_call(0.7, 4)), rel=2e-3)
@@ -425,7 +425,7 @@ def shipped_pair():
 
 
 @pytest.mark.slow
-def test_13_7_is_what_real_runs_count(shipped_pair):
+def test_13_6_is_what_real_runs_count(shipped_pair):
     """Expected counts on responses of the target against counts of 200 responses that were speculated."""
     task = load_task("instruct")
     asked = [encode_prompt(shipped_pair.tokenizer, e.prompt) for e in task.test[:200]]

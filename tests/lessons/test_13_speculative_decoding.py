@@ -73,7 +73,7 @@ def fake_log() -> dict:
     }
 
 
-def test_ratios_are_taken_within_a_turn_and_13_5_has_the_logs_costs():
+def test_ratios_are_taken_within_a_turn_and_13_7_has_the_logs_costs():
     log = fake_log()
     assert speculative_benchmark.speedups(log, "ours", 2) == [2.0, 3.0]
     assert speculative_benchmark.draft_cost(log) == 0.25
@@ -137,7 +137,7 @@ def test_what_the_lesson_says_of_the_races():
 
 # --- leniency -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["exact", "typical", *WRONG])
-def test_13_6_for_any_rule_is_bayes(name):
+def test_13_5_for_any_rule_is_bayes(name):
     """Weighed by how often each word comes out it gives the share of drafts that stay."""
     rule = {"exact": S.EXACT, "typical": S.typical_rule(0.3), **WRONG}[name]
     p, q = distributions(30, 7, seed=6)
