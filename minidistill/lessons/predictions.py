@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from html import escape
 from pathlib import Path
 
 from minidistill.runlog import atomic_write
@@ -40,7 +41,7 @@ class Predictions:
             atomic_write(self.path, json.dumps(self.guesses).encode())
 
     def buttons(self):
-        """A row of buttons for each question, to be the last line of a cell."""
+        """A row of buttons for each question, to be the last line of a cell; without a kernel a list."""
         try:
             import ipywidgets as w
         except ModuleNotFoundError:
@@ -51,7 +52,15 @@ class Predictions:
             choices.style.button_width = "auto"
             choices.observe(lambda change, n=number: self.__setitem__(n, change["new"]), "value")
             rows.append(w.HBox([w.Label(f"{number}."), choices]))
-        return w.VBox(rows)
+        items = "".join(f"<li>{escape(' · '.join(row))}</li>" for row in self.options.values())
+
+        class Buttons(w.VBox):
+            def _repr_mimebundle_(self, **kwargs):
+                made = super()._repr_mimebundle_(**kwargs)
+                bundle, metadata = made if isinstance(made, tuple) else (made, {})
+                return {**bundle, "text/html": f"<ol class='standalone'>{items}</ol>"}, metadata
+
+        return Buttons(rows)
 
     def answer(self, number: int, right: object, sentence: str) -> None:
         """Print what came out, and whether the guess was right; of numbers the nearest answer is right."""

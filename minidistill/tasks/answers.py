@@ -77,13 +77,28 @@ NUMBER = re.compile(
     r"(?<![0-9A-Za-z_^])(?<!\^\{)(?<![0-9]\.)"  # no exponent, no index, no part of a name
     rf"(?:(?P<whole>[0-9]+) (?=[0-9]+/[0-9]))?(?P<top>{DECIMAL})(?:/(?P<bottom>{DECIMAL}))?"
 )
+HEDGE = re.compile(rf"(?<![0-9A-Za-z.,]){DECIMAL} or [$€£]?{DECIMAL}", re.IGNORECASE)
 PARTS = (("whole", "0"), ("top", "0"), ("bottom", "1"))
-EQUATIONS = re.compile(r"(?:(?:[\s0-9.,+\-*/×÷·()$€£%]|\\(?:cdot|times|div))*=)*")
+# Up to the result of 9 eggs * $2 = $18, but not of "18, because x = 3".
+EQUATIONS = re.compile(
+    r"(?:(?:(?!\b(?:because|since|so|as|not|where|when|if|with)\b)"
+    r"(?:[^=\n.;:!?,<>(]|[.,](?=[0-9])|(?<=[-+*/×÷·=(xX])\(|(?<=[-+*/×÷·=(xX] )\())*=)*"
+)
+ABOUT = "about|approximately|roughly|only|just|exactly|simply|therefore|equal to|[a-zA-Z] ?="
+LEAD = re.compile(rf"[^\w\n]*(?:(?:{ABOUT})[^\w\n]*)*")  # between "the answer is" and the number
+SHORT = re.compile(
+    r"(?:\W*[A-Za-z]+){0,3}\W*"
+)  # after a number, on a line that says no more than it
 # After a #### that is no announcement: a chat model's section, such as "#### Step 2: Add" or "#### Result".
 SECTION = re.compile(
     r"\W*(?:(?i:step|part|case)\b[^\n]*|[0-9]{1,2}[.)] +\W*[A-Z][^\n]*|[A-Z][^\n0-9]*)\n\s*(?=\S)"
 )
-ANSWER_IS = re.compile(r"\banswer\b[^.\n0-9]{0,40}?(?:\bis\b|[:=])", re.IGNORECASE)
+ANSWER_IS = re.compile(
+    r"(?P<the>\b(?:the|my|our|final|correct|right)\W{1,3})?\banswers?\b"
+    r"(?: (?:to|for|of)\b[^.,:=\n0-9]{0,40}?| ?\([^()\n]{0,40}\))?"
+    r",?(?: (?:therefore|then|thus|hence),?)?[\s*_]*(?P<is>(?:\b(?:is|are)\b|=)\s*:?|:)",
+    re.IGNORECASE,
+)
 SPELLINGS = [
     (re.compile(r"[−–]"), "-"),
     (re.compile(r"(?<=[0-9])(?:\{,\}|,?\\[,!;: ])(?=[0-9]{3}(?![0-9]))"), ""),  # 1{,}000 and 1\,000
@@ -95,6 +110,7 @@ SPELLINGS = [
 TIDY = [
     *SPELLINGS,
     (re.compile(r"<<[^<>\n]*>>"), ""),  # GSM8K's calculator
+    (re.compile(r"(?<=####) *- +(?=[$0-9])"), " -"),
     (
         re.compile(r"(?<![0-9.,])([0-9]{1,3}(?:\.[0-9]{3})+),([0-9]+)(?![0-9,.]*[0-9])"),
         lambda german: f"{german[1].replace('.', '')}.{german[2]}",
@@ -111,9 +127,10 @@ TIDY = [
 def extract_answer(text: str) -> float | None:
     r"""The number that a response gives as its answer; None if it gives none. TypeError if no text.
 
-    The first number on the line after the last #### counts, unless that is a section's heading or a \boxed{}
-    follows there. Then, and without ####, what counts is the last \boxed{}, else "the answer is …", else the
-    last number.
+    What the line after the last #### gives counts, unless that is a section's heading or a \boxed{} follows
+    there. Then, and without ####, what counts is the last \boxed{}, else "the answer is …", else the last
+    number. A line gives the number it begins with, of a sum its result; else what follows its last =, or
+    its last number. An "Answer:" before a whole solution announces nothing, and "3 or 4" is no answer.
     A #### or a box without a number is no answer: whoever announces one and breaks off is not graded
     by a number on the way there. Thinking aloud and questions that the response asks itself do not count.
     Source: GSM8K, arXiv 2110.14168, and what is usual for chat models.
@@ -124,19 +141,50 @@ def extract_answer(text: str) -> float | None:
         text, mark = tail[section.end() :], ""
     boxed = _boxes(tail)
     if mark or boxed:
-        return _first_number(boxed[-1] if boxed else tail)
-    said = _last(ANSWER_IS.finditer(text))
-    number = _first_number(text[said.end() :]) if said else None
+        return _of_line(boxed[-1] if boxed else tail)
+    if (said := _last(ANSWER_IS.finditer(text))) and _announces(said, text):
+        line = text[said.end() :].strip(" \t\n*_:").partition("\n")[0]
+        if NUMBER.search(line):
+            return _of_line(line)
     last = _last(NUMBER.finditer(text))
-    return _value(last) if number is None and last else number
+    return _value(last) if last else None
 
 
-def _first_number(text: str) -> float | None:
-    """The first number of the first line; of a sum such as 5 + 6 = 11 its result."""
-    line = text.strip().partition("\n")[0]
+def _announces(said: re.Match, text: str) -> bool:
+    """Tell whether the answer follows on this line, and not a whole solution, which ends with it."""
+    rest = text[said.end() :]
+    if (said["the"] or said["is"] != ":") and rest.strip(" \t*_:")[:1] != "\n":
+        return True
+    line, _, more = rest.strip(" \t\n*_:").partition("\n")
     found = NUMBER.search(line)
-    if found:
-        found = NUMBER.search(line, EQUATIONS.match(line, found.start()).end())
+    if not found or not LEAD.fullmatch(line, 0, found.start()):
+        return False
+    number = _result(line, found)
+    if number is None or (number is not found and NUMBER.search(more)):
+        return False
+    return bool(SHORT.fullmatch(line, number.end()))
+
+
+def _result(line: str, number: re.Match) -> re.Match | None:
+    """The result of the equation that begins with a number; the number itself where there is none."""
+    begin = number.start("top")
+    end = EQUATIONS.match(line, begin).end()
+    return NUMBER.search(line, end) if end > begin else number
+
+
+def _of_line(text: str) -> float | None:
+    """The number that the first line of a text gives; None for none, and for "3 or 4"."""
+    line = text.strip().partition("\n")[0]
+    if said := _last(ANSWER_IS.finditer(line)):
+        line = line[said.end() :]
+    first = NUMBER.search(line)
+    if first is None or HEDGE.search(line):
+        return None
+    if LEAD.fullmatch(line, 0, first.start()):
+        found = _result(line, first)
+    else:
+        result = NUMBER.search(line, line.rfind("=") + 1)
+        found = result if "=" in line else _last(NUMBER.finditer(line))
     return _value(found) if found else None
 
 

@@ -61,6 +61,12 @@ def test_buttons_choose_and_a_restarted_kernel_still_knows(guesses):
     assert Predictions("08", ("KL", "RKL"))[1] is None, "each lesson has its own"
 
 
+def test_without_a_kernel_the_answers_are_a_list(guesses):
+    bundle = guesses.buttons()._repr_mimebundle_()[0]
+    assert "<li>KL · RKL</li><li>0.5 · 0.25 · 0</li>" in bundle["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
 @pytest.mark.parametrize("text", ["", "[1]", '{"1": "JSD", "2": 5}', "\x00"])
 def test_what_was_kept_and_is_no_answer_any_more_is_no_guess(text):
     FOLDER.mkdir(parents=True)

@@ -74,9 +74,9 @@ def is_notice(output: NotebookNode) -> bool:
 
 
 def stand_alone(output: NotebookNode) -> None:
-    """Keep the page of a widget that draws itself without a kernel, in place of its view."""
+    """Keep the page of a widget that says what it does without a kernel, in place of its view."""
     data = output.get("data", {})
-    if VIEW in data and "standalone(" in data.get("text/html", ""):
+    if VIEW in data and "standalone" in data.get("text/html", ""):
         del data[VIEW]
 
 
