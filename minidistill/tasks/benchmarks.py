@@ -8,6 +8,7 @@ in the sandbox, against tests that stay outside of it.
 import ast
 import builtins
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,17 +143,42 @@ def _explain_math(row: dict, response: str, _: bool) -> Grade:
     return _compared(said, said is not None and same_answer(said, _math_answer(row)))
 
 
+HEADING = re.compile(r"^[^\w\n]*(?:final )?answers?[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
+FORMULA = r"\$[^$]{1,300}\$|\\\[[^\]]{1,300}?\\\]|`[^`]{1,300}`"
+JOINED = re.compile(rf"({FORMULA})((?:(?:,| or| and|, or|, and) (?:{FORMULA}))*)")
+NAMED = re.compile(r" (?:is|equals) ")
+CLAUSE = re.compile(
+    r"[.;!?](?=\s|$)|,? (?:because|since|so|as|not|which|where|I hope)\b| \(|, which"
+)
+ALONE = re.compile(rf"[\s*]*(?:{FORMULA}|[-−+]?\$?[0-9][0-9.,/ ]*)[\s*.]*")
+
+
 def _stated(response: str) -> str | None:
-    """Return what follows the last "the answer is", for models that were not told to use a box."""
-    *_, rest = ANSWER_IS.split(response)
-    if rest == response:
-        return None
-    rest = re.sub(r"\$\$|\\[()]", "$", rest.strip(" :*\n"))
-    if display := re.match(r"\\\[([^\]]+?)\\\]|\$([^$]+)\$(?=\s*(?:\n|\Z))", rest):
-        return (display[1] or display[2]).strip()
-    line = rest.partition("\n")[0]
-    formulas = re.findall(r"\$([^$]+)\$|\\\[([^\]]+?)\\\]|`([^`]+)`", line)
-    return ", ".join("".join(found).strip() for found in formulas) or line.strip("*:. ") or None
+    """Return what the last "the answer is" announces, for models that were not told to use a box.
+
+    A heading that says no more than Answer announces too, and a response of nothing but a formula is one.
+    """
+    text = re.sub(r"\$\$|\\[()]", "$", response)
+    ends = [m.end() for pattern in (ANSWER_IS, HEADING) for m in pattern.finditer(text)]
+    if not ends:
+        return text.strip(" \n*.$") if ALONE.fullmatch(text) else None
+    rest = text[max(ends) :].strip(" :*_#\n\"'“”")
+    sentence = rest.partition("\n")[0]
+    formulas = JOINED.match(rest)
+    if formulas is None or NAMED.match(rest, formulas.end()):
+        sentence = CLAUSE.split(sentence)[0]
+        formulas = JOINED.match(sentence.rpartition(" is ")[2]) or _last_formula(sentence)
+    if formulas:
+        return ", ".join(map(_bare, re.findall(FORMULA, formulas[0])))
+    return re.sub(r"[*_]{2}", "", sentence).strip("*:.!\"'“” ") or None
+
+
+def _last_formula(sentence: str) -> re.Match | None:
+    return next(iter(deque(re.finditer(FORMULA, sentence), maxlen=1)), None)
+
+
+def _bare(formula: str) -> str:
+    return formula.removeprefix(r"\[").removesuffix(r"\]").strip("$` \n")
 
 
 def _compared(said: object, same: bool) -> Grade:

@@ -252,7 +252,25 @@ def test_verdicts_grade_each_response_to_its_prompt(load):
         (HALF, "The answer is `3/2`.", "right"),
         (HALF, "The answer is $1.5$ or $2$.", "wrong"),
         (HALF, "<answer>1.5</answer>", "right"),
-        (HALF, "3/2", NO_ANSWER),
+        (HALF, "The final answer is 3/2. I hope it is correct.", "right"),
+        (HALF, "The answer is 3/2. This is because 2 * 1.5 = 3.", "right"),
+        (HALF, "The answer is $1.5$. The width is $3$.", "right"),
+        (HALF, "The answer is $1.5$ because $x = 3$.", "right"),
+        (HALF, "The answer is $1.5$, not $3$.", "right"),
+        (HALF, "Answer: 1.5 (since 3/2)", "right"),
+        (HALF, "Answer: The value of $x$ is $1.5$.", "right"),
+        (HALF, "The answer is **1.5** square meters.", "right"),
+        (HALF, "The answer is “1.5”!", "right"),
+        (HALF, "So.\n\n### Final Answer\n3/2", "right"),
+        (HALF, "**Final Answer**\n\n$x = 1.5$", "right"),
+        (HALF, "Final Answer\n\\[\\frac32\\]", "right"),
+        (HALF, "3/2", "right"),
+        (HALF, "$$x = 1.5$$", "right"),
+        (HALF, "**1.5**", "right"),
+        (HALF, "It is 3/2, as half of 3 is", NO_ANSWER),
+        (ROOTS, "The answers are $2$ and $-2$.", "right"),
+        (ROOTS, "The answer is $x = 2$, or $x = -2$, as $x^2 = 4$.", "right"),
+        (ROOTS, "The answer is: $x$ is $2$ or $-2$.", "right"),
         (HALF, "The answer is", NO_ANSWER),
         (HALF, "", NO_ANSWER),
         (ROOTS, r"\boxed{x = 2 \text{ or } x = -2}", "right"),
@@ -265,6 +283,16 @@ def test_answers_are_compared(load, row, response, reason):
     assert load(name, row).explain(next(iter(row.values())), response) == Grade(
         float(reason == "right"), reason
     )
+
+
+@pytest.mark.parametrize(
+    "piece", ["\n", "$", "\\[", "`a", "answer is ", "# answer\n", "$a$ or ", "\\(", " is ", "*"]
+)
+def test_no_statement_of_an_answer_takes_long(load, piece):
+    task = load("math", HALF)
+    for start in ("", "The answer is ", "Answer\n"):
+        text = start + piece * (100_000 // len(piece))  # what is quadratic takes minutes
+        assert task.grade(task.test[0].prompt, text) == 0
 
 
 @needs_data
