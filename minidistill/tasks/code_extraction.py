@@ -21,6 +21,7 @@ BEGINS = (
 MODULE = re.compile(rf"^{BEGINS}", re.MULTILINE)
 MARGIN = re.compile(rf"^([ \t>|]+){BEGINS}", re.MULTILINE)  # code in a list, or quoted
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+DEFINING = (*FUNCTIONS, ast.ClassDef)
 # Functions whose calls at the margin show something, ask for it, test, or end the program.
 SHOWING = re.compile("print|pprint|display|help|input|main|exit|quit|check|run|testmod|test.*")
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
@@ -31,13 +32,21 @@ STARTS = 40  # lines before the first definition at which a program is looked fo
 def humaneval_program(prompt: str, response: str) -> str | None:
     """The program that a response to a prompt of HumanEval makes; None if there is no code in it.
 
-    A response goes on where the prompt ends, or it writes the function anew; either may be in a fenced block.
+    A response goes on where the prompt ends, up to where the function begins anew, or it writes all of it;
+    either may be in a fenced block.
     Of several blocks the last counts whose function does something; what it needs of the blocks before comes
     with it. Prose is dropped, and so is what only uses the function: the tests do that. Thinking aloud is no
     answer. ValueError if the prompt has no function.
     """
     context, entry = entry_of(prompt)
-    response = answer_part(response)
+    response = answer_part(response).removeprefix("<|python_tag|>")
+    again = re.search(rf"^def\s+{entry}\b", response, re.MULTILINE)
+    if (
+        again
+        and BODY.match(response)
+        and (done := _completed(prompt, response[: again.start()], 1))
+    ):
+        return done
     blocks = _blocks(response)
     if whole := _whole_program(blocks, {entry}):
         first = [line for line in whole.splitlines() if line.startswith("from __future__")]
@@ -63,7 +72,7 @@ def mbpp_program(prompt: str, response: str) -> str | None:
     """The code in a response that defines what the prompt's asserts call; None if there is no code in it."""
     asserts = "\n".join(re.findall(r"^assert\b.*", prompt, re.MULTILINE))
     names = set(re.findall(r"([A-Za-z_]\w*)\s*\(", asserts))
-    response = answer_part(response)
+    response = answer_part(response).removeprefix("<|python_tag|>")
     blocks = _blocks(response)
     is_code = blocks != [response] or MODULE.search(_unmargined(response))
     return _whole_program(blocks, names) or (blocks[0] if is_code else None)
@@ -92,19 +101,27 @@ def _blocks(response: str) -> list[str]:
     before, *_ = response.split("```", 1)
     if BODY.match(before) or MODULE.match(before.lstrip("\n")):
         return [before]
-    return list(_fenced(response)) or [response]
+    fenced = list(_fenced(response))
+    closed = [block for block, is_closed in fenced if is_closed]
+    broken_off = [
+        block for block, is_closed in fenced if not is_closed
+    ]  # counts for less than a whole one
+    return broken_off + closed or [response]
 
 
-def _fenced(text: str) -> Iterator[str]:
-    """What stands between fences. A fence in a docstring is indented further than the block's own."""
+def _fenced(text: str) -> Iterator[tuple[str, bool]]:
+    """What stands between fences, and whether there is a second one. A fence in a docstring is indented
+    further than the block's own."""
     position = 0
     while opening := FENCE.search(text, position):
         margin = text[text.rfind("\n", 0, opening.start()) + 1 : opening.start()]
         mark, margin = opening[1], "" if margin.strip() else margin
         start = opening.end()
+        if twice := re.compile(rf"{mark}\w+[^\S\n]*\n").match(text, start):
+            start = twice.end()
         own = re.compile(rf"^{re.escape(margin)}{mark}", re.MULTILINE)
         closing = own.search(text, start) or re.compile(mark).search(text, start)
-        yield text[start : closing.start() if closing else len(text)]
+        yield text[start : closing.start() if closing else len(text)], closing is not None
         position = closing.end() if closing else len(text)
 
 
@@ -125,13 +142,17 @@ def _whole_program(blocks: list[str], names: set[str]) -> str | None:
     for tree in [*reversed(read[:chosen]), *read[chosen + 1 :]]:
         needed = (_loaded(statements) | names) - _bound(statements)
         statements = [s for s in (tree.body if tree else []) if _bound([s]) & needed] + statements
-    own = [s for s in statements if _acts(s) or _functions(s) & names]  # a stub shows what is known
+    written = set().union(*(_functions(s) for s in statements if _acts(s)))
+    own = [
+        s for s in statements if _acts(s) or _functions(s) & names - written
+    ]  # others show what is known
     return _unparsed(own)
 
 
 def _guesses(body: str) -> tuple[str, ...]:
     """As it is; without what follows the body; the same where the first line, or all, lost its margin, or
     has another one than the prompt."""
+    body = re.sub(r"\A\s*[A-Z][^\n]*:\s*\n(?=[ \t])", "", body)  # "Here is the body:"
     cut = re.split(r"\n(?=\S)", body)[0]
     moved = indent(dedent(cut.expandtabs(4)), "    ")
     return body, cut, f"    {body}", indent(body, "    "), f"    {cut}", moved
@@ -217,7 +238,14 @@ def _parsed(code: str, tries: int = CUTS) -> ast.Module | None:
 
 
 def _unparsed(statements: list[ast.stmt]) -> str:
-    return "\n".join(ast.unparse(node) for node in statements if not _only_shows(node))
+    """As code, without what only shows and without what reads a name that is gone with it."""
+    kept = [node for node in statements if not _only_shows(node)]
+    while True:
+        gone = _bound(node for node in statements if node not in kept) - _bound(kept)
+        using = [n for n in kept if not isinstance(n, DEFINING) and _loaded([n]) & gone]
+        if not using:
+            return "\n".join(map(ast.unparse, kept))
+        kept = [node for node in kept if node not in using]
 
 
 # --- statements -----------------------------------------------------------------------------------------
@@ -230,7 +258,7 @@ def _functions(node: ast.stmt) -> set[str]:
     if isinstance(node, FUNCTIONS):
         return {node.name}
     if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(
-        node.value, ast.Lambda | ast.Call
+        node.value, ast.Lambda | ast.Call | ast.Name | ast.Attribute
     ):
         return _bound([node])
     return set()
@@ -251,6 +279,10 @@ def _does(node: ast.stmt) -> bool:
 
 def _only_shows(node: ast.stmt) -> bool:
     """Tell whether a statement at the margin could be left out: it prints, asks, asserts or does nothing."""
+    if isinstance(node, DEFINING):
+        return False
+    if any(_called(call) == "input" for call in ast.walk(node)):
+        return True
     if isinstance(node, ast.Assert | ast.Pass | ast.Break | ast.Continue):
         return True
     if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
@@ -258,8 +290,6 @@ def _only_shows(node: ast.stmt) -> bool:
     if isinstance(node, ast.Expr):
         called = _called(node.value) or ""
         return not isinstance(node.value, ast.Call) or bool(SHOWING.fullmatch(called))
-    if isinstance(node, ast.Assign):
-        return any(_called(call) == "input" for call in ast.walk(node))
     if isinstance(node, ast.For | ast.While | ast.If | ast.With):
         return all(map(_only_shows, [*node.body, *getattr(node, "orelse", [])]))
     return False
@@ -275,7 +305,7 @@ def _bound(statements: Iterable[ast.stmt]) -> set[str]:
     """The names that statements give a meaning at the margin."""
     bound = set()
     for node in statements:
-        if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+        if isinstance(node, DEFINING):
             bound.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
