@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from torch import Tensor
 
@@ -70,7 +71,8 @@ def encode_prompt(tokenizer, prompt: Example | str, options: Mapping | None = No
         said = f"the chat template refuses the prompt {messages[-1]['content']!r:.80}: {error}"
         raise ValueError(said) from None
     for message in messages:
-        if message["role"] != "assistant" and message["content"].strip() not in text:
+        told = "".join(message["content"].split())
+        if message["role"] != "assistant" and told not in "".join(text.split()):
             raise ValueError(
                 f"the chat template leaves out what {message['role']} says: {message['content']!r:.80}"
             )
@@ -79,7 +81,28 @@ def encode_prompt(tokenizer, prompt: Example | str, options: Mapping | None = No
 
 def encode_response(tokenizer, response: str) -> list[int]:
     """The response and the token that ends it. No template: nothing else is trained on."""
-    return [*tokenizer(response, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+    return [*tokenizer(response, add_special_tokens=False).input_ids, end_of_turn(tokenizer)]
+
+
+def end_of_turn(tokenizer) -> int | None:
+    """The token that ends the assistant's turn: the template's, such as <|im_end|>, else the tokenizer's.
+
+    Folders of base models often carry a chat template beside an end of text that the template never writes.
+    """
+    return _end_of_turn(tokenizer, str(tokenizer.chat_template))
+
+
+@lru_cache(maxsize=16)
+def _end_of_turn(tokenizer, template: str) -> int | None:
+    mark, eos = "answered", tokenizer.eos_token_id
+    turns = [{"role": "user", "content": "asked"}, {"role": "assistant", "content": mark}]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception:  # none, or one that wants other turns
+        return eos
+    ids = tokenizer(text.rpartition(mark)[2].lstrip(), add_special_tokens=False).input_ids
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return ids[0] if ids and ids[0] in special else eos
 
 
 def encode_references(tokenizer, examples: Sequence[Example], epoch: int) -> list[list[int]]:

@@ -133,6 +133,8 @@ def _setting(text: str, wanted: str = "--set name=number") -> tuple[str, object]
     try:
         return name, json.loads(value.lower() if value in ("True", "False") else value)
     except json.JSONDecodeError:
+        if wanted == TEMPLATE:
+            return name, value  # a text, such as reasoning_effort=low
         option, form = wanted.split()
         raise ValueError(f"{option} wants {form}, but got {text!r}") from None
 

@@ -1,7 +1,11 @@
 """Two models become a pair: what they share is checked, and where they differ is said."""
 
+import re
 import warnings
 from dataclasses import replace
+
+import jinja2
+import jinja2.meta
 
 from minidistill.models.checks import check_causal
 from minidistill.models.pair import Pair, pair_class
@@ -40,9 +44,12 @@ def make_pair(
             stacklevel=2,
         )
     options = template_options or {}
-    templates = " ".join(str(p.tokenizer.chat_template) for p in (theirs, pair))
-    if unknown := [name for name in options if name not in templates]:
-        raise ValueError(f"no chat template reads the option {unknown[0]!r}")
+    read = [_options(p.tokenizer) for p in ((theirs, pair) if own_templates else (pair,))]
+    if unknown := [name for name in options if name not in set().union(*read)]:
+        raise ValueError(
+            f"no chat template that is used reads the option {unknown[0]!r}; the student's reads: "
+            f"{', '.join(sorted(read[-1])) or 'none'}"
+        )
     differ = type(pair) is Pair and _check_templates(
         theirs.tokenizer, pair.tokenizer, options, own_templates
     )
@@ -57,6 +64,16 @@ def make_pair(
     stops = sorted(pair.eos_token_ids)
     pair.student.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
     return pair
+
+
+def _options(tokenizer) -> set[str]:
+    """The names that a chat template reads beside the turns."""
+    templates = tokenizer.chat_template or ""
+    text = "\n".join(templates.values()) if isinstance(templates, dict) else templates
+    text = re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", text)  # a tag of transformers' own
+    tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
+    given = {"messages", "add_generation_prompt", "raise_exception", "strftime_now"}
+    return jinja2.meta.find_undeclared_variables(tree) - given
 
 
 def _check_templates(theirs, ours, options: dict, own_templates: bool) -> bool:

@@ -11,7 +11,7 @@ import torch
 from minidistill.models.checks import check_same_tokens, widen_trained_weights
 from minidistill.runlog import save_folder
 from minidistill.tasks import Example, as_example
-from minidistill.tokenization import EncodedPrompt, encode_prompt
+from minidistill.tokenization import EncodedPrompt, encode_prompt, end_of_turn
 from minidistill.utils import missing_extra_message, pick_device, quiet
 
 with quiet():  # transformers imports torchao where that is installed
@@ -54,6 +54,7 @@ class Pair:
     def eos_token_ids(self) -> set[int]:
         """Every token id that ends a response; ValueError if there is none."""
         ids = {self.tokenizer.eos_token_id}
+        ids |= {end_of_turn(t) for t in (self.tokenizer, self.teacher_tokenizer) if t is not None}
         for model in filter(None, (self.teacher, self.student)):
             declared = model.generation_config.eos_token_id
             ids |= set(declared if isinstance(declared, list) else [declared])

@@ -23,7 +23,13 @@ from minidistill.tasks.code_extraction import (
     mbpp_program,
 )
 from minidistill.tasks.forms import check_installed, same_answer
-from minidistill.tasks.prompt_files import read_json, text_field
+from minidistill.tasks.prompt_files import (
+    SUFFIXES,
+    is_data_set,
+    read_json,
+    read_records,
+    text_field,
+)
 from minidistill.utils import missing_extra_message, unknown_name_message
 
 SECONDS = 5.0  # for a program and its tests; HumanEval's own solutions take 0.2 at most
@@ -44,9 +50,9 @@ def load_benchmark(
 ) -> Task:
     """A benchmark by name as a task that holds test examples only.
 
-    `source`: a file of JSON lines or an array, also as .gz, or a data set of the hub with the same fields;
-    the hub's usual one by default. `allow_unsandboxed`: as in `sandbox.run`. ValueError names file, line and
-    field of a bad line; `task.explain` raises ValueError for a prompt that is not the benchmark's.
+    `source`: a file of JSON lines or an array, parquet, CSV, texts also as .gz, or a data set of the hub with
+    the same fields; the hub's usual one by default. `allow_unsandboxed`: as in `sandbox.run`. ValueError
+    names file, line and field of a bad line; `task.explain` raises it for a prompt of something else.
     """
     if name not in BENCHMARKS:
         raise ValueError(unknown_name_message("benchmark", name, BENCHMARKS))
@@ -76,17 +82,14 @@ def load_benchmark(
 # --- reading --------------------------------------------------------------------------------------------
 def _rows(benchmark: Benchmark, source: str | Path | None) -> Iterator[tuple[str, dict]]:
     """Rows, and where each stands."""
-    if isinstance(source, Path) or str(source).endswith((".jsonl", ".json", ".gz")):
-        path = Path(source)
-        if not path.is_file():
-            siblings = [file.name for file in path.parent.glob("*.jsonl*")]
-            raise FileNotFoundError(f"{path}: {unknown_name_message('file', path.name, siblings)}")
-        return read_json(path)
+    if source is not None and not is_data_set(source):
+        known = Path(source).suffix in (*SUFFIXES, ".gz")
+        return read_records(source) if known else read_json(Path(source))
     try:
         from datasets import load_dataset
     except ModuleNotFoundError:
         raise ModuleNotFoundError(missing_extra_message("datasets", "course")) from None
-    hub = benchmark.hub if source is None else (str(source),)
+    hub = benchmark.hub if str(source) in ("None", benchmark.hub[0]) else (str(source),)
     try:
         rows = load_dataset(*hub, split="test")
     except OSError as error:

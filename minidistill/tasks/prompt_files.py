@@ -6,7 +6,7 @@
 | `messages`, `conversations`, or a list in `prompt` | turns; the assistant's last is a reference |
 | a list in `chosen`, where none of these is | turns; the last, preferred but not called right, is left out |
 | `system`, `system_prompt` | the turn before all others |
-| `references`, `response`, `output`, `completion`, `answer`, `solution` | what is called right |
+| `references`, `response`, `output`, `completion`, `solution`, `answer` | what is called right |
 | `image` | the path of a file, seen from the prompts file, or a scene of the vision world |
 
 Rows come from JSON lines, JSON arrays and CSV (all of these also as .gz), parquet, a folder of `datasets`, or
@@ -29,7 +29,7 @@ from minidistill.utils import missing_extra_message, unknown_name_message
 PROMPTS = ("prompt", "instruction", "question", "query", "problem")
 CONVERSATIONS = ("messages", "conversations")
 SYSTEMS = ("system", "system_prompt")
-ANSWERS = ("response", "output", "completion", "answer", "solution")
+ANSWERS = ("response", "output", "completion", "solution", "answer")
 KNOWN = {*PROMPTS, *CONVERSATIONS, *SYSTEMS, *ANSWERS, "references", "input", "instances", "image"}
 BOOKKEEPING = {
     "id", "idx", "index", "prompt_id", "task_id", "uuid", "source", "dataset", "name", "category", "url",
@@ -76,7 +76,7 @@ def read_records(source: str | Path) -> Iterator[tuple[str, object]]:
     """(file and line, what stands there), empty lines left out; ValueError for what cannot be read."""
     path = Path(source)
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if path.is_dir() or (not kind and len(path.parts) == 2 and not path.exists()):
+    if path.is_dir() or is_data_set(source):
         return _data_set(str(source))
     if kind not in SUFFIXES:
         found = ", ".join(SUFFIXES)
@@ -87,6 +87,13 @@ def read_records(source: str | Path) -> Iterator[tuple[str, object]]:
     if kind == ".parquet":
         return _parquet(path)
     return _csv(path) if kind == ".csv" else read_json(path)
+
+
+def is_data_set(source: str | Path) -> bool:
+    """Tell whether this is a data set's name, owner/name or owner/name-2.5:split, and no file."""
+    path = Path(source)
+    named = not path.suffix or path.suffix[1:2].isdigit()
+    return named and len(path.parts) == 2 and not path.exists()
 
 
 def read_json(path: Path) -> Iterator[tuple[str, object]]:
@@ -188,6 +195,8 @@ def as_prompt(record: object, folder: Path) -> Example:
         raise ValueError(f"expected a JSON object, but got {type(record).__name__}")
     turns, answers = _conversation(record)
     system = next(filter(None, (text_field(record, field) for field in SYSTEMS)), None)
+    if ("system", system) in turns[:1]:
+        system = None
     if system and any(role == "system" for role, _ in turns):
         raise ValueError("two system prompts: a field of its own, and one in the conversation")
     history = ((("system", system),) if system else ()) + tuple(turns[:-1])
@@ -286,11 +295,19 @@ def _references(record: dict, answers: list[str]) -> tuple[str, ...]:
         if not isinstance(references, list) or not all(isinstance(r, str) for r in references):
             raise ValueError(f"field 'references' must be a list of texts, but is {references!r}")
         return tuple(_as_text(r, "references") for r in references)
-    if record.get("label") is False:  # of KTO: a completion that was not liked
+    if str(record.get("label")).casefold() in (
+        "false",
+        "0",
+        "0.0",
+    ):  # of KTO: one that was not liked
         return ()
-    found = [*answers, *(_answer(record, field) for field in ANSWERS)]
-    found += [text_field(instance, "output") for instance in _instances(record)]
-    return tuple(filter(None, found))
+    told = {field: _answer(record, field) for field in ANSWERS}
+    if told["answer"] in told["solution"]:  # of mathematics: what the solution ends with
+        told["answer"] = ""
+    instances = _instances(record)
+    asked = text_field(instances[0], "input")  # the one that the prompt has
+    same = [text_field(i, "output") for i in instances if text_field(i, "input") in ("", asked)]
+    return tuple(filter(None, [*answers, *told.values(), *same]))
 
 
 def _answer(record: dict, field: str) -> str:

@@ -98,8 +98,8 @@ def test_a_mistake_is_one_line_and_status_2_in_a_process_of_its_own():
         (["--task", "instruct", "--set", "alpha"], ["--set wants name=number", "'alpha'"]),
         (["--task", "instruct", "--method", "skl", "--set", "alpha=2"], ["alpha", "[0, 1]", "2"]),
         (
-            ["--task", "instruct", "--template-option", "a=b"],
-            ["--template-option wants name=value", "'a=b'"],
+            ["--task", "instruct", "--template-option", "a"],
+            ["--template-option wants name=value", "'a'"],
         ),
         (["--task", "instruct", "--lr", "0"], ["lr", "positive"]),
         (["--task", "instruct", "--top-p", "1.5"], ["top_p", "(0, 1]", "1.5"]),

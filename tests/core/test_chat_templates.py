@@ -10,7 +10,7 @@ from minidistill.evaluation import nll
 from minidistill.generation import sample, speculative_drafts, top_k_acceptance
 from minidistill.models import load_model, load_pair, make_pair, single_model
 from minidistill.tasks import Example, Task
-from minidistill.tokenization import encode_prompt
+from minidistill.tokenization import encode_prompt, encode_response
 from tests.tiny import TURNS, byte_tokenizer, tiny_lm
 
 HISTORY = (("system", "be kind"), ("user", "hi"), ("assistant", "hello"))
@@ -37,10 +37,50 @@ def test_all_turns_go_through_the_template():
 
 def test_options_are_handed_to_the_template():
     assert text(byte_tokenizer(), "hi", think=False).endswith("[assistant] brief")
-    with pytest.raises(ValueError, match="no chat template reads the option 'thnik'"):
-        make_pair(*two(), template_options={"thnik": False})
+    for name in ("thnik", "role", "messages", "thin"):
+        with pytest.raises(
+            ValueError, match=f"reads the option '{name}'; the student's reads: think"
+        ):
+            make_pair(*two(), template_options={name: False})
     pair = make_pair(*two(), template_options={"think": False})
     assert pair.tokenizer.decode(pair.encode("hi")).endswith("[assistant] brief")
+
+
+def test_an_option_of_the_teachers_template_alone_needs_its_words():
+    plain = (
+        "{% for m in messages %}{{ m['content'] }}{% generation %}{% endgeneration %}{% endfor %}"
+    )
+    models = two(plain, TURNS)  # the student's, the teacher's
+    with pytest.raises(ValueError, match="reads: none"):
+        make_pair(*models, template_options={"think": False})
+    pair = make_pair(*models, own_templates=True, template_options={"think": False})
+    assert pair.tokenizer.decode(pair.encode("hi").for_teacher).endswith("brief")
+
+
+CHATML = (
+    "{% for m in messages %}<stop>{{ m['role'] }}\n{{ m['content'] }} <bos>\n{% endfor %}"
+    "{% if add_generation_prompt %}<stop>assistant\n{% endif %}"
+)  # with the tokens that are there: <stop> begins a turn, <bos> ends it
+
+
+def test_what_ends_a_turn_in_the_template_ends_a_response():
+    tokenizer = byte_tokenizer(CHATML)
+    end = tokenizer.convert_tokens_to_ids("<bos>")
+    assert encode_response(tokenizer, "R")[-1] == end != tokenizer.eos_token_id
+    pair = make_pair(
+        tiny_lm("llama", tokenizer, 1), tokenizer, tiny_lm("llama", tokenizer, 2), tokenizer
+    )
+    assert pair.eos_token_ids == {end, tokenizer.eos_token_id}
+    assert pair.student.generation_config.eos_token_id == sorted(pair.eos_token_ids)
+    refusing = "{{ raise_exception('no') }}"
+    for template in (None, TURNS, refusing):
+        tokenizer.chat_template = template  # of the same object: nothing is remembered
+        assert encode_response(tokenizer, "R")[-1] == tokenizer.eos_token_id
+
+
+def test_a_template_may_lay_out_the_space_of_a_prompt_anew():
+    squeezing = TURNS.replace("{{ m['content'] }}", "{{ m['content'] | replace('\n\n', '\n') }}")
+    assert "a\nb" in text(byte_tokenizer(squeezing), "a\n\nb")
 
 
 def test_a_turn_that_the_template_refuses_ends_in_a_sentence():

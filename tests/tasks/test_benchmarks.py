@@ -8,6 +8,7 @@ import json
 import random
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +98,15 @@ def test_reading_leaves_no_cache(load, tmp_path, monkeypatch):
 
 def test_a_path_is_a_file_whatever_its_name(load):
     assert len(load("gsm8k", APPLES, file="rows.txt").test) == 1
+
+
+def test_what_the_hub_hands_out_is_read(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_list([APPLES]).to_parquet(tmp_path / "test-00000-of-00001.parquet")
+    Dataset.from_list([APPLES]).to_csv(tmp_path / "test.csv")
+    for path in tmp_path.iterdir():
+        assert load_benchmark("gsm8k", path).grade(APPLES["question"], APPLES["answer"]) == 1
 
 
 def test_lines_keep_their_order_and_extra_fields_do_no_harm(load):
@@ -189,6 +199,8 @@ def test_a_first_mark_empty_lines_and_an_array_do_no_harm(load):
         ("humaneval", None, ("openai/openai_humaneval",)),
         ("mbpp", None, ("google-research-datasets/mbpp", "full")),
         ("gsm8k", "me/mine", ("me/mine",)),
+        ("gsm8k", Path("openai/gsm8k"), ("openai/gsm8k", "main")),
+        ("math", "me/Mine-1.5", ("me/Mine-1.5",)),
     ],
 )
 def test_the_hub_is_asked_for_its_test_split(monkeypatch, name, source, asked):

@@ -55,6 +55,8 @@ USER, BOT = {"role": "user", "content": "p"}, {"role": "assistant", "content": "
         ({"instruction": "i", "input": "", "output": None}, "i", ()),
         ({"instruction": "i", "instances": [{"input": "x", "output": "a"}, {"output": "b"}]},
          "i\n\nx", ("a", "b")),
+        ({"instruction": "i", "instances": [{"input": "x", "output": "a"}, {"input": "y", "output": "b"}]},
+         "i\n\nx", ("a",)),
         ({"instruction": "i", "instances": []}, "i", ()),
         ({"prompt": "p", "completion": "a"}, "p", ("a",)),
         ({"prompt": [USER], "completion": [BOT]}, "p", ("a",)),
@@ -63,7 +65,9 @@ USER, BOT = {"role": "user", "content": "p"}, {"role": "assistant", "content": "
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "p"}]}, BOT]}, "p", ("a",)),
         ({"conversations": [{"from": "human", "value": "p"}, {"from": "gpt", "value": "a"}]}, "p", ("a",)),
         ({"question": "p", "answer": "so #### 5"}, "p", ("so #### 5",)),
-        ({"problem": "p", "solution": "s", "answer": 5}, "p", ("5", "s")),
+        ({"problem": "p", "solution": "s", "answer": 5}, "p", ("s", "5")),
+        ({"problem": "p", "solution": "so \\boxed{5}", "answer": "5"}, "p", ("so \\boxed{5}",)),
+        ({"problem": "p", "answer": "5"}, "p", ("5",)),
         ({"query": "p", "response": "a"}, "p", ("a",)),
         ({"chosen": [USER, BOT], "rejected": [USER, BOT]}, "p", ()),
         ({"prompt": "q", "chosen": [USER, BOT]}, "q", ()),
@@ -82,6 +86,9 @@ def test_one_object_may_stand_on_many_lines(write, indent):
 
 def test_what_was_said_before_stays_with_the_prompt(write):
     turns = [{"role": "system", "content": "s"}, USER, BOT, {"role": "user", "content": "q"}]
+    [example] = read_prompts(write(json.dumps({"system_prompt": "s", "messages": turns})))
+    assert example.history[0] == ("system", "s")
+    assert len(example.history) == 3
     history = (("system", "s"), ("user", "p"), ("assistant", "a"))
     [example] = read_prompts(write(json.dumps({"messages": [*turns, BOT]})))
     assert example == Example("q", ("a",), history=history)
@@ -129,9 +136,9 @@ def test_what_is_used_is_not_named_and_a_disliked_completion_is_no_reference(wri
         {"prompt": "p", "messages": [USER, BOT]},
         {"prompt": "p", "completion": "a", "label": True},
     ]
-    rows += [{"prompt": "p", "completion": "bad", "label": False}]
+    rows += [{"prompt": "p", "completion": "bad", "label": no} for no in (False, 0, 0.0, "False")]
     found = read_prompts(write("\n".join(map(json.dumps, rows))))
-    assert [example.references for example in found] == [("a",), ("a",), ()]
+    assert [example.references for example in found] == [("a",), ("a",), (), (), (), ()]
     assert not recwarn.list
 
 
@@ -200,6 +207,9 @@ def test_a_data_set_of_the_hub_is_asked_for_its_split(monkeypatch):
     assert len(load_task("me/mine").train) == 4
     assert read_prompts("me/mine:test_sft") == [Example("p")] * 5
     assert asks == [(("me/mine",), {"split": "train"}), (("me/mine",), {"split": "test_sft"})]
+    for name in ("me/Mine-2.5", "me/Mine-3.1-Pro"):
+        assert len(read_prompts(name)) == len(read_prompts(f"{name}:test")) == 5
+        assert asks[-1] == ((name,), {"split": "test"})
 
 
 def test_without_a_network_or_a_data_set_one_sentence_says_so(tmp_path):
