@@ -69,10 +69,16 @@ def load_latest(folder: Path) -> dict | None:
 def fingerprint(
     pair: Pair, task: Task, config: DistillConfig, method_kwargs: dict, tgo=None
 ) -> str:
-    """A hash of what decides a run's result: settings, prompts, references, both models' weights."""
+    """A hash of what decides a run's result: settings, examples and their words, both models' weights."""
     examples = [example.content() for example in (*task.train, *task.test)]
+    tokenizers = [t for t in (pair.tokenizer, pair.teacher_tokenizer) if t is not None]
+    words = [[t.chat_template, sorted(t.get_vocab().items())] for t in tokenizers]
+    words += [pair.template_options, sorted(pair.eos_token_ids)]
+    words += [
+        [*pair.encode(example)] for example in task.train[:8]
+    ]  # whatever else a tokenizer does
     digest = hashlib.sha256(
-        json.dumps([asdict(config), method_kwargs, examples, tgo], default=str).encode()
+        json.dumps([asdict(config), method_kwargs, examples, words, tgo], default=str).encode()
     )
     for model in filter(None, (pair.teacher, pair.student)):
         for tensor in plain_tensors(model):
@@ -84,7 +90,7 @@ def check_same_run(out: Path, saved: dict, ours: str) -> None:
     """ValueError where `saved`, which `out` holds, is not the run with the fingerprint `ours`."""
     if saved["fingerprint"] != ours:
         raise ValueError(
-            f"{out} holds a run of another student, other prompts or other settings "
+            f"{out} holds a run of another student, other prompts, templates or settings "
             f"({saved['settings']}); give another folder, or the same ones to resume it"
         )
 

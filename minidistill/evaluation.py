@@ -73,7 +73,9 @@ def make_probe(
     prompts = [pair.encode(example) for example in examples]
     sgo = sample(pair.student, prompts, pair, seed=seed, **sampling)
     if pair.teacher is None:
-        return HeldOutResponses(prompts, encode_references(pair.tokenizer, examples, 0), sgo)
+        return HeldOutResponses(
+            prompts, encode_references(pair.tokenizer, examples, 0, pair.embedding_rows), sgo
+        )
     tgo = sample(pair.teacher, prompts, pair, seed=seed, **sampling)
     return HeldOutResponses(prompts, tgo, sgo)
 
@@ -132,7 +134,8 @@ def evaluate(
     With `probe=None` the student's own responses are sampled now; pass `history.probe` to measure
     a trained student against where it started. `draws` responses a prompt are averaged.
     """
-    probe = probe or make_probe(pair, task, seed=seed)
+    length = {k: v for k, v in sampling.items() if k == "max_new_tokens"}
+    probe = probe or make_probe(pair, task, seed=seed, **length)
     sampling = {"temperature": 0.0, **sampling}
     prompts = [pair.encode(example) for example in task.test]
     drawn = [

@@ -40,6 +40,7 @@ OF_A_MODEL = (
     "model*.safetensors", "pytorch_model*.bin", "adapter_model*.safetensors", "adapter_config.json",
     "*.safetensors.index.json", "*.bin.index.json",
 )  # fmt: skip
+OF_A_RUN = ("start.json", "result.json", "preferences.jsonl", "quantize.json", "broken.safetensors")
 _held: set[Path] = set()  # folders that this process has claimed
 
 
@@ -47,14 +48,21 @@ _held: set[Path] = set()  # folders that this process has claimed
 def claim_folder(out: Path, *inputs: str | Path | None) -> Iterator[None]:
     """Hold `out` for one run: it can be written, nobody else writes there, and no `inputs` lies there.
 
-    ValueError where another run is at work in it or a model that is read would be overwritten; OSError where
-    it cannot be written. A lock of a process that is gone holds nobody up.
+    ValueError where another run is at work in it or what is read would be overwritten: a model, the one that
+    adapters stand beside, a file. OSError where it cannot be written. A lock of a process that is gone holds
+    nobody up.
     """
     folder = Path(out).resolve()
+    written = {folder, folder / "student", *(folder / name for name in OF_A_RUN)}
     for source in filter(None, inputs):
-        read = Path(source).resolve()
-        if read.exists() and read in (folder, folder / "student"):
-            raise ValueError(f"{out} would overwrite {source}, which is read: give another folder")
+        for read in {Path(source).resolve(), *_beside(Path(source))}:
+            if read.exists() and read in written:
+                raise ValueError(
+                    f"{out} would overwrite {read}, which is read: give another folder"
+                )
+    for name in ("student", "checkpoints"):
+        if (folder / name).is_file():
+            raise OSError(f"could not write {out}: {name} is a file there, and is to be a folder")
     if folder in _held:
         yield
         return
@@ -82,6 +90,15 @@ def claim_folder(out: Path, *inputs: str | Path | None) -> Iterator[None]:
         lock.release()
         if fresh and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _beside(adapters: Path) -> set[Path]:
+    """The model of which a folder of adapters is a part, if its config names a path."""
+    try:
+        config = json.loads((adapters / "adapter_config.json").read_text(encoding="utf-8"))
+        return {Path(config["base_model_name_or_path"]).resolve()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def save_folder(folder: Path, *parts) -> None:

@@ -152,7 +152,7 @@ def sgo(ctx: SamplingContext) -> list[list[int]]:
 def reference(ctx: SamplingContext) -> list[list[int]]:
     """Read the data set's reference, another one each epoch where there are several."""
     examples = [ctx.task.train[i] for i in ctx.indices]
-    return encode_references(ctx.pair.tokenizer, examples, ctx.epoch)
+    return encode_references(ctx.pair.tokenizer, examples, ctx.epoch, ctx.pair.embedding_rows)
 
 
 @source("epoch")

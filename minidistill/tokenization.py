@@ -1,6 +1,7 @@
 """Text to token ids, and batches of similar length."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -89,7 +90,8 @@ def end_of_turn(tokenizer) -> int | None:
 
     Folders of base models often carry a chat template beside an end of text that the template never writes.
     """
-    return _end_of_turn(tokenizer, str(tokenizer.chat_template))
+    template = getattr(tokenizer, "chat_template", None)
+    return tokenizer.eos_token_id if template is None else _end_of_turn(tokenizer, str(template))
 
 
 @lru_cache(maxsize=16)
@@ -105,10 +107,23 @@ def _end_of_turn(tokenizer, template: str) -> int | None:
     return ids[0] if ids and ids[0] in special else eos
 
 
-def encode_references(tokenizer, examples: Sequence[Example], epoch: int) -> list[list[int]]:
-    """One reference a prompt, another each epoch where there are several."""
+def encode_references(
+    tokenizer, examples: Sequence[Example], epoch: int, rows: float = math.inf
+) -> list[list[int]]:
+    """One reference a prompt, another each epoch where there are several.
+
+    ValueError for a prompt without any, and for a token from `rows` on, for which a model has no embedding.
+    """
     for number, example in enumerate(examples, start=1):
         if not example.references:
             raise ValueError(f"prompt {number} has no reference response: {example.prompt!r}")
     chosen = [e.references[epoch % len(e.references)] for e in examples]
-    return [encode_response(tokenizer, text) for text in chosen]
+    encoded = [encode_response(tokenizer, text) for text in chosen]
+    for text, ids in zip(chosen, encoded, strict=True):
+        if max(ids) >= rows:
+            token = tokenizer.convert_ids_to_tokens(max(ids))
+            raise ValueError(
+                f"the reference {text!r:.80} has the token {token!r} (id {max(ids)}), for which a model has "
+                f"no embedding ({rows} rows): call resize_token_embeddings"
+            )
+    return encoded

@@ -17,6 +17,7 @@ from torch import nn
 from minidistill.applications.quantization import is_quantized, load_packed, stored_bytes
 from minidistill.applications.quantization_backends import quantize_with
 from minidistill.models import Pair
+from minidistill.models.checks import check_no_adapters
 from minidistill.utils import missing_extra_message, quiet
 
 
@@ -25,12 +26,15 @@ def add_lora(model: nn.Module, rank: int = 16, seed: int = 0):
 
     B starts at 0, so nothing changes before training; A is drawn from `seed`. Everything but A and B
     is frozen. Returns peft's model, which generates and is saved like any other. Raises ValueError
-    for a rank below 1, ModuleNotFoundError without peft.
+    for a rank below 1, a model without Linear layers or with adapters, ModuleNotFoundError without peft.
     """
     if not isinstance(rank, int) or rank < 1:
         raise ValueError(f"rank must be a whole number from 1, but got {rank}")
+    check_no_adapters(model)
     peft, output = _peft(), model.get_output_embeddings()
     layers = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not output]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no Linear layer for adapters to stand beside")
     config = peft.LoraConfig(
         r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=layers, task_type="CAUSAL_LM"
     )

@@ -20,6 +20,7 @@ from minidistill.generation import decode, sample
 from minidistill.judging import Judge, judge_pairs, win_rate
 from minidistill.logprobs import ResponseLogProbs, collate, response_log_probs
 from minidistill.models import Pair, eval_mode
+from minidistill.models.pair import shared_tokens
 from minidistill.runlog import atomic_write
 from minidistill.tasks import Example, Preference, read_records
 from minidistill.tokenization import encode_response, max_batch_size
@@ -119,8 +120,7 @@ def write_preferences(path: Path, pairs: Sequence[Preference]) -> None:
 
 def policy_and_reference(student, tokenizer) -> Pair:
     """The student as the policy, and a frozen copy of it as it is now in the teacher's place."""
-    width = student.get_output_embeddings().weight.shape[0]
-    return Pair(copy.deepcopy(student), student, tokenizer, min(len(tokenizer), width))
+    return Pair(copy.deepcopy(student), student, tokenizer, shared_tokens(tokenizer, student))
 
 
 # --- what to watch ------------------------------------------------------------------------------------

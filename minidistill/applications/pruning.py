@@ -1,6 +1,7 @@
 """A student out of a teacher: the same weights with fewer layers."""
 
 import copy
+import json
 from collections.abc import Sequence
 
 import torch
@@ -78,9 +79,16 @@ def _shorten(config, chosen: list[int], total: int) -> None:
 @torch.no_grad()
 def _check_same_model(student: nn.Module) -> None:
     """ValueError unless the config alone, with the same weights, says the same: that is what a file keeps."""
-    kind, ids = student.config.model_type, torch.tensor([[1, 2, 3, 4]], device=student.device)
+    kind, size = student.config.model_type, student.get_input_embeddings().weight.shape[0]
+    limit = getattr(student.config.get_text_config(), "max_position_embeddings", None) or 64
+    ids = (
+        torch.arange(min(64, limit), device=student.device)[None] % size
+    )  # longer than a tiny window
     try:
-        again = type(student)(copy.deepcopy(student.config)).to(student.device, student.dtype)
+        config = type(student.config).from_dict(
+            json.loads(student.config.to_json_string(use_diff=False))
+        )
+        again = type(student)(config).to(student.device, student.dtype)
         again.load_state_dict(student.state_dict())
         with eval_mode(student, again):
             ours, theirs = (model(input_ids=ids).logits for model in (student, again))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from minidistill.checkpoint import parts, plain_tensors
+from minidistill.models.checks import check_no_adapters
 from minidistill.runlog import atomic_write
 from minidistill.utils import unknown_name_message
 
@@ -144,6 +145,7 @@ def quantizable_layers(model: nn.Module, head: bool = False) -> Iterator[tuple[s
     """(name, layer) of what `quantize_model` quantizes; ValueError where there is nothing to."""
     if is_quantized(model):
         raise ValueError("the model is quantized already: load it in full precision first")
+    check_no_adapters(model)
     output, inputs = model.get_output_embeddings(), model.get_input_embeddings()
     if head and output is not None and output.weight is inputs.weight:
         raise ValueError(

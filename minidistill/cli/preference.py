@@ -67,7 +67,7 @@ def preference(
     from minidistill.applications.preference_tuning import run_dpo
     from minidistill.runlog import claim_folder
 
-    with claim_folder(out, student):
+    with claim_folder(out, student, judge, preferences):
         result = run_dpo(model, tokenizer, work, who, recipe, out, pairs)
     _print(result)
     typer.echo(f"{result['pairs']} pairs trained on; student: {out / 'student'}")

@@ -10,6 +10,7 @@ from minidistill.evaluation import HeldOutResponses, Scores, evaluate, make_prob
 from minidistill.experiments.labels import MAIN_METRICS
 from minidistill.generation import decode
 from minidistill.models import Pair
+from minidistill.models.checks import check_no_adapters
 from minidistill.runlog import claim_folder, environment_info, read_log, write_log
 from minidistill.tasks import Task
 from minidistill.training import distill
@@ -26,6 +27,9 @@ def distill_and_evaluate(
     What was measured before training is kept with the responses it was measured on, so a run that
     was stopped at any moment ends with the comparison of an unbroken one. `save` writes the student.
     """
+    if not any(weight.requires_grad for weight in pair.student.parameters()):
+        check_no_adapters(pair.student)
+        raise ValueError("the student has no weight to train: all of them are frozen")
     with claim_folder(out):
         return _distill_and_evaluate(pair, task, settings, method_kwargs, out, save)
 

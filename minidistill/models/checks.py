@@ -56,6 +56,24 @@ def check_causal(model) -> None:
         )
 
 
+def check_whole_weights(student) -> None:
+    """Raise ValueError for a student whose weights a library keeps in a few bits: they cannot be trained."""
+    for name, weight in student.named_parameters():
+        if not weight.dtype.is_floating_point or hasattr(weight, "__tensor_flatten__"):
+            raise ValueError(
+                f"the student is quantized ({name}): give it in full precision; apply quantize breaks a "
+                "whole model and heals it by adapters"
+            )
+
+
+def check_no_adapters(model) -> None:
+    """Raise ValueError for a model with adapters of peft, which would be taken for layers of its own."""
+    if any(hasattr(module, "lora_A") for module in model.modules()):
+        raise ValueError(
+            "the model has adapters (LoRA): merge them first, with peft's merge_and_unload"
+        )
+
+
 def widen_trained_weights(student) -> None:
     """Make weights that are trained float32: in half precision small steps are rounded away."""
     half = [

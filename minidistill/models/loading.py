@@ -1,5 +1,6 @@
 """Models from folders, hub names and .gguf files: what was meant is loaded, or a sentence says why not."""
 
+import pickle
 import struct
 from pathlib import Path
 
@@ -20,8 +21,10 @@ LOAD_ERRORS = (
     RuntimeError,
     KeyError,
     TypeError,
+    AssertionError,
     SafetensorError,
     struct.error,
+    pickle.UnpicklingError,
 )
 logging.disable_progress_bar()  # of loading and saving: noise between the cells of a notebook
 

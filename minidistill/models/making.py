@@ -7,8 +7,8 @@ from dataclasses import replace
 import jinja2
 import jinja2.meta
 
-from minidistill.models.checks import check_causal
-from minidistill.models.pair import Pair, pair_class
+from minidistill.models.checks import check_causal, check_whole_weights
+from minidistill.models.pair import Pair, pair_class, shared_tokens
 from minidistill.tasks import Example
 from minidistill.tokenization import encode_prompt
 
@@ -36,8 +36,9 @@ def make_pair(
     theirs = single_model(teacher, teacher_tokenizer)
     pair = single_model(student, student_tokenizer)
     pair.check_same_inputs(theirs)
+    check_whole_weights(student)
     widths = [p.student.get_output_embeddings().weight.shape[0] for p in (theirs, pair)]
-    vocab_size = min(max(pair.tokenizer.get_vocab().values()) + 1, *widths)
+    vocab_size = shared_tokens(pair.tokenizer, theirs.student, pair.student)
     if widths[0] != widths[1]:
         warnings.warn(
             f"output widths {widths[0]} and {widths[1]} are cut to the {vocab_size} shared tokens",

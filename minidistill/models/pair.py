@@ -90,9 +90,15 @@ class Pair:
 
     @property
     def pad_token_id(self) -> int:
-        """Any id will do: padding is masked by position."""
-        pad = self.tokenizer.pad_token_id
-        return self.tokenizer.eos_token_id if pad is None else pad
+        """Any id that has an embedding will do: padding is masked by position."""
+        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(i for i in ids if i is not None and i < self.embedding_rows)
+
+    @property
+    def embedding_rows(self) -> int:
+        """How many tokens, from 0, all models have an embedding for."""
+        models = filter(None, (self.teacher, self.student))
+        return min(m.get_input_embeddings().weight.shape[0] for m in models)
 
     # --- what a subclass overrides ------------------------------------------------------------------
     @classmethod
@@ -107,8 +113,11 @@ class Pair:
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             model = load_complete(AutoModelForCausalLM, source, **options)
         except ImportError as error:
-            own = next((name for name in TOKENIZER_PACKAGES if name in str(error)), None)
-            message = missing_extra_message("gguf and accelerate", "scale")
+            said = str(error).strip()
+            own = next((name for name in TOKENIZER_PACKAGES if name in said), None)
+            message = said.partition("\n")[0]  # a quantizer's own package is named in it
+            if options or "gguf" in said:
+                message = missing_extra_message("gguf and accelerate", "scale")
             if own:
                 message = f"the tokenizer of {source} needs {own}: pip install {own}"
             raise ModuleNotFoundError(message) from error
@@ -117,7 +126,7 @@ class Pair:
     @classmethod
     def single(cls, model, tokenizer) -> "Pair":
         """Pair a model with no teacher."""
-        return cls(None, model, tokenizer, len(tokenizer))
+        return cls(None, model, tokenizer, shared_tokens(tokenizer, model))
 
     def check_same_inputs(self, other: "Pair") -> None:
         """Raise ValueError unless the models of `other` (the teacher's) are given prompts as these are."""
@@ -139,7 +148,7 @@ class Pair:
             encode_prompt(tokenizer, example, self.template_options)
             for tokenizer in filter(None, (self.tokenizer, self.teacher_tokenizer))
         ]
-        rows = self.student.get_input_embeddings().weight.shape[0]
+        rows = self.embedding_rows
         if (highest := max(map(max, filter(None, ids)), default=0)) >= rows:
             token = self.tokenizer.convert_ids_to_tokens(highest)
             raise ValueError(
@@ -156,6 +165,12 @@ class Pair:
     def save_student(self, folder: str | Path) -> None:
         """Save the student and what encodes its prompts, for `load_model` to read."""
         save_folder(folder, self.student, self.tokenizer)
+
+
+def shared_tokens(tokenizer, *models) -> int:
+    """Count the tokens, from 0, that the tokenizer may name and each model gives a logit."""
+    widths = [model.get_output_embeddings().weight.shape[0] for model in models]
+    return min(max(tokenizer.get_vocab().values()) + 1, *widths)
 
 
 def pair_class(config) -> type[Pair]:
