@@ -13,13 +13,17 @@ TURNS = (
 )
 
 
-def byte_tokenizer(template=TURNS, eos="<eos>", bos=False, **options):
-    """Encode each byte as a token of its own; `bos` puts one before every text, as Llama's and Gemma's do."""
+def byte_tokenizer(template=TURNS, eos="<eos>", bos=False, extra=(), ids=None, **options):
+    """Encode each byte as a token of its own; `bos` puts one before every text, as Llama's and Gemma's do.
+
+    `extra`: more special tokens; `ids`: those of some tokens, above the rest.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    vocab = {c: i for i, c in enumerate(alphabet)} | (ids or {})
+    core = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    core.add_special_tokens(SPECIAL)
+    core.add_special_tokens([*SPECIAL, *extra])
     if bos:
         first = [("<bos>", core.token_to_id("<bos>"))]
         core.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=first)

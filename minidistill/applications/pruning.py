@@ -85,15 +85,14 @@ def _check_same_model(student: nn.Module) -> None:
         torch.arange(min(64, limit), device=student.device)[None] % size
     )  # longer than a tiny window
     try:
-        config = type(student.config).from_dict(
-            json.loads(student.config.to_json_string(use_diff=False))
-        )
+        written = json.loads(student.config.to_json_string())
+        config = type(student.config).from_dict(written)
         again = type(student)(config).to(student.device, student.dtype)
         again.load_state_dict(student.state_dict())
         with eval_mode(student, again):
             ours, theirs = (model(input_ids=ids).logits for model in (student, again))
         same = torch.allclose(ours, theirs, atol=1e-3 * float(ours.abs().max()))
-    except (RuntimeError, TypeError, IndexError, KeyError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
         raise ValueError(
             f"a model of kind {kind!r} cannot lose these layers: its config does not rebuild it "
             f"({next(iter(str(error).splitlines()), type(error).__name__)})"
@@ -127,7 +126,8 @@ def block_influence(model: nn.Module, tokenizer, prompts: Sequence[Example | str
     try:
         for prompt in prompts:
             ids = pair.encode(prompt)
-            model(input_ids=torch.tensor([ids], device=pair.device), **ids.extra_inputs)
+            with eval_mode(model):
+                model(input_ids=torch.tensor([ids], device=pair.device), **ids.extra_inputs)
             tokens += len(ids)
     finally:
         for hook in hooks:

@@ -11,6 +11,7 @@ from minidistill.applications.pruning import block_influence, most_influential, 
 from minidistill.models import load_model
 from minidistill.utils import data_dir
 from tests.commands import call
+from tests.tiny import byte_tokenizer, tiny_lm
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(2, [0, 3]), (3, [0, 2, 3]), (4, [0, 1, 2, 3])])
@@ -57,6 +58,23 @@ def test_the_layers_named_are_kept_in_their_order(pair):
     for wrong in ([0], [0, 4], [-1, 0]):
         with pytest.raises(ValueError, match="of 4 layers .* at least 2 must be kept"):
             prune_layers(pair.teacher, wrong)
+
+
+def test_a_config_that_cannot_be_read_anew_is_found():
+    """Gemma 4 has widths of heads by the number of the layer, and writes them into the file."""
+    kinds = 2 * ["sliding_attention", "sliding_attention", "full_attention"]
+    shape = {"layer_types": kinds, "sliding_window": 4, "head_dim": 8, "layers": 6}
+    model = tiny_lm("gemma4_text", byte_tokenizer(), **shape)
+    with pytest.raises(ValueError, match="'gemma4_text' cannot lose these layers"):
+        prune_layers(model, [0, 2, 5])
+
+
+def test_influence_is_measured_without_dropout_and_leaves_the_mode(pair):
+    pair.teacher.config.attention_dropout = 0.5
+    expected = block_influence(pair.teacher.eval(), pair.tokenizer, ["reverse : cat dog"])
+    found = block_influence(pair.teacher.train(), pair.tokenizer, ["reverse : cat dog"])
+    assert found == expected
+    assert pair.teacher.training
 
 
 def test_what_a_config_says_of_layers_goes_with_them():

@@ -1,6 +1,7 @@
 """Lesson 12's library: the grid is torchao's, bytes are real, and healing moves the adapters alone."""
 
 import copy
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from minidistill.applications.quantization_backends import BACKENDS, quantize_wi
 from minidistill.checkpoint import fingerprint
 from minidistill.config import DistillConfig
 from minidistill.evaluation import nll
+from minidistill.experiments.before_and_after import distill_and_evaluate
 from minidistill.generation import sample
 from minidistill.models import load_model, make_pair, tiny_model
 from minidistill.tokenization import encode_prompt, encode_references
@@ -494,6 +496,24 @@ def test_healing_moves_the_adapters_and_nothing_else(tokenizer, task, library):
             assert torch.equal(layer.base_layer(v), answer)
     moved = {n for n, t in state(pair.student).items() if ours and not torch.equal(t, before[n])}
     assert moved == (trained if ours else set())
+
+
+def test_adapters_are_not_taken_for_layers(tokenizer, task, tmp_path):
+    student = lora.add_lora(model_of(tokenizer), 4)
+    for use in (lora.add_lora, lambda model: Q.quantize_model(model, 4)):
+        with pytest.raises(ValueError, match=r"has adapters \(LoRA\): merge them first"):
+            use(student)
+    pair = replace(build_pair(tokenizer), student=student.requires_grad_(False))
+    with pytest.raises(ValueError, match="merge them first"):
+        distill_and_evaluate(pair, task, DistillConfig("kd"), {}, tmp_path / "out")
+    assert not (tmp_path / "out").exists(), (
+        "a failed start leaves nothing that a later one trips over"
+    )
+
+
+def test_where_there_is_no_linear_layer_adapters_are_refused():
+    with pytest.raises(ValueError, match="GPT2LMHeadModel has no Linear layer for adapters"):
+        lora.add_lora(tiny_lm("gpt2", byte_tokenizer(), n_embd=32, n_layer=2, n_head=4))
 
 
 @pytest.mark.parametrize("library", BACKENDS)

@@ -57,6 +57,26 @@ def test_an_option_of_the_teachers_template_alone_needs_its_words():
     assert pair.tokenizer.decode(pair.encode("hi").for_teacher).endswith("brief")
 
 
+def test_other_words_are_another_run(tmp_path):
+    """Templates, options and stop tokens decide what is trained on, as settings do."""
+    task = Task("t", [Example(f"a {i}") for i in range(6)], [Example("b")])
+    how = {"epochs": 1, "max_new_tokens": 2, "progress": False, "out": tmp_path}
+    distill(make_pair(*two()), task, "kd", **how)
+    distill(make_pair(*two()), task, "kd", **how)  # the same: resumed at its end
+    others = [make_pair(*two(), template_options={"think": False})]
+    others.append(make_pair(*two(OTHER, OTHER)))
+    with pytest.warns(UserWarning, match="differ"):
+        make_pair(*two(TURNS, OTHER))
+    others.append(make_pair(*two(TURNS, OTHER), own_templates=True))
+    stopping = make_pair(*two())
+    stopping.student.generation_config.eos_token_id = [1, 2]
+    for other in (*others, stopping):
+        with pytest.raises(
+            ValueError, match="holds a run of another student, other prompts, templates"
+        ):
+            distill(other, task, "kd", **how)
+
+
 CHATML = (
     "{% for m in messages %}<stop>{{ m['role'] }}\n{{ m['content'] }} <bos>\n{% endfor %}"
     "{% if add_generation_prompt %}<stop>assistant\n{% endif %}"

@@ -46,6 +46,13 @@ def test_a_large_vocabulary_goes_through_a_model_in_fewer_rows(pair, prompts, mo
     assert {*rows[2:]} == {1}
 
 
+def test_a_probe_of_its_own_is_as_long_as_the_responses(pair, few, monkeypatch):
+    monkeypatch.setattr(pair.student.config, "max_position_embeddings", 24)
+    found = evaluate(pair, few, max_new_tokens=3)
+    probe = make_probe(pair, few, max_new_tokens=3)
+    assert found.nll_student == nll(pair.student, pair, probe.prompts, probe.sgo)
+
+
 def test_nll_leaves_empty_responses_out(shared_pair, prompts):
     with_empty = nll(shared_pair.student, shared_pair, prompts[:3], [[9, 1], [], [8, 1]])
     without = nll(shared_pair.student, shared_pair, [prompts[0], prompts[2]], [[9, 1], [8, 1]])

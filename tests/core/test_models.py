@@ -1,6 +1,7 @@
 """Pairs: what fits together, and what is refused."""
 
 import copy
+import json
 import warnings
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minidistill import distill
+from minidistill.applications.preference import policy_and_reference
+from minidistill.applications.quantization_backends import quantize_with
 from minidistill.applications.vision.tiny_llava import TINY_LLAVA
 from minidistill.experiments.teaching import model_presets
 from minidistill.experiments.worlds import WORLD_RECIPES
@@ -18,11 +21,13 @@ from minidistill.models import (
     load_model,
     load_pair,
     make_pair,
+    single_model,
     tiny_model,
     word_tokenizer,
 )
-from minidistill.tasks import WORLDS
+from minidistill.tasks import WORLDS, Example, Task
 from tests.conftest import sharpen
+from tests.tiny import byte_tokenizer, tiny_lm
 
 
 def test_a_pair_freezes_its_teacher_and_trains_its_student(pair):
@@ -150,6 +155,84 @@ def test_a_damaged_folder_is_named(tmp_path, pair, name, content):
     with pytest.raises(OSError, match="cannot load a model from") as error:
         load_model(tmp_path)
     assert str(tmp_path) in str(error.value)
+
+
+def test_a_pickle_that_is_none_and_a_padding_that_is_no_row_are_sentences(tmp_path, pair):
+    for folder in (tmp_path / "pointer", tmp_path / "padded"):
+        pair.student.save_pretrained(folder)
+        pair.tokenizer.save_pretrained(folder)
+    (tmp_path / "pointer" / "model.safetensors").unlink()
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (tmp_path / "pointer" / "pytorch_model.bin").write_text(pointer)
+    config = tmp_path / "padded" / "config.json"
+    rows = pair.student.config.vocab_size
+    config.write_text(json.dumps({**json.loads(config.read_text()), "pad_token_id": rows}))
+    for folder in (tmp_path / "pointer", tmp_path / "padded"):
+        with pytest.raises(OSError, match="cannot load a model from"):
+            load_model(folder)
+
+
+def test_a_package_that_a_quantizer_needs_is_the_one_that_is_named(tmp_path, pair, monkeypatch):
+    def wanting(*_, **__):
+        raise ImportError("Loading a GPTQ model needs gptqmodel (`pip install gptqmodel`)\nmore")
+
+    pair.student.save_pretrained(tmp_path)
+    pair.tokenizer.save_pretrained(tmp_path)
+    monkeypatch.setattr("minidistill.models.pair.load_complete", wanting)
+    with pytest.raises(ModuleNotFoundError, match=r"needs gptqmodel \(`pip install gptqmodel`\)$"):
+        load_model(tmp_path)
+
+
+def test_a_student_in_a_few_bits_is_refused(tokenizer, pair):
+    quantized = quantize_with(copy.deepcopy(pair.teacher), 4, 32, "torchao")
+    with pytest.raises(
+        ValueError, match=r"the student is quantized \(model.layers.0.*full precision"
+    ):
+        make_pair(pair.teacher, tokenizer, quantized, tokenizer)
+
+
+def test_padding_needs_a_token_that_has_an_embedding():
+    """A [PAD] was added to the tokenizer, and the models were not resized."""
+    tokenizer = byte_tokenizer(extra=["[PAD]"])
+    tokenizer.pad_token = "[PAD]"
+    teacher, student = (
+        tiny_lm("llama", tokenizer, i, vocab_size=len(tokenizer) - 1, pad_token_id=None)
+        for i in (1, 2)
+    )
+    pair = make_pair(teacher, tokenizer, student, tokenizer)
+    assert tokenizer.pad_token_id == pair.embedding_rows == len(tokenizer) - 1
+    assert pair.pad_token_id == tokenizer.eos_token_id
+    prompts = [Example("a"), Example("a longer one")] * 4
+    distill(pair, Task("t", prompts, prompts[:2]), "kd", epochs=1, max_new_tokens=3, progress=False)
+    tokenizer.pad_token = tokenizer.eos_token = None
+    assert pair.pad_token_id == 0
+
+
+def test_a_token_without_an_embedding_is_refused_in_references_too():
+    tokenizer = byte_tokenizer(extra=["[NEW]"])
+    wide = tiny_lm("llama", tokenizer, 1)
+    narrow = tiny_lm("llama", tokenizer, 2, vocab_size=len(tokenizer) - 1)
+    for models in ((wide, narrow), (narrow, wide)):
+        pair = make_pair(
+            models[0], tokenizer, copy.deepcopy(models[1]).requires_grad_(True), tokenizer
+        )
+        said = [Example("a", ("b [NEW]",))] * 4
+        with pytest.raises(
+            ValueError, match=r"reference 'b \[NEW\]' has the token '\[NEW\]'.*resize"
+        ):
+            distill(pair, Task("t", said, said[:1]), "sft", epochs=1, progress=False)
+        with pytest.raises(ValueError, match="the prompt 'b .NEW.' has the token"):
+            pair.encode("b [NEW]")
+
+
+def test_a_tokenizer_with_holes_keeps_its_highest_tokens():
+    tokenizer = byte_tokenizer()
+    top = len(tokenizer) + 5
+    tokenizer = byte_tokenizer(ids={"<stop>": top}, eos="<stop>")
+    model = tiny_lm("llama", tokenizer, 1, vocab_size=top + 1)
+    assert len(tokenizer) < top == tokenizer.eos_token_id
+    assert single_model(model, tokenizer).vocab_size == top + 1
+    assert policy_and_reference(model, tokenizer).vocab_size == top + 1
 
 
 def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path, pair):

@@ -1,5 +1,6 @@
 """Folders that are one run's, and models that are saved whole or not at all."""
 
+import json
 import os
 import subprocess
 import sys
@@ -40,6 +41,35 @@ def test_two_runs_do_not_share_a_folder(tmp_path, holder):
     holder.kill()
     holder.wait()
     with claim_folder(tmp_path / "out"):  # a process that is gone holds nobody up
+        pass
+
+
+def test_nothing_that_is_read_is_overwritten(tmp_path):
+    """A model, the one that adapters stand beside, and a file of the run's own name."""
+    out = tmp_path / "out"
+    (out / "student").mkdir(parents=True)
+    (out / "preferences.jsonl").write_text("{}")
+    (out / "mine.jsonl").write_text("{}")
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+    config = {"base_model_name_or_path": str(out / "student")}
+    (adapters / "adapter_config.json").write_text(json.dumps(config))
+    for read in (out, out / "student", adapters, out / "preferences.jsonl"):
+        with (
+            pytest.raises(ValueError, match="would overwrite .*, which is read"),
+            claim_folder(out, read),
+        ):
+            pass
+    for config in ("", "[]", '{"base_model_name_or_path": "me/mine"}'):
+        (adapters / "adapter_config.json").write_text(config)
+        with claim_folder(out, adapters, out / "mine.jsonl", None, "me/mine"):
+            pass
+
+
+@pytest.mark.parametrize("name", ["student", "checkpoints"])
+def test_a_file_where_a_folder_is_to_be_is_found_before_training(tmp_path, name):
+    (tmp_path / name).write_text("")
+    with pytest.raises(OSError, match=f"{name} is a file there"), claim_folder(tmp_path):
         pass
 
 
