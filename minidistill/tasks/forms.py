@@ -55,7 +55,8 @@ NO_UNIT = (
 )
 RULES = [
     (r"\s+|(?<!\\)\\[,!;: ]|~|\\q?quad(?![A-Za-z])", " "),
-    (r"\\(?:displaystyle|[Bb]igg?)(?![A-Za-z])", ""),
+    (r"\\(?:displaystyle|[Bb]igg?|bf|bfseries|boldsymbol)(?![A-Za-z])|\\color ?\{\w+\}", ""),
+    (r"\\\\ ?\[[0-9.]+ ?[a-z]{2}\]", r"\\\\ "),  # between the rows of a matrix
     (r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))|°|\\?[$€£]", ""),
     (r"\\varnothing(?![A-Za-z])", r"\\emptyset "),
     (r"\\(?:text[a-z]*|math(?:rm|bf|it)|mbox) ?\{", r"\\text{"),

@@ -415,6 +415,7 @@ y=2x+3 | 2x-y+3=0 | y = 3 + 2x
 7 | 7th | 7^{th} | 7^\text{th} | 7 m | 7 in. | 7 min | 7 lbs | 7\mathrm{s} | 7 m^2
 21 | 21st | 21^{\text{st}}
 SAS | \text{SAS} | (SAS)
+2 | \bf 2 | \color{red} 2 | \boldsymbol{2}
 x^2 | x²
 5\text{ cm} | 5 centimeters | 5 cm
 3 hours | 3 hr | 3 h
@@ -434,6 +435,7 @@ xyz | zyx
 \text{A, B} | B, A | \text{B and A} | \text{A}, \text{B}
 (1,2),(3,4) | (3,4), (1,2)
 3:4 | \frac{3}{4}
+\begin{pmatrix} 1 \\ 2 \end{pmatrix} | \begin{pmatrix} 1 \\[5pt] 2 \end{pmatrix}
 2516_8 | 2516_{8}
 8^{-2} | 8^-2 | 1/64
 \frac{1}{6} | 0.1\overline{6} | 0.1\bar{6} | 0.1\overline6
