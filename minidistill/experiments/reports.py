@@ -23,6 +23,7 @@ from minidistill.experiments.protocol import START, TEACHER
 from minidistill.experiments.statistics import VERDICTS
 from minidistill.experiments.tuning import searched
 from minidistill.experiments.verdicts import Claim, Contrast, Result, is_run, judge, verdict
+from minidistill.experiments.worlds import STARTS
 
 COLUMNS = ("accuracy", "accuracy_sampled", "rouge_l", "nll_teacher", "accuracy_t1", "entropy")
 
@@ -113,8 +114,14 @@ def protocol_text(world: str) -> str:
     )
 
 
+WITHOUT_START = {"head", "tail"}  # of toys, which no student of a world begins
+
+
 def search_table(world: str, methods: Sequence[str], folder: Path | None = None) -> str:
-    """Compose how settings were chosen: a row a setting that was tried, the best of each method first."""
+    """Compose how settings were chosen: a row a setting that was tried, the best of each method first.
+
+    In parentheses: of one start alone, and so of another scale than means of three.
+    """
     lines = ["| method | settings | validation | on each start |", "|---|---|---|---|"]
     for method in methods:
         arm = searched_arm(world, method, folder)
@@ -123,9 +130,9 @@ def search_table(world: str, methods: Sequence[str], folder: Path | None = None)
             told = settings_text(vars(run.arm))
             mark = "**" if place == 0 else ""
             each = ", ".join(f"{score:.3f}" for score in scores)
-            lines.append(
-                f"| {run_label(method)} | {mark}{told}{mark} | {statistics.mean(scores):.3f} | {each} |"
-            )
+            mean = f"{statistics.mean(scores):.3f}"
+            mean = mean if len(scores) > 1 else f"({mean})"
+            lines.append(f"| {run_label(method)} | {mark}{told}{mark} | {mean} | {each} |")
     return "\n".join(lines) + "\n"
 
 
@@ -180,9 +187,11 @@ def claim_report(name: str, folder: Path | None = None) -> str:
             + "\n"
         )
     results = judge(claim.contrasts, folder)
+    toy = claim.contrasts[0].metric in WITHOUT_START
+    started = "" if toy else f", from {STARTS} starts: an interval is about these"
     lines = [
         *head,
-        f"seeds: {len(results[0].values)}",
+        f"seeds: {len(results[0].values)}{started}",
         "",
         *_rows(claim.contrasts, folder),
         "",
@@ -195,7 +204,8 @@ def claim_report(name: str, folder: Path | None = None) -> str:
         chosen = [name for name in (*TUNED[world], *APPLICATIONS) if name in used]
         lines += [
             "",
-            f"How the settings were chosen ({world}, validation prompts, the best on three starts):",
+            f"How the settings were chosen ({world}, validation prompts; the best mean of three starts wins, "
+            "in parentheses what was tried on one alone):",
             "",
             search_table(world, chosen, folder),
         ]
@@ -228,6 +238,8 @@ def _rows(contrasts: Sequence[Contrast], folder: Path | None) -> list[str]:
         found = results.get(contrast.label)
         said = f"{difference(found)}  {found.verdict:25}" if found else "not run yet"
         rows.append(f"{contrast.label:{width}}  {said}  ({METRIC_LABELS[contrast.metric]})")
+        if found and contrast.metric not in WITHOUT_START:
+            rows[-1] += f"  by start {', '.join(f'{mean:+.3f}' for mean in found.by_start)}"
     return rows
 
 

@@ -22,6 +22,7 @@ from minidistill.experiments.statistics import (
     mean_over_seeds,
     mean_over_seeds_and_prompts,
 )
+from minidistill.experiments.worlds import STARTS
 
 # The smallest effect that matters, in the units of the metric: fixed before any run.
 SMALLEST = {
@@ -80,11 +81,12 @@ def runs_of(contrasts: Sequence[Contrast]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Result:
-    """Hold one contrast's answer: its value at each seed, and the decision over them."""
+    """Hold one contrast's answer: its value at each of the seeds, and the decision over them."""
 
     contrast: Contrast
     values: tuple[float, ...]
     decision: Decision
+    seeds: tuple[int, ...]
 
     @property
     def mean(self) -> float:
@@ -93,6 +95,14 @@ class Result:
     @property
     def interval(self) -> tuple[float, float]:
         return self.decision.interval
+
+    @property
+    def by_start(self) -> tuple[float, ...]:
+        """Average the values of the seeds that share a start, which are nearer to each other than to others."""
+        groups = {}
+        for seed, value in zip(self.seeds, self.values, strict=True):
+            groups.setdefault(seed % STARTS, []).append(value)
+        return tuple(float(np.mean(groups[start])) for start in sorted(groups))
 
     @cached_property
     def verdict(self) -> str:
@@ -132,7 +142,7 @@ def estimate(contrast: Contrast, folder: Path | None = None) -> tuple[tuple[floa
     ValueError where these are fewer than two.
     """
     logs = {name: runs_by_seed(name, folder) for name in contrast.weights}
-    seeds = sorted(set.intersection(*(set(found) for found in logs.values())))
+    seeds = shared_seeds(contrast, folder)
     if len(seeds) < 2:
         short = ", ".join(name for name, found in logs.items() if len(found) < 2)
         raise ValueError(f"fewer than two seeds of {short or contrast.label}: run the claim first")
@@ -152,9 +162,16 @@ def estimate(contrast: Contrast, folder: Path | None = None) -> tuple[tuple[floa
     return values, mean_over_seeds_and_prompts(table)
 
 
+def shared_seeds(contrast: Contrast, folder: Path | None = None) -> tuple[int, ...]:
+    """List the seeds that all runs of a contrast have."""
+    return tuple(
+        sorted(set.intersection(*(set(runs_by_seed(n, folder)) for n in contrast.weights)))
+    )
+
+
 def is_run(contrast: Contrast, folder: Path | None = None) -> bool:
     """Tell whether all runs of a contrast share the two seeds that an interval needs."""
-    return len(set.intersection(*(set(runs_by_seed(n, folder)) for n in contrast.weights))) > 1
+    return len(shared_seeds(contrast, folder)) > 1
 
 
 def judge(contrasts: Sequence[Contrast], folder: Path | None = None) -> list[Result]:
@@ -162,7 +179,7 @@ def judge(contrasts: Sequence[Contrast], folder: Path | None = None) -> list[Res
     measured = [estimate(contrast, folder) for contrast in contrasts]
     decisions = decide([e for _, e in measured], [c.smallest for c in contrasts])
     return [
-        Result(contrast, values, decision)
+        Result(contrast, values, decision, shared_seeds(contrast, folder))
         for contrast, (values, _), decision in zip(contrasts, measured, decisions, strict=True)
     ]
 

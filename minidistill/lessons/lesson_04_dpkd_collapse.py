@@ -167,6 +167,15 @@ def gradient_cosines(pair: Pair, prompts, winners, losers) -> Tensor:
     return torch.stack(found)
 
 
+def winner_falls(pair: Pair, prompts, winners, losers) -> Tensor:
+    """Whether a small step up log q(y_t) − log q(y_s) would lower log q(y_t), g_t·g_s > ‖g_t‖²: (pairs,)."""
+    found = []
+    for x, winner, loser in zip(prompts, winners, losers, strict=True):
+        one, other = (_flat_gradient(pair, x, y) for y in (winner, loser))
+        found.append(one @ other > one @ one)
+    return torch.stack(found)
+
+
 def _flat_gradient(pair: Pair, prompt, response) -> Tensor:
     """∇ Σ_t log q(y_t | x, y_<t) in the student's weights, as one vector."""
     batch = collate([prompt], [response], pair.pad_token_id, pair.device)

@@ -141,7 +141,9 @@ def beta_explorer(logs: Mapping[float, Sequence[dict]], title: str = "") -> Call
             left.plot(*zip(*found, strict=True), "o" if value == beta else ".", **look)
         left.axhline(before, color=BLACK, linewidth=0.9, linestyle=(0, (1, 3)))
         plots.log_axis(left.xaxis, subs=(1, 2, 5))
-        left.set(xlabel="KL to the start (nats a response)", ylabel="win rate over the start")
+        left.set(
+            xlabel="KL to the reference (nats a response)", ylabel="win rate over the SFT start"
+        )
         won = [before, *(w for _, w in every)]
         left.set_ylim(min(won) - 0.02, max(won) + 0.02)
         kl, won = (mean(v) for v in zip(*points[beta], strict=True))

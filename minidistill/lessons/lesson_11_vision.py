@@ -45,7 +45,7 @@ LINE_WIDTH = 36  # characters of a line below an image
 def text_only_upper_bound(
     right: Mapping[str, Sequence], fresh: Mapping[str, Sequence] | None = None
 ) -> float:
-    r"""(11.3) Bound the accuracy of answers that see no image: Σ_x P(x) max_y P(y is right | x).
+    r"""(11.2) Bound the accuracy of answers that see no image: Σ_x P(x) max_y P(y is right | x).
 
     `right`: question → for each image it was asked about, all answers that are right there. A model without
     the image says one thing to a question; the best choice is right most often. On a sample of n images a
@@ -82,7 +82,7 @@ def gold_answers(example: Example) -> tuple[str, list[str]]:
 
 
 def language_prior_accuracy(count: int = 40_000, seed: int = 0) -> dict[str, float]:
-    """Estimate (11.3) family by family, and for 'all' (each family is asked equally often).
+    """Estimate (11.2) family by family, and for 'all' (each family is asked equally often).
 
     On three quarters of so many fresh images the best answer to each question is chosen, on the last
     quarter it is counted.
@@ -212,7 +212,7 @@ def draw_families(
 ):
     """Draw bars by family, a bar a name: the mean over seeds, with a whisker from lowest to highest.
 
-    `guess`: (11.3) of each family, a line across its bars.
+    `guess`: (11.2) of each family, a line across its bars.
     """
     names = list(next(iter(rows.values()))[0])
     bars = {who: [mean(seed[n] for seed in seeds) for n in names] for who, seeds in rows.items()}
@@ -234,7 +234,7 @@ def draw_families(
 
 
 def draw_log_prob_gains(ax, gains: Mapping[str, Tensor], title: str = ""):
-    """Draw (11.2) of every response, smallest first, one line a model."""
+    """Draw (11.3) of every response, smallest first, one line a model."""
     for name, style in plots.styles(list(gains)).items():
         values = gains[name].cpu().sort().values
         share = [(i + 0.5) / len(values) for i in range(len(values))]
@@ -371,7 +371,7 @@ EXERCISES = {
             "this compares the likeliest tokens; the response's own are the labels": (
                 lambda seen, blind, y, m: masked_mean(seen.amax(-1) - blind.amax(-1), m)
             ),
-            "this is a KL of whole distributions: (11.2) looks at what was said, which `labels` holds": (
+            "this is a KL of whole distributions: (11.3) looks at what was said, which `labels` holds": (
                 lambda seen, blind, y, m: masked_mean((seen.exp() * (seen - blind)).sum(-1), m)
             ),
             "these are differences of probabilities: nats are differences of their logarithms": (

@@ -250,7 +250,7 @@ def test_a_question_without_a_picture_is_not_graded():
 
 
 def test_no_family_can_be_guessed_without_looking():
-    """(11.3)'s bound, question by question, for the likeliest answers that the world itself would write."""
+    """(11.2)'s bound, question by question, for the likeliest answers that the world itself would write."""
     rng, right = random.Random(5), {}
     for _ in range(6000):
         prompt = WORLD.write_prompt(rng)

@@ -120,6 +120,18 @@ def test_the_table_has_a_row_a_claim_with_its_verdict_or_that_it_was_not_run():
 
 def test_a_report_shows_contrasts_what_would_refute_them_and_the_search():
     text = reports.claim_report("C8")
+    (row,) = (line for line in text.splitlines() if line.startswith("distillm2_no_beta over cald"))
+    pairs = [runs_by_seed(name) for name in ("distillm2_no_beta", "cald")]
+    means = []
+    for start in range(3):
+        same = [s for s in pairs[0].keys() & pairs[1].keys() if s % 3 == start]
+        first, second = ([run[s]["scores"]["accuracy"] for s in same] for run in pairs)
+        means.append((sum(first) - sum(second)) / len(same))
+    assert row.endswith("by start " + ", ".join(f"{mean:+.3f}" for mean in means))
+    assert "by start" not in reports.claim_report("C1"), "a toy begins at no start of a world"
+    for line in text.splitlines():
+        if line.startswith("| DistiLLM") and (cells := line.split(" | "))[-1].count(".") == 1:
+            assert cells[2].startswith("("), "a score on one start is not the mean of three"
     assert text.startswith("C8  Each component of DistiLLM-2 adds")
     assert "verdict: " in text
     assert "What would refute the explanation:" in text

@@ -90,6 +90,13 @@ def test_cosines_are_those_of_the_gradients_of_the_log_probabilities():
         gradients.append(torch.cat([w.grad.flatten() for w in pair.student.parameters()]))
     wanted = F.cosine_similarity(*gradients, dim=0)
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
+    winner, loser = gradients
+    (falls,) = lesson_04.winner_falls(pair, x, good, bad)
+    assert bool(falls) == bool(winner @ loser > winner @ winner)
+    (falls,) = lesson_04.winner_falls(pair, x, bad, good)
+    assert bool(falls) == bool(winner @ loser > loser @ loser)
+    longer = [[*good[0][:-1], *good[0]]]  # says the same twice: its gradient reaches farther
+    assert bool(lesson_04.winner_falls(pair, x, [good[0][:-1]], longer))
 
 
 def test_first_losers_are_what_a_run_of_that_seed_trains_on():

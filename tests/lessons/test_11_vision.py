@@ -60,7 +60,7 @@ def test_11_1_patches_by_hand():
         ablation.patches(picture, 4)
 
 
-def test_11_2_the_gain_is_the_difference_of_two_log_probs_per_token(pair, task):
+def test_11_3_the_gain_is_the_difference_of_two_log_probs_per_token(pair, task):
     examples = task.test[:5]
     prompts = ablation.encode_prompts(pair, examples)
     responses = [encode_response(pair.tokenizer, e.references[0]) for e in examples]
@@ -76,7 +76,7 @@ def test_11_2_the_gain_is_the_difference_of_two_log_probs_per_token(pair, task):
     assert ablation.image_log_prob_gain(pair.teacher, pair, [], []).shape == (0,)
 
 
-def test_11_2_the_shipped_teacher_looks_and_gains_most_from_its_own_image(pair, task):
+def test_11_3_the_shipped_teacher_looks_and_gains_most_from_its_own_image(pair, task):
     prompts = ablation.encode_prompts(pair, task.test[:60])
     responses = [encode_response(pair.tokenizer, e.references[0]) for e in task.test[:60]]
     gains = [
@@ -86,7 +86,7 @@ def test_11_2_the_shipped_teacher_looks_and_gains_most_from_its_own_image(pair, 
     assert gains[0] > gains[1] > 0.05
 
 
-def test_11_3_text_only_upper_bound_by_hand():
+def test_11_2_text_only_upper_bound_by_hand():
     right = {
         "colour ?": [["red"], ["red", "blue"], ["blue"], ["red"]],
         "count ?": [["one"], ["two"]],
@@ -116,7 +116,7 @@ def spoken(question: str, fact: str) -> str:
     return f"more {words[1]} , {words[0]} to {words[2]} ." if kind == "compare" else f"{fact} ."
 
 
-def test_11_3_the_gold_answers_are_those_that_the_judge_accepts():
+def test_11_2_the_gold_answers_are_those_that_the_judge_accepts():
     rng, facts = random.Random(4), {}
     for _ in range(400):
         prompt = WORLD.write_prompt(rng)
@@ -128,7 +128,7 @@ def test_11_3_the_gold_answers_are_those_that_the_judge_accepts():
     assert len(facts) == 6
 
 
-def test_11_3_language_priors_are_bounds_by_family_that_no_blind_answer_exceeds(pair, task):
+def test_11_2_language_priors_are_bounds_by_family_that_no_blind_answer_exceeds(pair, task):
     found = lesson_11.language_prior_accuracy(12_000)
     assert list(found) == [*WORLD.families, "all"]
     assert found["all"] == pytest.approx(sum(found[n] for n in WORLD.families) / 6)

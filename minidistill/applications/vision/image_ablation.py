@@ -68,7 +68,7 @@ def generate_responses(
 def image_log_prob_gain(
     model, pair: Pair, prompts: Sequence[ImagePrompt], responses, ablation: str = "grey"
 ) -> Tensor:
-    r"""(11.2) What the image adds: 1/|y| Σ_t [log π(y_t | v, x, y_<t) − log π(y_t | v°, x, y_<t)].
+    r"""(11.3) What the image adds: 1/|y| Σ_t [log π(y_t | v, x, y_<t) − log π(y_t | v°, x, y_<t)].
 
     v is the image, v° what `ablate_image` puts in its place, x the question, y a response as token ids →
     (prompts,) nats per token. About 0 for a model that does not read its image; below 0 where the image
