@@ -98,7 +98,7 @@ class Result:
 
     @property
     def by_start(self) -> tuple[float, ...]:
-        """Average the values of the seeds that share a start, which are nearer to each other than to others."""
+        """Average over the seeds that share a start, which are nearer to each other than to others."""
         groups = {}
         for seed, value in zip(self.seeds, self.values, strict=True):
             groups.setdefault(seed % STARTS, []).append(value)
