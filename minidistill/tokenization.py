@@ -102,7 +102,8 @@ def _end_of_turn(tokenizer, template: str) -> int | None:
         text = tokenizer.apply_chat_template(turns, tokenize=False)
     except Exception:  # none, or one that wants other turns
         return eos
-    ids = tokenizer(text.rpartition(mark)[2].lstrip(), add_special_tokens=False).input_ids
+    _, said, after = text.rpartition(mark)  # a template of parts, not texts, leaves it out
+    ids = tokenizer(after.lstrip(), add_special_tokens=False).input_ids if said else []
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return ids[0] if ids and ids[0] in special else eos
 

@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 
-from minidistill import distill
+from minidistill import distill, load_pair
 from minidistill.evaluation import nll
 from minidistill.generation import sample, speculative_drafts, top_k_acceptance
-from minidistill.models import load_model, load_pair, make_pair, single_model
-from minidistill.tasks import Example, Task
+from minidistill.models import load_model, make_pair, single_model
+from minidistill.tasks import WORLDS, Example, Task
 from minidistill.tokenization import encode_prompt, encode_response
 from tests.tiny import TURNS, byte_tokenizer, tiny_lm
 
@@ -93,9 +93,18 @@ def test_what_ends_a_turn_in_the_template_ends_a_response():
     assert pair.eos_token_ids == {end, tokenizer.eos_token_id}
     assert pair.student.generation_config.eos_token_id == sorted(pair.eos_token_ids)
     refusing = "{{ raise_exception('no') }}"
-    for template in (None, TURNS, refusing):
+    part = "{% for p in m['content'] %}{{ p['text'] }}{% endfor %}"
+    of_parts = "{% for m in messages %}<stop>" + part + "{% endfor %}"
+    for template in (None, TURNS, refusing, of_parts):
         tokenizer.chat_template = template  # of the same object: nothing is remembered
         assert encode_response(tokenizer, "R")[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_shipped_pair_stops_at_its_end_of_text_alone(world):
+    pair = load_pair(world, start=0)
+    assert pair.eos_token_ids == {pair.tokenizer.eos_token_id}
+    assert encode_response(pair.tokenizer, "a")[-1] == pair.tokenizer.eos_token_id
 
 
 def test_a_template_may_lay_out_the_space_of_a_prompt_anew():
