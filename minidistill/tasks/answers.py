@@ -8,6 +8,7 @@ nothing in them is evaluated here, and none takes long.
 import math
 import re
 from collections import deque
+from collections.abc import Iterable
 
 # --- whose words count ------------------------------------------------------------------------------------
 TAGS = "think|thinking|thought|thoughts|reasoning|scratchpad|seed:think"
@@ -142,11 +143,11 @@ def extract_answer(text: str) -> float | None:
     boxed = _boxes(tail)
     if mark or boxed:
         return _of_line(boxed[-1] if boxed else tail)
-    if (said := _last(ANSWER_IS.finditer(text))) and _announces(said, text):
+    if (said := last_match(ANSWER_IS.finditer(text))) and _announces(said, text):
         line = text[said.end() :].strip(" \t\n*_:").partition("\n")[0]
         if NUMBER.search(line):
             return _of_line(line)
-    last = _last(NUMBER.finditer(text))
+    last = last_match(NUMBER.finditer(text))
     return _value(last) if last else None
 
 
@@ -175,7 +176,7 @@ def _result(line: str, number: re.Match) -> re.Match | None:
 def _of_line(text: str) -> float | None:
     """The number that the first line of a text gives; None for none, and for "3 or 4"."""
     line = text.strip().partition("\n")[0]
-    if said := _last(ANSWER_IS.finditer(line)):
+    if said := last_match(ANSWER_IS.finditer(line)):
         line = line[said.end() :]
     first = NUMBER.search(line)
     if first is None or HEDGE.search(line):
@@ -184,7 +185,7 @@ def _of_line(text: str) -> float | None:
         found = _result(line, first)
     else:
         result = NUMBER.search(line, line.rfind("=") + 1)
-        found = result if "=" in line else _last(NUMBER.finditer(line))
+        found = result if "=" in line else last_match(NUMBER.finditer(line))
     return _value(found) if found else None
 
 
@@ -196,7 +197,8 @@ def _value(number: re.Match) -> float | None:
     return sign * value if math.isfinite(value) else None
 
 
-def _last(matches) -> re.Match | None:
+def last_match(matches: Iterable[re.Match]) -> re.Match | None:
+    """The last of the matches, which are not all kept; None if there is none."""
     return next(iter(deque(matches, maxlen=1)), None)
 
 

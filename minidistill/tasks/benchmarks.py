@@ -8,14 +8,19 @@ in the sandbox, against tests that stay outside of it.
 import ast
 import builtins
 import re
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from minidistill import sandbox
 from minidistill.tasks import NO_ANSWER, Example, Grade, Task, as_example
-from minidistill.tasks.answers import ANSWER_IS, extract_answer, extract_boxed, first_answer_part
+from minidistill.tasks.answers import (
+    ANSWER_IS,
+    extract_answer,
+    extract_boxed,
+    first_answer_part,
+    last_match,
+)
 from minidistill.tasks.code_extraction import (
     entry_of,
     humaneval_program,
@@ -170,14 +175,12 @@ def _stated(response: str) -> str | None:
     formulas = JOINED.match(rest)
     if formulas is None or NAMED.match(rest, formulas.end()):
         sentence = CLAUSE.split(sentence)[0]
-        formulas = JOINED.match(sentence.rpartition(" is ")[2]) or _last_formula(sentence)
+        formulas = JOINED.match(sentence.rpartition(" is ")[2]) or last_match(
+            re.finditer(FORMULA, sentence)
+        )
     if formulas:
         return ", ".join(map(_bare, re.findall(FORMULA, formulas[0])))
     return re.sub(r"[*_]{2}", "", sentence).strip("*:.!\"'“” ") or None
-
-
-def _last_formula(sentence: str) -> re.Match | None:
-    return next(iter(deque(re.finditer(FORMULA, sentence), maxlen=1)), None)
 
 
 def _bare(formula: str) -> str:
