@@ -1,5 +1,6 @@
 """Responses: the teacher's (TGO), the student's (SGO), and drafts that the teacher corrects."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -144,13 +145,15 @@ def speculative_drafts(
     sampling temperature, without the nucleus. Response by response finished ones leave the batch.
     """
     check_sampling(temperature, top_p)
+    pair.check_length(prompts, max_new_tokens)
     how = {"temperature": temperature, "top_p": top_p}
     responses: list[list[int]] = [[] for _ in prompts]
     rng = torch.Generator(device=pair.device).manual_seed(derive_seed(seed, "teacher"))
     unfinished, rounds = list(range(len(prompts))), 0
     while unfinished:
         seen = [prompts[i] + responses[i] for i in unfinished]
-        drafts = sample(pair.student, seen, pair, max_new_tokens=draft, **how,
+        length = min(draft, (pair.context_length or math.inf) - max(map(len, seen)))
+        drafts = sample(pair.student, seen, pair, max_new_tokens=length, **how,
                         seed=derive_seed(seed, "student", rounds))  # fmt: skip
         rows = _max_batch_size(pair.teacher, max(map(len, seen)) + draft)
         rows = max_batch_size(seen, rows, draft * pair.vocab_size)

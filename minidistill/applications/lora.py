@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from minidistill.applications.quantization import is_quantized, load_packed, stored_bytes
 from minidistill.applications.quantization_backends import quantize_with
@@ -32,12 +33,14 @@ def add_lora(model: nn.Module, rank: int = 16, seed: int = 0):
         raise ValueError(f"rank must be a whole number from 1, but got {rank}")
     check_no_adapters(model)
     peft, output = _peft(), model.get_output_embeddings()
-    layers = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not output]
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D))}
+    layers = [name for name, module in linear.items() if module is not output]
     if not layers:
         raise ValueError(f"{type(model).__name__} has no Linear layer for adapters to stand beside")
     config = peft.LoraConfig(
-        r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=layers, task_type="CAUSAL_LM"
-    )
+        r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=layers, task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear.values()),
+    )  # fmt: skip
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(seed)
         student = peft.get_peft_model(model, config)
@@ -60,12 +63,15 @@ def merge_lora(student) -> nn.Module:
     same = {"device": plain.device, "dtype": plain.dtype}
     healed = [(n, m) for n, m in plain.named_modules() if hasattr(m, "lora_A")]
     for name, layer in healed:
-        base = layer.get_base_layer()
-        size = base.in_features
-        linear = nn.Linear(size, base.out_features, base.bias is not None, **same)
+        base, size = layer.get_base_layer(), layer.in_features
+        transposed = isinstance(base, Conv1D)  # GPT-2 keeps its weights as (in, out)
+        if transposed:
+            linear = Conv1D(layer.out_features, size).to(**same)
+        else:
+            linear = nn.Linear(size, layer.out_features, base.bias is not None, **same)
         with torch.no_grad():
             zero, units = layer(torch.zeros(1, size, **same)), layer(torch.eye(size, **same))
-            linear.weight.copy_((units - zero).T)
+            linear.weight.copy_(units - zero if transposed else (units - zero).T)
             if base.bias is not None:
                 linear.bias.copy_(zero[0])
         plain.set_submodule(name, linear)

@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import warnings
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -9,10 +10,10 @@ from safetensors import SafetensorError
 from minidistill.models.making import make_pair
 from minidistill.models.pair import Pair, pair_class
 from minidistill.tasks import WORLDS
-from minidistill.utils import data_dir, quiet, unknown_name_message
+from minidistill.utils import data_dir, missing_extra_message, quiet, unknown_name_message
 
 with quiet():  # transformers imports torchao where that is installed
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import logging
 
 LOAD_ERRORS = (
@@ -66,15 +67,36 @@ def load_model(source: str | Path):
         )
     if path.suffix == ".gguf":
         source, options = path.parent, {"gguf_file": path.name}
-    kind = Pair if options else pair_class(_config(source))
     try:
-        return kind.load(source, **options)
+        if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
+            return _load_with_adapters(path)
+        return (Pair if options else pair_class(_config(source))).load(source, **options)
     except LOAD_ERRORS as error:  # no tokenizer; weights cut short, or of another shape
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(
             f"cannot load a model from {source}: {first} (a hub name needs the network; a folder "
             "needs config.json, model.safetensors and the tokenizer's files)"
         ) from error
+
+
+def _load_with_adapters(folder: Path):
+    """The model that the adapters of peft in a folder stand beside, with them merged into its weights."""
+    try:
+        with quiet():
+            import peft
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(missing_extra_message("peft", "adapt")) from None
+    base = peft.PeftConfig.from_pretrained(folder).base_model_name_or_path
+    model, tokenizer = load_model(base)
+    with quiet(), warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        try:
+            merged = peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
+        except (Warning, AttributeError) as error:  # weights left out; prompts cannot be merged
+            raise ValueError(f"its adapters do not fit {base}: {error}") from None
+    if (folder / "tokenizer_config.json").exists() and pair_class(model.config) is Pair:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    return merged, tokenizer
 
 
 def _config(source):

@@ -183,7 +183,7 @@ def pair_class(config) -> type[Pair]:
 
 def load_complete(auto, source, **options):
     """Load a model all of whose weights are there: what is missing, transformers would draw at random."""
-    options |= {"dtype": torch.float32, "output_loading_info": True}
+    options |= {"dtype": torch.float32, "output_loading_info": True, "return_dict": True}
     model, info = auto.from_pretrained(source, **options)
     missing = sorted(info["missing_keys"])
     if missing:

@@ -100,6 +100,8 @@ ANSWER_IS = re.compile(
     r",?(?: (?:therefore|then|thus|hence),?)?[\s*_]*(?P<is>(?:\b(?:is|are)\b|=)\s*:?|:)",
     re.IGNORECASE,
 )
+TENS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+SPACE = r"(?:[ ~]|\\[ ,;])*"
 SPELLINGS = [
     (re.compile(r"[−–]"), "-"),
     (re.compile(r"(?<=[0-9])(?:\{,\}|,?\\[,!;: ])(?=[0-9]{3}(?![0-9]))"), ""),  # 1{,}000 and 1\,000
@@ -122,6 +124,20 @@ TIDY = [
     ),
     (re.compile(r"(?<=[0-9])\s?\\frac\{([0-9]+)\}\{([0-9]+)\}"), r" \1/\2"),  # a mixed number
     (re.compile(r"\\frac\{([0-9]+)\}\{([0-9]+)\}"), r"{\1/\2}"),
+    (  # 5 \times 10^{3}, and 10^3 alone
+        re.compile(
+            r"(?<=[0-9]) *(?:\\times|×|\*) *10\^(?:\{([0-9]{1,2})\}|([0-9]{1,2}))(?![\w.]*[0-9])"
+        ),
+        lambda power: f"e{power[1] or power[2]}",
+    ),
+    (
+        re.compile(r"(?<![\w.,^}])([0-9]{1,4})\^(?:\{([0-9]{1,2})\}|([0-9]{1,2}))(?![\w.]*[0-9])"),
+        lambda power: str(int(power[1]) ** int(power[2] or power[3])),
+    ),
+    *(
+        (re.compile(rf"(?<=[0-9]){SPACE}(?:\\text\{{ *{n} *\}}|{n}\b)"), f"e{k}")
+        for n, k in TENS.items()
+    ),
 ]
 
 

@@ -17,7 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 from threading import Lock
 
-from minidistill.tasks.answers import SPELLINGS, as_text, rewrite
+from minidistill.tasks.answers import SPELLINGS, TENS, as_text, rewrite
 from minidistill.utils import missing_extra_message
 
 LONGEST = 300  # characters; no answer of MATH is longer
@@ -42,7 +42,6 @@ GLYPHS = str.maketrans(
         "¾": r"\frac{3}{4}",
     }
 )
-TENS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 FUNCTIONS = "sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|infty|infinity"
 UNIT = r"[a-z]{4,}(?: [a-z]{2,})*|[ckm]m|kg|ft|mph"
 SHORT_UNIT = (
@@ -102,6 +101,9 @@ SHORT_WORDS = re.compile(
     "(?i:no|on|yes|odd|one|two|six|ten|all|any|red|tan|mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|"
     "aug|sep|oct|nov|dec|boy|man|men|day)"
 )
+DATE = re.compile(
+    r"(?:(?:jan|febr)uary|march|april|may|june|july|august|(?:septem|octo|novem|decem)ber) [0-9]{1,2}"
+)
 WORDS = re.compile(r"[A-Za-z][A-Za-z ,.'()-]*|\([A-Za-z]\)")
 # 5 6 would be multiplied or added, and of 3 feet 2 inches something left out.
 UNREADABLE = re.compile(r"(?<![\w.])[0-9.]+ +[0-9]|[0-9] *\\text\{[^{}]*\}.*[0-9]")
@@ -121,6 +123,9 @@ def same_answer(answer: str, reference: str) -> bool:
         return a == b
     a, b = (_union(REPEATING.sub(_repeated, text.translate(GLYPHS))) for text in (a, b))
     a, b = (rewrite(text, CLEAN).strip() for text in (a, b))
+    dates = [" ".join(_unwrapped(text).casefold().split()) for text in (answer, reference)]
+    if any(map(DATE.fullmatch, dates)):
+        return dates[0] == dates[1]
     if _units(answer) and _units(reference) and _units(answer) != _units(reference):
         return False  # 3 hours and 3 minutes
     names = [re.match("([A-Za-z]) *=", text) for text in (a, b)]

@@ -1,12 +1,14 @@
 """Lesson 12's library: the grid is torchao's, bytes are real, and healing moves the adapters alone."""
 
 import copy
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from minidistill import checkpoint, distill, load_pair
@@ -512,8 +514,51 @@ def test_adapters_are_not_taken_for_layers(tokenizer, task, tmp_path):
 
 
 def test_where_there_is_no_linear_layer_adapters_are_refused():
-    with pytest.raises(ValueError, match="GPT2LMHeadModel has no Linear layer for adapters"):
-        lora.add_lora(tiny_lm("gpt2", byte_tokenizer(), n_embd=32, n_layer=2, n_head=4))
+    class Embeddings(nn.Module):
+        def get_output_embeddings(self):
+            return None
+
+    with pytest.raises(ValueError, match="Embeddings has no Linear layer for adapters"):
+        lora.add_lora(Embeddings())
+
+
+def test_adapters_beside_transposed_layers_are_trained_merged_and_load_again(task, tmp_path):
+    """GPT-2 keeps its weights as (in, out): merged as a Linear's they would load transposed."""
+    tokenizer, shape = byte_tokenizer(), {"n_embd": 32, "n_layer": 2, "n_head": 4}
+    models = [tiny_lm("gpt2", tokenizer, seed, **shape) for seed in (1, 2)]
+    pair = lora.lora_pair(make_pair(models[0], tokenizer, models[1], tokenizer), rank=4)
+    history = distill(pair, task, "kd", **QUICK)
+    assert history.evals[-1]["nll_teacher"] < history.evals[0]["nll_teacher"]
+    lora.save_merged(pair, tmp_path / "student")
+    loaded, _ = load_model(tmp_path / "student")
+    ids = torch.arange(1, 9)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, pair.student.eval()(ids).logits)
+
+
+def test_a_folder_of_adapters_alone_loads_as_its_base_with_them_merged(tokenizer, task, tmp_path):
+    tiny = build_pair(tokenizer)
+    tiny.save_student(tmp_path / "base")
+    base, _ = load_model(tmp_path / "base")
+    student = lora.add_lora(base, rank=4)
+    distill(replace(tiny, student=student), task, "kd", **QUICK)
+    student.save_pretrained(tmp_path / "adapters")
+    loaded, loaded_tokenizer = load_model(tmp_path / "adapters")
+    ids = torch.arange(1, 9)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, student.eval()(ids).logits)
+    assert not any(hasattr(module, "lora_A") for module in loaded.modules())
+    assert loaded_tokenizer.get_vocab() == tokenizer.get_vocab()
+    load_pair(teacher=tmp_path / "base", student=tmp_path / "adapters")
+
+    weights = load_file(tmp_path / "adapters" / "adapter_model.safetensors")
+    weights.pop(next(iter(weights)))
+    save_file(weights, tmp_path / "adapters" / "adapter_model.safetensors")
+    with pytest.raises(OSError, match="its adapters do not fit"):
+        load_model(tmp_path / "adapters")
+    shutil.rmtree(tmp_path / "base")
+    with pytest.raises(OSError, match="cannot load a model from .*base"):
+        load_model(tmp_path / "adapters")
 
 
 @pytest.mark.parametrize("library", BACKENDS)

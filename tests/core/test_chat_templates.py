@@ -272,6 +272,18 @@ def test_a_prompt_without_room_for_its_response_is_named_before_anything_is_samp
         distill(pair, task, "kd", epochs=1, max_new_tokens=8, progress=False)
 
 
+def test_drafts_stop_where_the_context_ends():
+    """A prompt that leaves room for its response and no more is written for like any other."""
+    tokenizer = byte_tokenizer()
+    models = [tiny_lm("gpt2", tokenizer, seed) for seed in (1, 2)]
+    pair = make_pair(models[0], tokenizer, models[1], tokenizer)
+    room = pair.context_length - len(pair.encode(Example("")))
+    task = Task("t", [Example("a" * (room - 8)), Example("b")], [Example("d")])
+    how = {"epochs": 1, "max_new_tokens": 8, "feed": {"speculative": "speculative_mix"}}
+    history = distill(pair, task, "speculative_kd", **how, progress=False)
+    assert len(history.steps) == 1
+
+
 def test_a_token_without_an_embedding_is_named():
     tokenizer = byte_tokenizer()
     model = tiny_lm("llama", tokenizer)

@@ -247,6 +247,14 @@ def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path, pair):
         load_model(tmp_path)
 
 
+def test_a_config_that_asks_for_tuples_is_loaded_all_the_same(tmp_path, pair):
+    pair.save_student(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "return_dict": False}))
+    loaded = load_pair(teacher=tmp_path, student=tmp_path)
+    assert sample(loaded.student, [loaded.encode("cat")], loaded, max_new_tokens=2)
+
+
 def test_a_saved_pair_loads_with_the_same_weights(tmp_path, pair, prompts):
     for name in ("teacher", "student"):
         getattr(pair, name).save_pretrained(tmp_path / name)

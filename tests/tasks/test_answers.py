@@ -158,6 +158,17 @@ def test_a_grade_cannot_be_changed_afterwards():
         ("2e3", 2000),
         ("1E-2", 0.01),
         ("007", 7),
+        # powers and large numbers in words
+        ("#### 10^3", 1000),
+        ("\\boxed{2^{10}} 5", 1024),
+        ("x = 2^3 + 1 = 9", 9),
+        ("\\boxed{5 \\times 10^3}", 5000),
+        ("#### 2.5*10^{4}", 25000),
+        ("The answer is 1.5 million.", 1.5e6),
+        ("\\boxed{1.5 \\text{ million}}", 1.5e6),
+        ("12 hundred", 1200),
+        ("It ran 3, a million times", 3),
+        ("that is 9999^99", None),
         # as it is written elsewhere
         ("1.234,56 euros", 1234.56),
         ("1.234.567,5", 1234567.5),
@@ -350,6 +361,7 @@ SAME = r"""
 1\frac12 | 1\frac{1}{2} | 1 1/2 | 3/2 | 1.5 | \frac32
 -1\frac12 | -1.5 | -1 1/2
 1,000 | 1000 | 1{,}000 | 1\,000 | 1,\!000 | 1000.0 | \$1,000 | 1000. | +1000
+June 20 | \text{June 20} | \text{June} 20 | june  20
 10^3 | 1000 | 10^{3} | 2 \times 500 | 2\cdot 500 | 2*500 | 2 × 500
 0 | -0 | 0.0 | 1-1 | \frac{0}{5}
 5 | x=5 | x = 5 | \theta = 5 | x_1=5 | f(x) = 5 | \text{Area} = 5 | (5) | {5} | 5.
@@ -453,6 +465,7 @@ def test_the_same(forms):
 
 
 DIFFERENT = r"""
+June 20 | 20    \text{June 20} | June 21    May 5 | 5
 (1,2) | (2,1)    (1,2) | [1,2]    (1,2] | (1,2)    12 | 1,2    12 | 1 2    (1,000) | 1000
 1000 | 1,0000    1/2 | 1/3    1/2 | 2    1/2 | -1/2    0.33 | 1/3    2 | -2    1.5 | 15    x | y
 xy^2 | (xy)^2    abcd | abdc    Evelyn | Evelny    2x | x    x+1 | x-1    x/2 | 2/x    x^2 | 2^x
