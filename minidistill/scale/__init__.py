@@ -1,0 +1,1 @@
+"""Beyond the laptop: losses that never hold all logits."""
