@@ -123,8 +123,9 @@ def _mixture(a: Tensor, b: Tensor, log_a: Tensor, log_b: Tensor, alpha) -> tuple
     m = alpha * a + (1 - alpha) * b
     alpha = torch.as_tensor(alpha, dtype=m.dtype, device=m.device)
     floor = torch.maximum(log_a + alpha.log(), log_b + (-alpha).log1p())
-    log_m = torch.maximum(m.log(), floor)
-    return m.clamp_(min=torch.finfo(m.dtype).tiny), log_m
+    tiny = torch.finfo(m.dtype).tiny
+    log_m = torch.where(m < tiny, floor, m.log())
+    return m.clamp_(min=tiny), log_m
 
 
 RULES = {f.__name__: f for f in (kl, reverse_kl, jsd, total_variation, skew_kl, skew_reverse_kl)}
