@@ -18,6 +18,7 @@ __all__ = [
 def __getattr__(name: str):
     """Import a public name at its first use: torch takes seconds, and a command speaks before that."""
     if name == "distill":
+        import minidistill.scale.responses
         from minidistill.training import distill as found
     elif name == "evaluate":
         from minidistill.evaluation import evaluate as found

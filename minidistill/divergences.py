@@ -9,12 +9,28 @@ Sources: DistiLLM-2 (arXiv 2503.07067, section 2) for the skewed forms, GKD (arX
 the generalised Jensen-Shannon divergence.
 """
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 from torch import Tensor
 
 NEG_INF = float("-inf")
 
 
+def of_tokens(function: Callable) -> Callable:
+    """Ask `log_q` itself where it is no table but knows how to compute it (`scale.responses`)."""
+
+    @wraps(function)
+    def divergence(log_p, log_q, *settings, **named):
+        if own := getattr(log_q, "divergence", None):
+            return own(function.__name__, log_p, *settings, **named)
+        return function(log_p, log_q, *settings, **named)
+
+    return divergence
+
+
+@of_tokens
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     r"""(1.1) KL(p‖q) = Σ_v p(v) log[p(v) / q(v)].
 
@@ -26,6 +42,7 @@ def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return _relative_entropy(log_p, log_q)
 
 
+@of_tokens
 def reverse_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     r"""(1.2) RKL(p, q) = KL(q‖p) = Σ_v q(v) log[q(v) / p(v)].
 
@@ -36,6 +53,7 @@ def reverse_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return _relative_entropy(log_q, log_p)
 
 
+@of_tokens
 def jsd(log_p: Tensor, log_q: Tensor, beta: float = 0.5) -> Tensor:
     r"""(1.3) JSD_β = β KL(p‖m) + (1−β) KL(q‖m) with m = β p + (1−β) q.
 
@@ -53,6 +71,7 @@ def jsd(log_p: Tensor, log_q: Tensor, beta: float = 0.5) -> Tensor:
     return beta * _relative_entropy(log_p, log_m) + (1 - beta) * _relative_entropy(log_q, log_m)
 
 
+@of_tokens
 def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
     r"""(1.4) TV(p, q) = ½ Σ_v |p(v) − q(v)|, between 0 and 1 (a probability, not nats).
 
@@ -76,6 +95,7 @@ def log_mixture(log_a: Tensor, log_b: Tensor, alpha: float | Tensor) -> Tensor:
     return mixed.masked_fill(empty, NEG_INF)
 
 
+@of_tokens
 def skew_kl(log_p: Tensor, log_q: Tensor, alpha: float | Tensor = 0.1) -> Tensor:
     r"""(2.2) SKL_α(p, q) = KL(p ‖ α p + (1−α) q).
 
@@ -89,6 +109,7 @@ def skew_kl(log_p: Tensor, log_q: Tensor, alpha: float | Tensor = 0.1) -> Tensor
     return _relative_entropy(log_p, log_mixture(log_p, log_q, alpha))
 
 
+@of_tokens
 def skew_reverse_kl(
     log_p: Tensor, log_q: Tensor, alpha: float | Tensor = 0.1, detach_mixture: bool = False
 ) -> Tensor:

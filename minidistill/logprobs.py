@@ -52,9 +52,16 @@ def collate(
 def response_log_probs(model, batch: Batch, vocab_size: int) -> Tensor:
     """log π(· | x, y_<t) for each response token y_t, float32: (batch, tokens, vocab).
 
-    The shift by one is here and nowhere else: the logits in column t − 1 speak about column t.
     Logits are widened to float32 *before* the softmax and cut to the `vocab` tokens that teacher
     and student share.
+    """
+    return response_logits(model, batch)[..., :vocab_size].float().log_softmax(-1)
+
+
+def response_logits(model, batch: Batch) -> Tensor:
+    """What the model says about each response token y_t: (batch, tokens, width of its head).
+
+    The shift by one is here and nowhere else: the logits in column t − 1 speak about column t.
     """
     tokens = batch.labels.shape[1]
     positions = (batch.attention_mask.cumsum(-1) - 1).clamp(min=0)
@@ -66,7 +73,7 @@ def response_log_probs(model, batch: Batch, vocab_size: int) -> Tensor:
         use_cache=False,
         **batch.extra_inputs,
     )
-    return output.logits[:, -tokens - 1 : -1, :vocab_size].float().log_softmax(-1)
+    return output.logits[:, -tokens - 1 : -1]
 
 
 def masked_mean(per_token: Tensor, mask: Tensor) -> Tensor:

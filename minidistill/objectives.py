@@ -11,7 +11,6 @@ DPO (2305.18290).
 """
 
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,7 +22,7 @@ from minidistill import curriculum as C
 from minidistill import divergences as D
 from minidistill.logprobs import ResponseLogProbs
 from minidistill.sources import SOURCES
-from minidistill.utils import unknown_name_message
+from minidistill.utils import check_positive, unknown_name_message
 
 METHODS: dict[str, "Method"] = {}
 
@@ -182,7 +181,7 @@ def dpkd(
     below, so it runs away: this is the course's wrong turn.
     Sequence log-probs as in the paper; `per_token=True` takes means as its released code does.
     """
-    _check_positive(lam=lam)
+    check_positive(lam=lam)
     return preference_loss(
         tgo, initial_sgo, lam, ResponseLogProbs.mean if per_token else ResponseLogProbs.sum
     )
@@ -196,7 +195,7 @@ def dpo(chosen: ResponseLogProbs, rejected: ResponseLogProbs, *, beta: float = 0
     stands where a teacher stands. (batch,) nats; log 2 where the two agree. Sequence log-probs.
     Source: DPO (arXiv 2305.18290).
     """
-    _check_positive(beta=beta)
+    check_positive(beta=beta)
     return preference_loss(chosen, rejected, beta, ResponseLogProbs.sum)
 
 
@@ -220,23 +219,6 @@ def cald(
     pull_up = tgo.mean(D.skew_kl(tgo.log_p, tgo.log_q, alpha))
     push_down = sgo.mean(D.skew_reverse_kl(sgo.log_p, sgo.log_q, alpha))
     return (1 - beta) * pull_up + beta * push_down
-
-
-def implicit_reward_margin(
-    tgo: ResponseLogProbs, sgo: ResponseLogProbs, alpha: float = 0.1
-) -> Tensor:
-    r"""(5.2) Remark 1: log[q̃(y_t)/p(y_t)] − log[q(y_s)/p̃(y_s)], a mean over the written tokens: (batch,).
-
-    q̃ = αp + (1−α)q and p̃ = (1−α)p + αq. Its expectation over y_t ~ p and y_s ~ q is −2 · CALD: a
-    preference margin without DPKD's sigmoid. Source: DistiLLM-2 (arXiv 2503.07067), Remark 1.
-    """
-
-    def ratio(y: ResponseLogProbs, above: Tensor, below: Tensor) -> Tensor:
-        return y.mean((above - below).gather(-1, y.labels.unsqueeze(-1)).squeeze(-1))
-
-    winner = ratio(tgo, D.log_mixture(tgo.log_p, tgo.log_q, alpha), tgo.log_p)
-    loser = ratio(sgo, sgo.log_q, D.log_mixture(sgo.log_q, sgo.log_p, alpha))
-    return winner - loser
 
 
 @method
@@ -319,12 +301,6 @@ def _check_bounds(alpha0: float, low: float, high: float) -> None:
     if not low <= alpha0 <= high:
         bounds = f"low = {low} and high = {high}, alpha's after the first epoch"
         raise ValueError(f"alpha0 must lie between {bounds}, but got {alpha0}")
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive, but got {value}")
 
 
 def weighted_cald(

@@ -5,8 +5,7 @@ answers stay, and so do the teacher's log-probs on them, made in big batches. Wh
 stays for the whole run.
 """
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
@@ -16,38 +15,36 @@ from minidistill.logprobs import Batch, ResponseLogProbs, collate, response_log_
 from minidistill.models import Pair
 from minidistill.sources import SOURCES, AdaptiveSampler, SamplingContext
 from minidistill.tasks import Task
-from minidistill.tokenization import max_batch_size
+from minidistill.tokenization import length_buckets, max_batch_size
 from minidistill.utils import derive_seed
 
 TEACHER_CACHE_BYTES = 512 * 2**20
-
-
-def length_buckets(
-    lengths: Sequence[int], batch_size: int, seed: int, pool: int = 8
-) -> list[list[int]]:
-    """Indices in random batches whose members have similar lengths, so that little is padding.
-
-    Shuffle, sort by length within pools of `pool` batches, cut, shuffle the batches.
-    """
-    rng = random.Random(seed)
-    order = list(range(len(lengths)))
-    rng.shuffle(order)
-    batches = []
-    for start in range(0, len(order), batch_size * pool):
-        part = sorted(order[start : start + batch_size * pool], key=lengths.__getitem__)
-        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-    rng.shuffle(batches)
-    return batches
 
 
 class Rollouts:
     """The responses to a task's training prompts as token ids, source by source; and their scores.
 
     `slots` says which source each slot of the method reads, e.g. {"tgo": "tgo", "sgo": "initial_sgo"}.
+    A subclass may read something else off the models than tables of log-probs, where it `handles` them.
     """
+
+    @classmethod
+    def handles(cls, pair: Pair, method) -> bool:
+        return cls is Rollouts
+
+    def read(self, model, batch: Batch) -> torch.Tensor:
+        """What a model makes of the responses: (batch, tokens, width)."""
+        return response_log_probs(model, batch, self.pair.vocab_size)
+
+    def as_response(
+        self, labels, mask, student: torch.Tensor, teacher: Callable
+    ) -> ResponseLogProbs:
+        """What a method gets, from what `read` gave; the teacher's is asked for when needed."""
+        return ResponseLogProbs(labels, mask, student, teacher)
 
     def __init__(self, pair: Pair, task: Task, slots: dict[str, str], config, tgo=None):
         self.pair, self.task, self.slots, self.config = pair, task, slots, config
+        self.width = pair.vocab_size  # numbers a token that `read` gives
         self.names = sorted({*slots.values()} | ({"tgo"} if "replay" in slots.values() else set()))
         self.prompts = [pair.encode(example) for example in task.train]
         self.responses: dict[str, list[list[int]]] = {} if tgo is None else {"tgo": tgo}
@@ -98,15 +95,14 @@ class Rollouts:
         """
         names, size = list(dict.fromkeys(self.slots.values())), len(indices)
         batch = self._collate([self._response(name, i) for name in names for i in indices])
-        log_q = response_log_probs(self.pair.student, batch, self.pair.vocab_size)
+        seen = self.read(self.pair.student, batch)
         scored = {}
         for start, name in zip(range(0, size * len(names), size), names, strict=True):
             part = slice(start, start + size)
             tokens = int(batch.mask[part].sum(-1).max())
             labels, mask = batch.labels[part, :tokens], batch.mask[part, :tokens]
-            scored[name] = ResponseLogProbs(
-                labels, mask, log_q[part, :tokens], self._teacher_log_probs(name, indices)
-            )
+            teacher = self._read_by_teacher(name, indices)
+            scored[name] = self.as_response(labels, mask, seen[part, :tokens], teacher)
         return {slot: scored[name] for slot, name in self.slots.items()}
 
     def state(self) -> dict:
@@ -126,26 +122,22 @@ class Rollouts:
         prompts = self.pair.prompts_for(model, [self.prompts[i] for i, _ in rows])
         return collate(prompts, [y for _, y in rows], self.pair.pad_token_id, self.pair.device)
 
-    def _teacher_log_probs(self, name: str, indices: list[int]) -> Callable[[], torch.Tensor]:
+    def _read_by_teacher(self, name: str, indices: list[int]) -> Callable[[], torch.Tensor]:
         """The teacher on all responses of a source at once and remembered, if they fit; else on these."""
         rows = [self._response(name, i) for i in indices]
 
         def teacher() -> torch.Tensor:
             tokens = sum(map(len, self.responses.get(name, ())))
-            if (
-                SOURCES[name].refresh == "step"
-                or 4 * tokens * self.pair.vocab_size > TEACHER_CACHE_BYTES
-            ):
-                batch = self._collate(rows, self.pair.teacher)
-                return response_log_probs(self.pair.teacher, batch, self.pair.vocab_size)
+            if SOURCES[name].refresh == "step" or 4 * tokens * self.width > TEACHER_CACHE_BYTES:
+                return self.read(self.pair.teacher, self._collate(rows, self.pair.teacher))
             if name not in self._teacher_cache:
-                self._teacher_cache[name] = self._cache_teacher_log_probs(name)
+                self._teacher_cache[name] = self._read_all_by_teacher(name)
             return pad_sequence([self._teacher_cache[name][i] for i in indices], batch_first=True)
 
         return teacher
 
-    def _cache_teacher_log_probs(self, name: str) -> list[torch.Tensor]:
-        """The teacher's log-probs on each response of `name`, in big batches: [(tokens, vocab)]."""
+    def _read_all_by_teacher(self, name: str) -> list[torch.Tensor]:
+        """What the teacher makes of each response of `name`, in big batches: [(tokens, width)]."""
         responses = self.responses[name]
         order = sorted(range(len(responses)), key=lambda i: len(responses[i]))
         cache: list[torch.Tensor] = [torch.empty(0)] * len(responses)
@@ -153,7 +145,11 @@ class Rollouts:
         for start in range(0, len(order), rows):
             part = order[start : start + rows]
             batch = self._collate([(i, responses[i]) for i in part], self.pair.teacher)
-            log_p = response_log_probs(self.pair.teacher, batch, self.pair.vocab_size)
-            for i, row in zip(part, log_p, strict=True):
+            for i, row in zip(part, self.read(self.pair.teacher, batch), strict=True):
                 cache[i] = row[: len(responses[i])].clone()
         return cache
+
+
+def rollouts_class(pair: Pair, method) -> type[Rollouts]:
+    """Find the class that scores this pair's responses for a method; a subclass counts once imported."""
+    return next((c for c in Rollouts.__subclasses__() if c.handles(pair, method)), Rollouts)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import random
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -38,6 +39,24 @@ class EncodedPrompt(list):
         if self.for_teacher is not None:
             carried_on.for_teacher = [*self.for_teacher, *tokens]
         return carried_on
+
+
+def length_buckets(
+    lengths: Sequence[int], batch_size: int, seed: int, pool: int = 8
+) -> list[list[int]]:
+    """Indices in random batches whose members have similar lengths, so that little is padding.
+
+    Shuffle, sort by length within pools of `pool` batches, cut, shuffle the batches.
+    """
+    rng = random.Random(seed)
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    batches = []
+    for start in range(0, len(order), batch_size * pool):
+        part = sorted(order[start : start + batch_size * pool], key=lengths.__getitem__)
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    rng.shuffle(batches)
+    return batches
 
 
 def max_batch_size(prompts: Sequence[Sequence[int]], limit: int, logits: int = 1) -> int:

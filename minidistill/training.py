@@ -23,7 +23,7 @@ from minidistill.config import DistillConfig
 from minidistill.evaluation import HeldOutResponses, NLLProbe
 from minidistill.models import Pair
 from minidistill.objectives import TrainState, get_method
-from minidistill.rollouts import Rollouts
+from minidistill.rollouts import rollouts_class
 from minidistill.runlog import claim_folder
 from minidistill.sources import UpdatePhi, resolve_sources
 from minidistill.tasks import Task
@@ -123,7 +123,7 @@ class Trainer:
         self.method, self.method_kwargs = get_method(config.method), method_kwargs or {}
         self.method.check_settings(self.method_kwargs)
         slots = resolve_sources(self.method.reads, config.source_overrides)
-        self.rollouts = Rollouts(pair, task, slots, config, tgo)
+        self.rollouts = rollouts_class(pair, self.method)(pair, task, slots, config, tgo)
         self.trained = {n: w for n, w in pair.student.named_parameters() if w.requires_grad}
         if not self.trained:
             raise ValueError("the student has no weight to train: all of them are frozen")

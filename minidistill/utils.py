@@ -6,6 +6,7 @@ Only the standard library is imported here, so that a command can speak before t
 import difflib
 import hashlib
 import logging
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -59,3 +60,10 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def check_positive(**values: float) -> None:
+    """Raise ValueError naming the argument that is not a positive number."""
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive, but got {value}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from minidistill import distill
 from minidistill.applications import preference as P
 from minidistill.applications.preference_config import PreferenceConfig
 from minidistill.checkpoint import check_same_run, fingerprint
@@ -14,7 +15,6 @@ from minidistill.judging import Judge, WinRate, win_rate
 from minidistill.models import Pair
 from minidistill.runlog import environment_info, read_log, write_log
 from minidistill.tasks import Preference, Task
-from minidistill.training import distill
 from minidistill.utils import derive_seed
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from minidistill import distill
 from minidistill.checkpoint import check_same_run, fingerprint
 from minidistill.config import DistillConfig
 from minidistill.evaluation import HeldOutResponses, Scores, evaluate, make_probe
@@ -13,7 +14,6 @@ from minidistill.models import Pair
 from minidistill.models.checks import check_no_adapters
 from minidistill.runlog import claim_folder, environment_info, read_log, write_log
 from minidistill.tasks import Task
-from minidistill.training import distill
 
 ANSWERS = 20  # held-out prompts whose answers before and after are kept to be read
 

@@ -16,8 +16,8 @@ from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker, length_mask
 from minidistill.logprobs import Batch, collate, masked_mean
 from minidistill.models import Pair
-from minidistill.rollouts import length_buckets
 from minidistill.tasks import Example
+from minidistill.tokenization import length_buckets
 from minidistill.utils import derive_seed
 
 

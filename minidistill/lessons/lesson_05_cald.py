@@ -22,6 +22,23 @@ def token_log_ratios(responses: ResponseLogProbs) -> Tensor:
     return (responses.token_log_p - responses.token_log_q)[responses.mask].sort().values
 
 
+def implicit_reward_margin(
+    tgo: ResponseLogProbs, sgo: ResponseLogProbs, alpha: float = 0.1
+) -> Tensor:
+    r"""(5.2) Remark 1: log[q̃(y_t)/p(y_t)] − log[q(y_s)/p̃(y_s)], a mean over the written tokens: (batch,).
+
+    q̃ = αp + (1−α)q and p̃ = (1−α)p + αq. Its expectation over y_t ~ p and y_s ~ q is −2 · CALD: a
+    preference margin without DPKD's sigmoid. Source: DistiLLM-2 (arXiv 2503.07067), Remark 1.
+    """
+
+    def ratio(y: ResponseLogProbs, above: Tensor, below: Tensor) -> Tensor:
+        return y.mean((above - below).gather(-1, y.labels.unsqueeze(-1)).squeeze(-1))
+
+    winner = ratio(tgo, D.log_mixture(tgo.log_p, tgo.log_q, alpha), tgo.log_p)
+    loser = ratio(sgo, sgo.log_q, D.log_mixture(sgo.log_q, sgo.log_p, alpha))
+    return winner - loser
+
+
 def force_by_q(
     y: ResponseLogProbs, divergence: Callable, wanted: Tensor
 ) -> tuple[Tensor, Tensor, list[float], list[float]]:
@@ -161,21 +178,21 @@ EXERCISES = {
         },
     ),
     "written_margin": Exercise(
-        answer=objectives.implicit_reward_margin,
+        answer=implicit_reward_margin,
         first_step="D.log_mixture gives q̃ and p̃; gather picks the written word (labels) out of each.",
         cases=random_pairs(0.3, 0.1),
         mistakes={
             "the responses are swapped: q̃/p is taken on the teacher's, q/p̃ on the student's": (
-                lambda tgo, sgo, alpha: objectives.implicit_reward_margin(sgo, tgo, alpha)
+                lambda tgo, sgo, alpha: implicit_reward_margin(sgo, tgo, alpha)
             ),
             "the sign is flipped: the teacher's ratio counts plus, the student's minus": (
-                lambda tgo, sgo, alpha: -objectives.implicit_reward_margin(tgo, sgo, alpha)
+                lambda tgo, sgo, alpha: -implicit_reward_margin(tgo, sgo, alpha)
             ),
             "there is no mixture in it: this is DPKD's margin, with q for q̃ and p for p̃": (
-                lambda tgo, sgo, alpha: objectives.implicit_reward_margin(tgo, sgo, 0.0)
+                lambda tgo, sgo, alpha: implicit_reward_margin(tgo, sgo, 0.0)
             ),
             "both mixtures are the wrong way round: q̃ is mostly student, p̃ mostly teacher": (
-                lambda tgo, sgo, alpha: objectives.implicit_reward_margin(tgo, sgo, 1 - alpha)
+                lambda tgo, sgo, alpha: implicit_reward_margin(tgo, sgo, 1 - alpha)
             ),
             "this sums over the whole vocabulary, −2 · CALD: only the written word is asked for": (
                 lambda tgo, sgo, alpha: -2 * objectives.cald(tgo, sgo, alpha=alpha)

@@ -13,7 +13,7 @@ from minidistill.lessons import ledger_plots, plots
 from minidistill.lessons.checks import Exercise, checker, pull_up, push_down, random_log_probs
 from minidistill.logprobs import Batch, ResponseLogProbs, collate
 from minidistill.models import Pair
-from minidistill.rollouts import length_buckets
+from minidistill.tokenization import length_buckets
 from minidistill.utils import derive_seed
 
 

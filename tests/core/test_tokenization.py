@@ -4,9 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidistill.rollouts import length_buckets
 from minidistill.tasks import Example
-from minidistill.tokenization import encode_prompt, encode_references, encode_response
+from minidistill.tokenization import (
+    encode_prompt,
+    encode_references,
+    encode_response,
+    length_buckets,
+)
 from minidistill.utils import derive_seed
 
 

@@ -75,7 +75,7 @@ def test_5_2_the_margin_of_written_words_is_minus_two_cald_on_average(alpha):
     expected = sum(
         p_t[a].exp()
         * q_s[b].exp()
-        * objectives.implicit_reward_margin(word(a, p_t, q_t), word(b, p_s, q_s), alpha)
+        * lesson_05.implicit_reward_margin(word(a, p_t, q_t), word(b, p_s, q_s), alpha)
         for a in range(5)
         for b in range(5)
     )
@@ -84,13 +84,13 @@ def test_5_2_the_margin_of_written_words_is_minus_two_cald_on_average(alpha):
 
 
 def test_5_2_without_skew_is_the_margin_of_dpkd_per_token(responses):
-    margin = objectives.implicit_reward_margin(responses, responses, 0.0)
+    margin = lesson_05.implicit_reward_margin(responses, responses, 0.0)
     torch.testing.assert_close(margin, torch.zeros(3))
     other = ResponseLogProbs(
         responses.labels, responses.mask, responses.log_p, lambda: responses.log_q
     )
     dpkd = objectives.dpkd(other, responses, lam=0.5, per_token=True)
-    margin = objectives.implicit_reward_margin(other, responses, 0.0)
+    margin = lesson_05.implicit_reward_margin(other, responses, 0.0)
     torch.testing.assert_close(dpkd, -torch.nn.functional.logsigmoid(0.5 * margin))
 
 
