@@ -105,6 +105,9 @@ ARMS |= {  # C11: weaker teachers
     for size in TEACHERS
     for name in ("kd", "cald", *COMPARED)
 }
+# C6: where the teacher is mostly wrong, the data set's answers are better than its own.
+ARMS["cald_small_teacher_references"] = Arm("cald", {"tgo": "reference"}, teacher="teacher_small")
+ARMS["sft"] = Arm("sft", tuned_as="seqkd")  # the same answers, read as words
 # Lesson 08's map: CALD adds the contrast, DistiLLM-2 its schedules.
 MAPPED = ("kd", "cald", "distillm2")
 RATE_FACTORS = (0.5, 2.0)

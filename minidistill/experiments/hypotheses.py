@@ -36,10 +36,12 @@ HYPOTHESES: dict[str, Claim] = {
         "ROUGE-L by step: CALD(SKL) highest throughout",
         pairwise("cald", ("kd", "rkl", "skl", "srkl", "cald_kl"))
         + pairwise("cald", ("kd", "rkl", "skl", "srkl", "cald_kl"), "accuracy_on_the_way"),
-        discussion="What CALD gives up to KD is the skew of its pull-up, not the contrast. To push down with "
-        "a tenth of the weight in place of half does not help at α = 0.1 (below). Without the skew it does, "
-        "and CALD is not behind KD any more.",
+        discussion="CALD differs from KD in two things: its pull-up is skewed, and half of the weight pushes "
+        "down. The skew alone (a tenth of the weight pushes down) costs as much as both; the weight alone "
+        "(no skew) leans the same way, undecided. Without either CALD is not behind KD.",
         explanation=(
+            *pairwise("cald_a0.1_b0.1", ("kd",)),
+            *pairwise("cald_kl", ("kd",)),
             *pairwise("cald_a0.1_b0.1", ("cald",)),
             *pairwise("cald_a0_b0.1", ("cald_kl", "cald_a0.1_b0.1", "kd")),
             *pairwise("cald_a0_b0.1", ("kd",), "accuracy_sampled"),
@@ -78,7 +80,15 @@ HYPOTHESES: dict[str, Claim] = {
         "Fig 2(b)",
         "y_t from stronger models: below the teacher's own",
         pairwise("cald", ("cald_references", "cald_best_tgo")),
-        explanation=pairwise("cald", ("cald_references", "cald_best_tgo"), "rouge_l"),
+        discussion="This teacher is right on 99 prompts of 100, so nothing can be much better. With one that "
+        "is right on four of ten the data set's answers are better for certain, and still make no difference "
+        "that matters: at each place the student copies the *teacher's* distribution, whoever wrote it. "
+        "Read as words alone (SFT) the same answers must then teach much more (last row).",
+        explanation=(
+            *pairwise("cald", ("cald_references", "cald_best_tgo"), "rouge_l"),
+            *pairwise("cald_small_teacher", ("cald_small_teacher_references",)),
+            *pairwise("sft", ("cald_small_teacher_references",)),
+        ),
     ),
     "C7": Claim(
         "The best α falls from epoch to epoch",
@@ -221,8 +231,8 @@ HYPOTHESES: dict[str, Claim] = {
         "DistiLLM-2 1.97 (.487)",
         pairwise("draft_distillm2", ("draft_seqkd", "draft_gkd", "draft_distillm"), "acceptance"),
         discussion="A draft is accepted as often as it overlaps with its target, 1 − TV (13.3), and that is "
-        "not its NLL: SeqKD's has the lowest and gains least. All that read the draft's own responses gain "
-        "alike.",
+        "not its NLL: SeqKD's has the lowest and gains least. The three that read the target's probabilities "
+        "and the draft's own responses gain alike; which of the two does it a run of KD would tell.",
         explanation=pairwise("draft_distillm2", ("draft_none",), "acceptance"),
     ),
     "C16": Claim(
