@@ -20,7 +20,7 @@ DIALS: dict[
     str, dict[str, str]
 ] = {  # dial → place → the arm of a method there; "{}" is the protocol
     "student's width": {"32": "{}_width_32", "48": "{}_width_48", "64": "{}", "96": "{}_width_96"},
-    "prompts": {"1,000": "{}_p1000", "2,000": "{}_p2000", "4,000": "{}", "12,000": "{}_p12000"},
+    "prompts": {"1,000": "{}_p1000", "2,000": "{}_p2000", "4,000": "{}"},
     "teacher right": {"41 %": "{}_small_teacher", "64 %": "{}_medium_teacher", "100 %": "{}"},
     "rate": {"half": "{}_rate_0.5", "tuned": "{}", "double": "{}_rate_2"},
     "world": {"instruct": "{}", "arithmetic": "arithmetic/{}", "program": "program/{}"},

@@ -52,9 +52,14 @@ def bimodal_explorer(mean: float = 50.0, width: float = 20.0):
     return left.figure
 
 
-def draw_forces(ax, q: Tensor, force: Tensor, scale: float = 0.45) -> None:
-    """Draw the force on each logit as an arrow from the top of the student's bar; longest force: `scale`."""
-    longest = float(force.abs().max())
+def draw_forces(
+    ax, q: Tensor, force: Tensor, scale: float = 0.45, longest: float | None = None
+) -> None:
+    """Draw the force on each logit as an arrow from the top of the student's bar.
+
+    A force of `longest`, or the longest of these, has the length `scale`: give it to compare panels.
+    """
+    longest = longest or float(force.abs().max())
     for place, (height, push) in enumerate(zip(q.tolist(), force.tolist(), strict=True)):
         x, tip = place + 0.38, height + scale * push / longest
         if abs(tip - height) > 0.01:

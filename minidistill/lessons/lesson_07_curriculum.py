@@ -1,14 +1,12 @@
-"""Lesson 07 (curriculum): explorers of alpha, of beta and of a run's path, gradients, the exercises."""
+"""Lesson 07 (curriculum): explorers of alpha and of beta, gradients, the exercises."""
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from minidistill import curriculum as C
-from minidistill.experiments.arms import ALPHAS, BETAS
-from minidistill.lessons import ledger_plots, plots
+from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker
 from minidistill.lessons.lesson_05_cald import draw_interaction
 from minidistill.lessons.response_scores import clip_shares
@@ -113,32 +111,6 @@ def draw_by_alpha(ax, found: Mapping[str, Sequence[Sequence[float]]], title: str
     ax.set_xlabel("alpha in the last epoch")
     ax.set_title(title, loc="left")
     return ax
-
-
-def path_explorer(grid: Mapping[tuple[float, float], dict], logs: Sequence[dict]) -> Callable:
-    """A callback `(moment) → Figure`: DistiLLM-2's way through the grid of constants, step by step.
-
-    `grid`: (α, β) → log of a run with these constants. `logs`: DistiLLM-2's, of which the mean is drawn.
-    """
-    steps, beta = ledger_plots.on_the_way(logs, "beta")
-    alpha = np.mean([ledger_plots.on_the_way(logs, f"alpha_{slot}")[1] for slot in SLOTS], 0).mean(
-        0
-    )
-    x = np.interp(beta.mean(0), BETAS, range(len(BETAS)))
-    y = np.interp(alpha, ALPHAS, range(len(ALPHAS)))
-    table = [[grid[a, b]["scores"]["accuracy"] for b in BETAS] for a in ALPHAS]
-
-    def picture(moment: int = 4):
-        ax = plots.axes(height=3.0, width=6.4, fast=True)
-        here = min(moment, len(steps))
-        names = {"xlabel": "beta: weight of the push-down", "ylabel": "alpha"}
-        title = f"step {steps[here - 1]}: alpha {alpha[here - 1]:.3f}, beta {beta.mean(0)[here - 1]:.2f}"
-        plots.number_grid(table, ALPHAS, BETAS, ax, (0.2, 0.9), title=title, **names)
-        ax.plot(x[:here], y[:here] + 0.28, color=plots.RED, linewidth=2)
-        ax.plot(x[here - 1], y[here - 1] + 0.28, "o", color=plots.RED, markersize=10)
-        return ax.figure
-
-    return picture
 
 
 def _betas(progress: torch.Tensor, *ends: float) -> torch.Tensor:

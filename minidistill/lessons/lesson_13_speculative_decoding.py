@@ -166,6 +166,12 @@ def draw_rounds(written: SpeculativeOutput, read: Callable[[int], str], ax, titl
     return ax
 
 
+def quickest(tries: Sequence[dict]) -> dict:
+    """Keep of several `pass_costs` the least time of each pass: a busy machine only ever adds."""
+    target = {n: min(found["target"][n] for found in tries) for n in tries[0]["target"]}
+    return {"draft": min(found["draft"] for found in tries), "target": target}
+
+
 def by_length(logs: Mapping[str, Sequence[dict]]) -> dict[str, dict[int, list[Counts]]]:
     """Arm → draft length → counts by seed, from logs of the ledger."""
     return {

@@ -13,7 +13,6 @@ from minidistill import divergences as D
 from minidistill import load_pair, load_task, sandbox
 from minidistill.evaluation import make_probe
 from minidistill.generation import sample
-from minidistill.lessons import ledger_plots, plots, widgets
 from minidistill.lessons import lesson_01_divergences as lesson_01
 from minidistill.lessons import lesson_02_skew as lesson_02
 from minidistill.lessons import lesson_03_responses as lesson_03
@@ -21,6 +20,7 @@ from minidistill.lessons import lesson_04_dpkd_collapse as lesson_04
 from minidistill.lessons import lesson_05_cald as lesson_05
 from minidistill.lessons import lesson_06_data_curation as lesson_06
 from minidistill.lessons import lesson_07_curriculum as lesson_07
+from minidistill.lessons import plots, widgets
 from minidistill.tokenization import encode_prompt
 from minidistill.training import distill
 
@@ -95,9 +95,6 @@ LESSONS = {  # a slider's callback, made as its lesson makes it
     "epsilon": lesson_06.epsilon_explorer,
     "alpha": lambda: lesson_07.alpha_explorer({"tgo": torch.rand(240), "sgo": torch.rand(240)}),
     "beta": lambda: lesson_07.beta_explorer,
-    "path": lambda: lesson_07.path_explorer(
-        lesson_05.grid_logs(), ledger_plots.arm_logs(["distillm2"])["distillm2"]
-    ),
 }
 
 

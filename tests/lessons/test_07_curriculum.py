@@ -11,13 +11,11 @@ from minidistill import divergences as D
 from minidistill import objectives
 from minidistill.config import DistillConfig
 from minidistill.experiments import reports, verdicts
-from minidistill.experiments.arms import BETAS
 from minidistill.experiments.logs import add_runs
 from minidistill.generation import sample
 from minidistill.lessons import ledger_plots, plots, response_scores
 from minidistill.lessons import lesson_07_curriculum as lesson_07
 from minidistill.lessons import lesson_08_distillm2 as lesson_08
-from minidistill.lessons.lesson_05_cald import grid_logs
 from minidistill.logprobs import ResponseLogProbs, collate
 from minidistill.rollouts import Rollouts
 
@@ -137,19 +135,6 @@ def test_an_interval_that_goes_on_ends_in_an_arrow_at_the_frame():
     assert [line.get_marker() for line in arrows] == ["<", ">"]
     assert [line.get_xdata()[0] for line in arrows] == list(ax.get_xlim())
     assert ax.get_xlim()[1] == pytest.approx(1.08 * 3 * max(map(abs, result.values)))
-
-
-@pytest.mark.parametrize("moment", [1, 4, 99])
-def test_the_path_slider_ends_where_the_runs_stood(logs, moment):
-    (ax,) = lesson_07.path_explorer(grid_logs(), logs["distillm2"])(moment).axes
-    steps, beta = ledger_plots.on_the_way(logs["distillm2"], "beta")
-    here = min(moment, len(steps)) - 1
-    path = ax.lines[-2].get_xdata()
-    assert len(path) == here + 1
-    assert BETAS[0] + 0.2 * path[-1] == pytest.approx(
-        beta.mean(0)[here]
-    )  # the places are 0.2 apart
-    assert f"step {steps[here]}:" in ax.get_title(loc="left")
 
 
 def test_hard_shares_and_table_1_have_a_point_a_seed():
