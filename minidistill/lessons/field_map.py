@@ -42,6 +42,7 @@ PLACES = (
     Place("Speculative KD", "2024", 1, 1, "03, 06"),
     Place("ImitKD", "2020", 2, 1, "03"),
     Place("GKD", "2023", 1, 2, "03", "gkd"),
+    Place("RKL, SRKL: controls", "", 0, 3, "03, 05", "rkl"),
     Place("DistiLLM", "2024", 1, 3, "03", "distillm"),
     Place("MiniLLM", "2023", 2, 3),
     Place("On-policy distillation", "2025", 2, 3),

@@ -158,6 +158,10 @@ EXERCISES = {
             "these are sums over the tokens: divide each by the response's number of tokens": (
                 lambda log_p, log_q, mask: (D.kl(log_p, log_q) * mask).sum(-1).mean()
             ),
+            'this is F.kl_div(…, reduction="batchmean"): it adds up all positions, padding too, and divides '
+            "by the number of responses alone": (
+                lambda log_p, log_q, mask: D.kl(log_p, log_q).sum() / len(mask)
+            ),
             "this is the cross-entropy −Σ p log q: KL has Σ p log p besides": (
                 lambda log_p, log_q, mask: masked_mean(
                     -(log_p.exp() * log_q).sum(-1), mask

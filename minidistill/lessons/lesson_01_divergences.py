@@ -131,6 +131,9 @@ EXERCISES = {
             "both KLs are turned: each asks for KL(· ‖ m), with m on the right": lambda p, q, b: (
                 b * D.kl(D.log_mixture(p, q, b), p) + (1 - b) * D.kl(D.log_mixture(p, q, b), q)
             ),
+            "beta is not used: this is the JSD of one half, whatever beta is": lambda p, q, b: (
+                D.jsd(p, q, 0.5)
+            ),
             "m always mixes half and half in yours: it needs beta too": lambda p, q, b: (
                 b * D.kl(p, D.log_mixture(p, q, 0.5)) + (1 - b) * D.kl(q, D.log_mixture(p, q, 0.5))
             ),
@@ -160,6 +163,9 @@ EXERCISES = {
             ),
             "this is the gradient in q itself: go on through the softmax": lambda p, q: (
                 -(p - q).exp()
+            ),
+            "this is RKL's gradient: KL's has no logarithm in it": lambda p, q: (
+                q.exp() * (q - p - D.reverse_kl(p, q).unsqueeze(-1))
             ),
             "you left out what the normaliser logsumexp(z) contributes": lambda p, q: -p.exp(),
             "probabilities are wanted, not log-probabilities": lambda p, q: q - p,

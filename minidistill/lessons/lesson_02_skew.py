@@ -77,6 +77,9 @@ EXERCISES = {
             "you mixed the logs: that is a geometric mean, and it does not sum to 1": lambda a, b, alpha: (
                 alpha * a + (1 - alpha) * b
             ),
+            "alpha multiplies the logs: a weight on a probability is its log *added*, log α + log a": (
+                lambda a, b, alpha: torch.logaddexp(alpha * a, (1 - alpha) * b)
+            ),
             "the mixture is right; its logarithm is asked for": _prob_mixture,
         },
         edges=FAR,
@@ -123,6 +126,9 @@ EXERCISES = {
             "this is KL's gradient −p/q: divide by the mixture": lambda p, q, a: -(p - q).exp(),
             "this is the gradient in the logits: the one in q itself is asked for, before the softmax": (
                 _skew_kl_logit_gradient
+            ),
+            "alpha and 1 − alpha are swapped throughout: the mixture is mostly student": lambda p, q, a: (
+                -a * (p - D.log_mixture(p, q, 1 - a)).exp()
             ),
             "the inner derivative is 1 − alpha, not alpha": lambda p, q, a: (
                 -a * (p - D.log_mixture(p, q, a)).exp()

@@ -313,6 +313,11 @@ EXERCISES = {
             "these are logits: normalise with log_softmax first": lambda logits, ids: (
                 logits[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
             ),
+            "softmax runs over the tokens here: normalise over the vocabulary, the last axis": (
+                lambda logits, ids: (
+                    logits[:, :-1].log_softmax(1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+                )
+            ),
             "these are probabilities: their logarithms are asked for": lambda logits, ids: _pick(
                 logits[:, :-1], ids[:, 1:]
             ).exp(),
