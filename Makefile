@@ -63,6 +63,7 @@ table: .venv/installed      ## write the README's tables from the shipped logs
 bench: .venv/installed      ## speed and memory; printed, never asserted
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
 	$(BIN)/python -m tests.benchmarks.losses --tokens 1024 4096
+	$(BIN)/python -m tests.benchmarks.steps
 
 clean:                      ## remove the environment and all output
 	rm -rf .venv out
