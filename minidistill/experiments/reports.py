@@ -177,8 +177,8 @@ def verdicts_summary(folder: Path | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def claim_report(name: str, folder: Path | None = None) -> str:
-    """Compose what the paper says, every contrast with its interval, why, and the search behind the runs."""
+def claim_report(name: str, folder: Path | None = None, search: bool = True) -> str:
+    """Compose what the paper says, each contrast with its interval, why, and the `search` behind the runs."""
     claim = get_hypothesis(name)
     head = [f"{name.upper()}  {claim.statement}", f"paper: {claim.section}. {claim.paper_numbers}"]
     if not all(is_run(contrast, folder) for contrast in claim.contrasts):
@@ -200,7 +200,7 @@ def claim_report(name: str, folder: Path | None = None) -> str:
     ]
     if claim.explanation:
         lines += ["", "What would refute the explanation:", *_rows(claim.explanation, folder)]
-    for world, used in _searched_by(claim.runs).items():
+    for world, used in _searched_by(claim.runs).items() if search else ():
         chosen = [name for name in (*TUNED[world], *APPLICATIONS) if name in used]
         lines += [
             "",
