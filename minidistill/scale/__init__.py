@@ -1,1 +1,1 @@
-"""Beyond the laptop: losses that never hold all logits."""
+"""Beyond the laptop: losses that never hold all logits, and the methods in transformers' Trainer."""
