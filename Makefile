@@ -64,6 +64,7 @@ bench: .venv/installed      ## speed and memory; printed, never asserted
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
 	$(BIN)/python -m tests.benchmarks.losses --tokens 1024 4096
 	$(BIN)/python -m tests.benchmarks.steps
+	$(BIN)/python -m tests.benchmarks.epochs
 
 clean:                      ## remove the environment and all output
 	rm -rf .venv out

@@ -37,7 +37,7 @@ try:
 except ModuleNotFoundError:
     raise ModuleNotFoundError(missing_extra_message("accelerate", "scale")) from None
 
-SHARES = 16  # the prompts are sampled in as many parts, however many processes there are
+SHARE = 128  # prompts that a process samples at a time, however many processes there are
 STATE = "distillation_{}.json"  # of each process, beside the Trainer's own files
 
 
@@ -294,15 +294,11 @@ def _shared_out(kind: type[Rollouts]) -> type[Rollouts]:
                     continue
                 self._teacher_cache.pop(name, None)
                 ours = {}
-                for share in range(state.process_index, SHARES, state.num_processes):
-                    indices = list(range(share, len(self.prompts), SHARES))
-                    moment = ("sample", epoch, share)
-                    ctx = self._context(indices, epoch, *moment)
-                    ours |= (
-                        dict(zip(indices, SOURCES[name].generate(ctx), strict=True))
-                        if indices
-                        else {}
-                    )
+                starts = range(0, len(self.prompts), SHARE)
+                for start in starts[state.process_index :: state.num_processes]:
+                    indices = list(range(len(self.prompts)))[start : start + SHARE]
+                    ctx = self._context(indices, epoch, "sample", epoch, start)
+                    ours |= dict(zip(indices, SOURCES[name].generate(ctx), strict=True))
                 every = {i: y for found in gather_object([ours]) for i, y in found.items()}
                 self.responses[name] = [every[i] for i in range(len(self.prompts))]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from minidistill.scale import responses
+from minidistill.scale import responses, trainer
 from minidistill.scale.trainer import DistillTrainer, DistillTrainingArguments
 from tests.tiny import byte_tokenizer, tiny_lm
 
@@ -18,6 +18,7 @@ ROWS = [{"prompt": f"prompt {i}", "completion": f"answer {i}"} for i in range(20
 
 def main(method: str, folder: str, batch: str, large: str = "tables") -> None:
     torch.set_num_threads(1)
+    trainer.SHARE = 3  # so that both have something to sample
     if large == "hidden":
         responses.LARGE = 1
     tokenizer = byte_tokenizer()
@@ -27,14 +28,12 @@ def main(method: str, folder: str, batch: str, large: str = "tables") -> None:
         learning_rate=1e-3, max_new_tokens=6, logging_steps=1, report_to=[], save_strategy="no",
         use_cpu=True, disable_tqdm=True, seed=3,
     )  # fmt: skip
-    trainer = DistillTrainer(
-        student, teacher, args, ROWS[:16], ROWS[16:], processing_class=tokenizer
-    )
-    trainer.train()
-    found = trainer.evaluate()
-    if trainer.is_world_process_zero():
-        losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-        told = {"losses": losses, "eval": found, "processes": trainer.accelerator.num_processes}
+    run = DistillTrainer(student, teacher, args, ROWS[:16], ROWS[16:], processing_class=tokenizer)
+    run.train()
+    found = run.evaluate()
+    if run.is_world_process_zero():
+        losses = [row["loss"] for row in run.state.log_history if "loss" in row]
+        told = {"losses": losses, "eval": found, "processes": run.accelerator.num_processes}
         Path(folder, "told.json").write_text(json.dumps(told))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
