@@ -13,6 +13,7 @@ from minidistill.rollouts import Rollouts, rollouts_class
 from minidistill.scale import fused, responses
 from minidistill.scale.responses import HiddenResponse, HiddenRollouts
 from minidistill.tasks import Example, Task
+from tests.core.test_architectures import KINDS
 from tests.tiny import byte_tokenizer, tiny_lm
 
 HOW = {"epochs": 2, "batch_size": 4, "max_new_tokens": 6, "lr": 1e-3, "progress": False, "seed": 3}
@@ -89,6 +90,25 @@ def test_gradient_accumulation_does_not_change_the_result(large):
     distill(whole, TASK, "distillm2", **HOW)
     distill(parts, TASK, "distillm2", gradient_accumulation_steps=2, **HOW)
     torch.testing.assert_close(weights(whole), weights(parts), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_architecture_is_read_so_or_by_tables_with_one_result(kind, large, monkeypatch):
+    """Caps, scales, biases, heads of another name: what is not a plain matrix is found out."""
+    tokenizer = byte_tokenizer()
+    try:
+        models = [tiny_lm(kind, tokenizer, seed, layers=4, **KINDS[kind]) for seed in (1, 2)]
+        pair = make_pair(models[0], tokenizer, models[1], tokenizer)
+    except ValueError as refused:
+        pytest.skip(str(refused))
+    config, slots = DistillConfig(max_new_tokens=4), {"tgo": "tgo"}
+    found = rollouts_class(pair, get_method("kd"))(pair, TASK, slots, config)
+    tables = Rollouts(pair, TASK, slots, config)
+    found.responses = tables.responses = {"tgo": [[5, 6, 7], [8]] * 3}
+    loss, truth = (get_method("kd").loss(r.score([0, 1])["tgo"]).detach() for r in (found, tables))
+    torch.testing.assert_close(loss, truth, rtol=1e-3, atol=1e-5)
+    assert isinstance(responses.output_head(pair.student), nn.Module)
+    assert not isinstance(responses.output_head(pair.student), nn.Identity)
 
 
 # --- who is left to tables ------------------------------------------------------------------------------
