@@ -61,6 +61,11 @@ class DistillTrainingArguments(TrainingArguments):
     def __post_init__(self):
         super().__post_init__()
         get_method(self.method).check_settings(self.method_kwargs)
+        if self.fsdp or self.deepspeed:
+            raise ValueError(
+                "FSDP and DeepSpeed split the weights, which sampling and the head need whole: give each "
+                "process the whole models"
+            )
         self.remove_unused_columns = False  # a batch holds numbers of prompts
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = (

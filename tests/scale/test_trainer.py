@@ -188,6 +188,8 @@ def test_settings_are_checked_before_anything_is_sampled(tmp_path):
         make(tmp_path, "distillm", held_out=None)
     with pytest.raises(ValueError, match="no slot 'sgo'"):
         make(tmp_path, "kd", feed={"sgo": "reference"})
+    with pytest.raises(ValueError, match="FSDP and DeepSpeed split the weights"):
+        make(tmp_path, "kd", fsdp="full_shard")
     with pytest.raises(ValueError, match="there is no eval_dataset"):
         make(tmp_path, "kd", held_out=None).evaluate()
 
