@@ -7,8 +7,18 @@ from typing import Annotated
 
 import typer
 
-from minidistill.cli.distill import _pair, _setting
-from minidistill.cli.options import Feeds, LoraRank, Out, Prompts, Settings, Task, Tokens
+from minidistill.cli.distill import TEMPLATE, _pair, _setting
+from minidistill.cli.options import (
+    Feeds,
+    LoraRank,
+    Out,
+    OwnTemplates,
+    Prompts,
+    Settings,
+    Task,
+    TemplateOptions,
+    Tokens,
+)
 from minidistill.config import DistillConfig
 
 Model = Annotated[str, typer.Option(help="A folder, a hub name or a .gguf file.")]
@@ -32,6 +42,8 @@ def train(
     bf16: Annotated[bool, typer.Option(help="Mixed precision; the weights stay float32.")] = False,
     lora_rank: LoraRank = None,
     setting: Settings = None,
+    own_templates: OwnTemplates = False,
+    template_option: TemplateOptions = None,
     feed: Feeds = None,
     report_to: Annotated[str, typer.Option(help="A logger that transformers knows.")] = "none",
 ) -> None:
@@ -39,69 +51,52 @@ def train(
 
     Scores before and after; a checkpoint after each epoch, and the same command resumes from the last one.
     """
-    from minidistill import load_model, load_task
-    from minidistill.runlog import claim_folder, environment_info, write_log
-    from minidistill.scale.trainer import DistillTrainer, DistillTrainingArguments
+    from minidistill import load_task
+    from minidistill.scale.trainer import DistillTrainingArguments
 
     if (task is None) == (prompts is None):
         raise ValueError("give either --task NAME or --prompts FILE.jsonl")
     settings = {
         "method": method, "method_kwargs": dict(_setting(text) for text in setting or []),
         "feed": dict(_pair(text, "--feed slot=source") for text in feed or []),
+        "own_templates": own_templates,
+        "template_options": dict(_setting(text, TEMPLATE) for text in template_option or []),
         "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens,
         "num_train_epochs": epochs, "seed": seed, "per_device_train_batch_size": batch_size,
         "gradient_accumulation_steps": gradient_accumulation_steps, "learning_rate": lr, "bf16": bf16,
     }  # fmt: skip
-    args = DistillTrainingArguments(
-        str(out),
-        save_strategy="epoch",
-        logging_steps=1,
-        report_to=report_to,
-        weight_decay=0.0,
-        **settings,
-    )
-    work = load_task(task or prompts)
-    main_process = int(os.environ.get("RANK", "0")) == 0
-    with claim_folder(out, teacher, student) if main_process else nullcontext():
+    how = {"save_strategy": "epoch", "logging_steps": 1, "report_to": report_to}
+    args = DistillTrainingArguments(str(out), weight_decay=0.0, **how, **settings)
+    _run(args, settings, load_task(task or prompts), teacher, student, out, lora_rank)
+
+
+def _run(
+    args, settings: dict, work, teacher: str, student: str, out: Path, rank: int | None
+) -> None:
+    """Train between two evaluations; the first process writes the student and what was found."""
+    from minidistill import load_model
+    from minidistill.applications.lora import add_lora, save_merged
+    from minidistill.runlog import claim_folder, environment_info, write_log
+    from minidistill.scale.trainer import DistillTrainer
+
+    first = int(os.environ.get("RANK", "0")) == 0
+    with claim_folder(out, teacher, student) if first else nullcontext():
         (reader, theirs), (writer, ours) = load_model(teacher), load_model(student)
-        trainer = DistillTrainer(
-            writer, reader, args, work.train, work.test, processing_class=ours,
-            teacher_processing_class=theirs, peft_config=_adapters(lora_rank),
-        )  # fmt: skip
+        writer = writer if rank is None else add_lora(writer, rank)
+        more = {"processing_class": ours, "teacher_processing_class": theirs}
+        trainer = DistillTrainer(writer, reader, args, work.train, work.test, **more)
         before = trainer.evaluate()
         trainer.train(resume_from_checkpoint=True)
         after = trainer.evaluate()
-        if main_process:
-            _save(trainer, out / "student", lora_rank is not None)
-            losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-            told = {
-                "before": before,
-                "after": after,
-                "losses": losses,
-                **settings,
-                **environment_info(),
-            }
-            write_log(out / "result.json", told)
-            for name in sorted(before):
-                if name.startswith("eval_"):
-                    typer.echo(
-                        f"{name.removeprefix('eval_'):12} {before[name]:.3f} → {after[name]:.3f}"
-                    )
-            typer.echo(f"student: {out / 'student'}")
-
-
-def _adapters(rank: int | None):
-    if rank is None:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear", task_type="CAUSAL_LM")
-
-
-def _save(trainer, folder: Path, merged: bool) -> None:
-    from minidistill.applications.lora import save_merged
-
-    if merged:
-        save_merged(trainer.pair, folder)
-    else:
-        trainer.pair.save_student(folder)
+        if not first:
+            return
+        if rank is None:
+            trainer.pair.save_student(out / "student")
+        else:
+            save_merged(trainer.pair, out / "student")
+        losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+        found = {"before": before, "after": after, "losses": losses}
+        write_log(out / "result.json", {**found, **settings, **environment_info()})
+        for name in (name for name in sorted(before) if name.startswith("eval_")):
+            typer.echo(f"{name.removeprefix('eval_'):12} {before[name]:.3f} → {after[name]:.3f}")
+        typer.echo(f"student: {out / 'student'}")

@@ -11,14 +11,16 @@ logging are the Trainer's. A run in two processes takes the steps of a run in on
 """
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from minidistill.checkpoint import check_same_run, fingerprint
 from minidistill.config import DistillConfig
 from minidistill.evaluation import HeldOutResponses, evaluate, make_probe, nll
 from minidistill.logprobs import response_log_probs, response_logits
@@ -74,9 +76,12 @@ class DistillTrainingArguments(TrainingArguments):
 
     def distill_config(self) -> DistillConfig:
         """The same settings as `distill` takes them."""
+        parts = self.gradient_accumulation_steps
         return DistillConfig(
-            self.method, max(1, int(self.num_train_epochs)), self.seed, self.train_batch_size,
+            self.method, max(1, int(self.num_train_epochs)), self.seed,
+            self.per_device_train_batch_size * parts * self.world_size, parts, self.learning_rate,
             temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens,
+            max_grad_norm=self.max_grad_norm or math.inf, adam_beta2=self.adam_beta2,
             source_overrides=self.feed,
         )  # fmt: skip
 
@@ -118,7 +123,10 @@ class DistillTrainer(Trainer):
         self.distillation = TrainState(epochs=int(args.num_train_epochs))
         slots = resolve_sources(self.method.reads, args.feed)
         kind = _shared_out(rollouts_class(self.pair, self.method))
-        self.rollouts = kind(self.pair, self.task, slots, args.distill_config())
+        config = args.distill_config()
+        self.rollouts = kind(self.pair, self.task, slots, config)
+        self.settings = {**asdict(config), **args.method_kwargs}
+        self.fingerprint = fingerprint(self.pair, self.task, config, args.method_kwargs)
         if "replay" in self.rollouts.names and not held_out:
             raise ValueError(
                 f"{args.method} steers its sampler by held-out prompts: give an eval_dataset"
@@ -216,6 +224,7 @@ class DistillTrainer(Trainer):
             "collected": self.collected, "rollouts": self.rollouts.state(),
             "distillation": self.distillation.state_dict(), "processes": self.accelerator.num_processes,
             "probe": self.probe.to_dict() if self.probe else None,
+            "fingerprint": self.fingerprint, "settings": self.settings,
         }  # fmt: skip
         path = folder / STATE.format(self.args.process_index)
         path.write_text(json.dumps(state), encoding="utf-8")
@@ -233,6 +242,7 @@ class DistillTrainer(Trainer):
                 f"{folder} was written by {state['processes']} processes, and these are "
                 f"{self.accelerator.num_processes}: resume with as many"
             )
+        check_same_run(folder.parent, state, self.fingerprint)
         self.collected = state["collected"]
         self.rollouts.restore(state["rollouts"])
         self.distillation.load_state_dict(state["distillation"])

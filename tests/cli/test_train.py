@@ -42,6 +42,18 @@ def test_a_run_and_the_same_command_again(tmp_path, arguments):
     )
 
 
+def test_a_folder_of_another_run_is_not_resumed(tmp_path, arguments):
+    """Other settings in the same folder would go on from the old checkpoint and report the old run."""
+    where = ["--batch-size", "8", "--out", str(tmp_path / "run")]
+    assert call(*arguments, *where, "--method", "kd").returncode == 0
+    told = (tmp_path / "run" / "result.json").read_text()
+    for other in (["--method", "skl"], ["--method", "kd", "--lr", "2e-3"]):
+        done = call(*arguments, *where, *other)
+        assert done.returncode == 2, done.stdout
+        assert "holds a run of another student, other prompts, templates or settings" in done.stderr
+    assert (tmp_path / "run" / "result.json").read_text() == told
+
+
 def test_adapters_are_saved_merged(tmp_path, arguments):
     done = call(*arguments, "--batch-size", "8", "--lora-rank", "2", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr

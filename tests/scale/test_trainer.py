@@ -65,6 +65,23 @@ def test_every_method_trains(name, tmp_path):
     assert all(w.grad is None for w in trainer.pair.teacher.parameters())
 
 
+def test_the_given_student_comes_nearer_to_the_given_teacher(tmp_path):
+    tokenizer = byte_tokenizer()
+    teacher, student = (tiny_lm("llama", tokenizer, seed) for seed in (1, 2))
+    was = [[w.detach().clone() for w in model.parameters()] for model in (teacher, student)]
+    args = DistillTrainingArguments(str(tmp_path), method="kd", **{**QUICK, "num_train_epochs": 10})
+    trainer = DistillTrainer(
+        student, teacher, args, ROWS[:16], ROWS[16:], processing_class=tokenizer
+    )
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), was[0], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(student.parameters(), was[1], strict=True))
+    assert after["eval_nll_teacher"] < before["eval_nll_teacher"] - 0.02
+    assert losses(trainer)[-1] < losses(trainer)[0]
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_accumulation_does_not_change_the_result(large, tmp_path, monkeypatch):
     if large:
