@@ -126,7 +126,9 @@ def test_logits_that_are_more_than_a_matrix_keep_their_tables(change, large):
     pair = build()
     width, vocab = pair.student.config.hidden_size, pair.student.config.vocab_size
     if change == "bias":
-        pair.student.set_output_embeddings(nn.Linear(width, vocab))
+        head = nn.Linear(width, vocab)
+        nn.init.zeros_(head.bias)  # not to be seen in the logits yet, but it would be trained
+        pair.student.set_output_embeddings(head)
     elif change == "subclass":
         pair.student.set_output_embeddings(Capped(width, vocab, bias=False))
     else:
