@@ -20,7 +20,7 @@ from minidistill.utils import pick_device
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Write all of `content` to `path` or nothing; OSError says what failed and what is left."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes may write the same
+    draft = path.with_name(f".saving-{os.getpid()}-{path.name}")  # two processes may write the same
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(draft, "wb") as file:
@@ -34,6 +34,15 @@ def atomic_write(path: Path, content: bytes) -> None:
         raise OSError(
             f"could not write {path}: {error.strerror or error}; what was saved before is untouched"
         ) from error
+
+
+def clear_drafts(folder: Path) -> None:
+    """Drop what processes that were killed while they saved left in a folder that nobody else writes to."""
+    for left in folder.glob(".saving-*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink()
 
 
 OF_A_MODEL = (
@@ -81,6 +90,8 @@ def claim_folder(out: Path, *inputs: str | Path | None) -> Iterator[None]:
         lock.release()
         raise OSError(f"could not write {out}: {error.strerror or error}") from error
     _held.add(folder)
+    for at in (folder, folder / "checkpoints"):
+        clear_drafts(at)
     try:
         yield
     finally:
@@ -110,8 +121,7 @@ def save_folder(folder: Path, *parts) -> None:
     folder = Path(folder)
     draft = folder / f".saving-{os.getpid()}"
     fresh = not folder.exists()
-    for left in folder.glob(".saving-*"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    clear_drafts(folder)
     try:
         for part in parts:
             part.save_pretrained(draft)

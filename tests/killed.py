@@ -4,7 +4,8 @@
 same working directory OUT. Every other try is killed within LONGEST seconds of its start, the others within a
 tenth of that after the first change among the files in OUT: where it has just saved something. Where a try is
 over before its kill, OUT becomes OUT-1 (then OUT-2, …) and the run starts anew from what OUT held at first:
-each kill hits a command at work. Printed is how many different sets of files the kills have left.
+each kill hits a command at work. Printed is how many different sets of files the kills have left. The disk is
+made slow, so that kills hit half-written files too.
 
 What is imported is imported once; each try is a fork of this process, which itself never trains.
 """
@@ -30,6 +31,15 @@ from minidistill.cli import app
 from minidistill.experiments.arms import ARMS
 from minidistill.experiments.protocol import Arm
 
+SYNC_SECONDS, fsync = 0.1, os.fsync
+
+
+def slow_fsync(file: int) -> None:
+    fsync(file)
+    time.sleep(SYNC_SECONDS)
+
+
+os.fsync = slow_fsync
 ARMS["kd_p64"] = Arm("kd", prompts=64)  # for `claims run`: over in seconds
 
 

@@ -93,8 +93,8 @@ def _start(pair: Pair, task: Task, judge, recipe: PreferenceConfig, out: Path, p
             contest = WinRateEvaluator.against(pair, asked, judge, recipe.seed, **config.sampling)
             start["rivals"] = contest.rivals
         start["before"] = _measured(pair, held_out, contest, recipe, asked)
-        write_log(out / "start.json", start)
         P.write_preferences(out / "preferences.jsonl", trained)
+        write_log(out / "start.json", start)  # last: a run that finds it makes nothing of the above
     check_same_run(out, start, ours)
     return start
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from minidistill.runlog import atomic_write, read_log, write_log
+from minidistill.runlog import atomic_write, clear_drafts, read_log, write_log
 from minidistill.utils import data_dir
 
 DIGITS = 4  # after the point, in curves; scores are kept exactly
@@ -128,6 +128,7 @@ def add_runs(logs: Sequence[dict], folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
+        clear_drafts(folder)
         _add_runs(logs, folder)
 
 

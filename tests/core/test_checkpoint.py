@@ -61,7 +61,7 @@ def test_if_all_are_damaged_each_is_named_and_the_run_can_save_and_load_again(fo
 
 def test_a_half_written_file_is_ignored(folder):
     save(folder, 1)
-    (folder / "step-00000002-0123456789abcdef.pt.tmp").write_bytes(b"half")
+    (folder / ".saving-7-step-00000002-0123456789abcdef.pt").write_bytes(b"half")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert checkpoint.load_latest(folder)["step"] == 1

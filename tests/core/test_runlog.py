@@ -44,6 +44,24 @@ def test_two_runs_do_not_share_a_folder(tmp_path, holder):
         pass
 
 
+def test_what_a_kill_left_half_written_goes_with_the_next_claim(tmp_path, monkeypatch):
+    paths = [tmp_path / "result.json", tmp_path / "checkpoints" / "step-1.pt"]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        for path in paths:
+            with pytest.raises(KeyboardInterrupt):
+                runlog.atomic_write(path, b"half")
+    (tmp_path / "notes.tmp").write_text("mine")
+    assert all(len(list(path.parent.glob(f".*{path.name}"))) == 1 for path in paths)
+    with claim_folder(tmp_path):
+        left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {".lock", ".lock.owner", "notes.tmp"}
+
+
 def test_nothing_that_is_read_is_overwritten(tmp_path):
     """A model, the one that adapters stand beside, and a file of the run's own name."""
     out = tmp_path / "out"
