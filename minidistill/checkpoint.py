@@ -77,6 +77,7 @@ def fingerprint(
     words += [
         [*pair.encode(example)] for example in task.train[:8]
     ]  # whatever else a tokenizer does
+    words += pair.content()
     digest = hashlib.sha256(
         json.dumps([asdict(config), method_kwargs, examples, words, tgo], default=str).encode()
     )

@@ -14,7 +14,7 @@ from minidistill.generation import decode, sample
 from minidistill.logprobs import collate, masked_mean, response_log_probs
 from minidistill.models import Pair, eval_mode
 from minidistill.tasks import NO_ANSWER, Example, Grade, Task
-from minidistill.tokenization import encode_references, max_batch_size
+from minidistill.tokenization import max_batch_size
 from minidistill.utils import derive_seed
 
 
@@ -67,15 +67,13 @@ def make_probe(
 ) -> HeldOutResponses:
     """Sample the teacher and the student as they are now on the first `size` held-out prompts.
 
-    Without a teacher (when a teacher itself is being trained) the references take its place.
+    Without a teacher (when a teacher itself is being trained) the pair says what takes its place.
     """
     examples = task.test[:size]
     prompts = [pair.encode(example) for example in examples]
     sgo = sample(pair.student, prompts, pair, seed=seed, **sampling)
     if pair.teacher is None:
-        return HeldOutResponses(
-            prompts, encode_references(pair.tokenizer, examples, 0, pair.embedding_rows), sgo
-        )
+        return HeldOutResponses(prompts, pair.held_out_responses(prompts, examples), sgo)
     tgo = sample(pair.teacher, prompts, pair, seed=seed, **sampling)
     return HeldOutResponses(prompts, tgo, sgo)
 

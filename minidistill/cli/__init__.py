@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from minidistill.cli import apply, claims, distill, evaluate, experiments, train
+from minidistill.cli import apply, cache, claims, distill, evaluate, experiments, train
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__
@@ -13,7 +13,7 @@ app.add_typer(claims.app, name="claims")
 app.add_typer(apply.app, name="apply")
 for command in (
     experiments.run, distill.distill, evaluate.evaluate, evaluate.grade, distill.prune,
-    experiments.table, train.train,
+    experiments.table, train.train, cache.cache_teacher,
 ):  # fmt: skip
     app.command()(command)
 

@@ -114,13 +114,20 @@ def prune(
 
 
 def _load(task, prompts, teacher, student, **how):
-    from minidistill import load_pair, load_task
+    from minidistill import load_model, load_pair, load_task
     from minidistill.applications.vision.inputs import VisionPair
+    from minidistill.scale.offline import is_cache, offline_pair
     from minidistill.tasks.vision.images import check_images
+    from minidistill.utils import data_dir
 
     if (task is None) == (prompts is None):
         raise ValueError("give either --task NAME or --prompts FILE.jsonl")
     work = load_task(task or prompts)  # first: a mistake here costs no model loading
+    if teacher and is_cache(teacher):
+        if task is None and student is None:
+            raise ValueError("give --student MODEL beside the cache of a teacher")
+        model = load_model(student or data_dir() / task / "student_0")
+        return offline_pair(*model, teacher, **how), work
     pair = load_pair(task, teacher=teacher, student=student, **how)
     if prompts:
         check_images(prompts, wanted=isinstance(pair, VisionPair))

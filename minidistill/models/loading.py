@@ -65,6 +65,11 @@ def load_model(source: str | Path):
             f"{path} holds adapters that were trained beside the quantized weights in {beside}, and belong "
             "to no whole model: applications.lora.load_quantized_with_lora loads both"
         )
+    if (path / "cache.json").exists() and not (path / "config.json").exists():
+        raise ValueError(
+            f"{path} holds what a teacher wrote, not its weights: scale.offline.offline_pair pairs a student "
+            "with it"
+        )
     if path.suffix == ".gguf":
         source, options = path.parent, {"gguf_file": path.name}
     try:

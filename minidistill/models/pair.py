@@ -11,7 +11,7 @@ import torch
 from minidistill.models.checks import check_same_tokens, widen_trained_weights
 from minidistill.runlog import save_folder
 from minidistill.tasks import Example, as_example
-from minidistill.tokenization import EncodedPrompt, encode_prompt, end_of_turn
+from minidistill.tokenization import EncodedPrompt, encode_prompt, encode_references, end_of_turn
 from minidistill.utils import missing_extra_message, pick_device, quiet
 
 with quiet():  # transformers imports torchao where that is installed
@@ -156,6 +156,14 @@ class Pair:
                 f"model has no embedding ({rows} rows): call resize_token_embeddings"
             )
         return EncodedPrompt(ids[0], for_teacher=ids[1] if len(ids) > 1 else None)
+
+    def held_out_responses(self, prompts: Sequence, examples: Sequence[Example]) -> list[list[int]]:
+        """What takes the place of a teacher's responses where there is no teacher: the references."""
+        return encode_references(self.tokenizer, examples, 0, self.embedding_rows)
+
+    def content(self) -> list:
+        """What decides a run beside its models, tokenizers and settings."""
+        return []
 
     @property
     def forbidden_ids(self) -> list[int]:

@@ -22,6 +22,7 @@ from minidistill.models.checks import eval_mode
 from minidistill.objectives import Method, TrainState
 from minidistill.rollouts import Rollouts
 from minidistill.scale import fused
+from minidistill.scale.offline import OfflinePair
 
 LARGE = 8192
 
@@ -77,7 +78,11 @@ class HiddenRollouts(Rollouts):
 
     @classmethod
     def handles(cls, pair: Pair, method: Method) -> bool:
-        if pair.vocab_size < LARGE or not _asks_for_divergences(method):
+        if (
+            pair.vocab_size < LARGE
+            or isinstance(pair, OfflinePair)
+            or not _asks_for_divergences(method)
+        ):
             return False
         return all(
             _ends_in_a_matrix(m, pair) for m in (pair.teacher, pair.student) if m is not None
@@ -93,11 +98,12 @@ class HiddenRollouts(Rollouts):
 
     def as_response(self, labels, mask, student: Tensor, teacher: Callable) -> HiddenResponse:
         pair, vocab = self.pair, self.pair.vocab_size
-        heads = [output_head(model).weight[:vocab] for model in (pair.student, pair.teacher)]
-        log_q = HiddenLogProbs(student, heads[0], mask)
-        return HiddenResponse(
-            labels, mask, log_q, lambda: HiddenLogProbs(teacher(), heads[1], mask)
-        )
+
+        def log_p() -> HiddenLogProbs:
+            return HiddenLogProbs(teacher(), output_head(pair.teacher).weight[:vocab], mask)
+
+        log_q = HiddenLogProbs(student, output_head(pair.student).weight[:vocab], mask)
+        return HiddenResponse(labels, mask, log_q, log_p)
 
 
 def output_head(model) -> nn.Module:

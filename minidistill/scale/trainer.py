@@ -27,6 +27,7 @@ from minidistill.logprobs import response_log_probs, response_logits
 from minidistill.models import make_pair
 from minidistill.objectives import TrainState, get_method
 from minidistill.rollouts import Rollouts, rollouts_class
+from minidistill.scale.offline import TeacherCache, offline_pair
 from minidistill.scale.responses import HiddenRollouts, without_head
 from minidistill.sources import SOURCES, resolve_sources
 from minidistill.tasks import Example, Task
@@ -91,7 +92,8 @@ class DistillTrainer(Trainer):
 
     Datasets: rows in the formats that `load_task` reads (prompt, messages, question …), such as a
     `datasets.Dataset`, or `Example`s. `processing_class`: the student's tokenizer;
-    `teacher_processing_class`: the teacher's, if it is another object. `peft_config`: train adapters.
+    `teacher_model`: a model, or what `offline.load_teacher_cache` gives; `teacher_processing_class`: its
+    tokenizer, if it is another object. `peft_config`: train adapters.
     Evaluation gives eval_nll_teacher, eval_nll_student and, with references, eval_rouge_l.
     """
 
@@ -105,9 +107,12 @@ class DistillTrainer(Trainer):
             from peft import get_peft_model
 
             model = get_peft_model(model, peft_config)
-        teachers = teacher_processing_class or processing_class
         how = {"own_templates": args.own_templates, "template_options": args.template_options}
-        self.pair = make_pair(teacher_model, teachers, model, processing_class, **how)
+        if isinstance(teacher_model, TeacherCache):
+            self.pair = offline_pair(model, processing_class, teacher_model, **how)
+        else:
+            teachers = teacher_processing_class or processing_class
+            self.pair = make_pair(teacher_model, teachers, model, processing_class, **how)
         held_out = _examples(eval_dataset) if eval_dataset is not None else []
         self.task = Task("prompts", _examples(train_dataset), held_out)
         super().__init__(

@@ -7,7 +7,7 @@ from torch import nn
 from minidistill import distill, rollouts
 from minidistill.applications.lora import lora_pair
 from minidistill.config import DistillConfig
-from minidistill.models import make_pair
+from minidistill.models import make_pair, single_model
 from minidistill.objectives import METHODS, get_method, method
 from minidistill.rollouts import Rollouts, rollouts_class
 from minidistill.scale import fused, responses
@@ -75,6 +75,15 @@ def test_tied_untied_and_other_heads(kind, large):
     history = distill(pair, TASK, "kd", **HOW)
     assert history.steps[-1]["loss"] < history.steps[0]["loss"]
     assert [responses.output_head(m) for m in (pair.teacher, pair.student)] == heads
+
+
+def test_a_model_without_a_teacher_is_tuned_by_hidden_states_too(large, monkeypatch):
+    pairs = [single_model(tiny_lm("llama", byte_tokenizer(), 2), byte_tokenizer()) for _ in "ab"]
+    assert rollouts_class(pairs[0], get_method("sft")) is HiddenRollouts
+    distill(pairs[0], TASK, "sft", **HOW)
+    monkeypatch.setattr(responses, "LARGE", 10**9)
+    distill(pairs[1], TASK, "sft", **HOW)
+    torch.testing.assert_close(weights(pairs[0]), weights(pairs[1]), rtol=0, atol=2e-4)
 
 
 def test_adapters_are_trained_through_a_head_that_stands_still(large):

@@ -1,0 +1,357 @@
+"""Offline teachers: what a teacher wrote, and thought of each token, on disk, so that it need not be loaded.
+
+    cache = write_teacher_cache(teacher, tokenizer, task, "cache", top_k=64, temperature=0.8)
+    pair = offline_pair(student, tokenizer, "cache")
+    distill(pair, task, "kd", temperature=0.8)
+
+A table of a token's log-probabilities is as wide as the vocabulary. Kept are the k likeliest and the rest in
+one number, the *tail bucket*: a distribution over k + 1 outcomes. The student's table is put into the same
+buckets, and every divergence reads the two as it reads any other. What is lost is how the tail is shared out:
+by the data processing inequality the divergence is at most that of the whole tables, and equal where k is the
+vocabulary. With k = 0 the responses alone are kept, enough for SeqKD.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from minidistill.checkpoint import plain_tensors
+from minidistill.generation import sample
+from minidistill.logprobs import ResponseLogProbs, collate, response_log_probs
+from minidistill.models import Pair, single_model
+from minidistill.models.checks import check_whole_weights, eval_mode, widen_trained_weights
+from minidistill.objectives import Method, TrainState, get_method
+from minidistill.rollouts import Rollouts
+from minidistill.runlog import atomic_write, claim_folder, read_log, write_log
+from minidistill.tasks import Example, Task
+from minidistill.utils import derive_seed
+
+ABOUT = "cache.json"
+PROMPTS_A_PART = 64  # what a kill can lose
+ROWS = 8  # responses that are scored at a time, each token as wide as the vocabulary
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Hold what a teacher says of tokens: its k likeliest, (…, k) ids, and log-probs of these and the rest.
+
+    `log_p` (…, k + 1): the last is the tail bucket; (…, k) where k is the vocabulary and there is no rest.
+    `written` (…): the log-probability of the token that was written.
+    """
+
+    ids: Tensor
+    log_p: Tensor
+    written: Tensor
+
+
+def into_buckets(log_probs: Tensor, ids: Tensor) -> Tensor:
+    r"""Put log-probabilities (…, vocab) into the k of `ids` (…, k) and the tail bucket: (…, k + 1).
+
+    (14.1) tail = log Σ_{v ∉ ids} exp log_probs(v), added up over the others: 1 − Σ would round to nothing.
+    No tail where ids are the whole vocabulary.
+    """
+    kept = log_probs.gather(-1, ids)
+    if ids.shape[-1] == log_probs.shape[-1]:
+        return kept
+    tail = log_probs.scatter(-1, ids, float("-inf")).logsumexp(-1, keepdim=True)
+    return torch.cat([kept, tail], -1)
+
+
+@dataclass
+class TeacherCache:
+    """Read the responses of a teacher, and what it says of their tokens, from a folder, by memory map."""
+
+    folder: Path
+    about: dict
+
+    @cached_property
+    def _places(self) -> dict[tuple[int, ...], tuple[Path, slice]]:
+        """Where each prompt's response lies: in which part, and which of its tokens."""
+        found = {}
+        for path in _parts(self.folder):
+            with safe_open(path, "pt") as part:
+                prompts = json.loads(part.metadata()["prompts"])
+                ends = part.get_tensor("lengths").cumsum(0).tolist()
+            for prompt, start, end in zip(prompts, [0, *ends], ends, strict=False):
+                found.setdefault(tuple(prompt), (path, slice(start, end)))
+        return found
+
+    def responses(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The teacher's response to each prompt, as token ids; ValueError for one that is not there."""
+        return [rows["tokens"].tolist() for rows in self._read(prompts, ["tokens"])]
+
+    def top_k(self, prompts: Sequence[Sequence[int]]) -> TopK:
+        """What the teacher says of the tokens of each response, padded: (prompts, tokens, …)."""
+        if not self.about["top_k"]:
+            raise ValueError(
+                f"{self.folder} holds responses alone: write it with top_k for what this method reads"
+            )
+        rows = list(self._read(prompts, ["ids", "log_p", "written"]))
+        columns = {name: pad_sequence([row[name] for row in rows], True) for name in rows[0]}
+        return TopK(columns["ids"].long(), columns["log_p"], columns["written"])
+
+    def _read(self, prompts: Sequence[Sequence[int]], names: Sequence[str]) -> Iterator[dict]:
+        for number, prompt in enumerate(prompts, start=1):
+            if tuple(prompt) not in self._places:
+                raise ValueError(
+                    f"prompt {number} is not in {self.folder}: it was written for other prompts or another "
+                    "chat template"
+                )
+            path, tokens = self._places[tuple(prompt)]
+            with safe_open(path, "pt") as part:
+                yield {name: part.get_slice(name)[tokens] for name in names}
+
+
+def write_teacher_cache(
+    teacher, tokenizer, task: Task, folder: str | Path, *, top_k: int = 64, seed: int = 0,
+    temperature: float = 1.0, top_p: float = 1.0, max_new_tokens: int = 48,
+    template_options: dict | None = None,
+) -> TeacherCache:  # fmt: skip
+    """Sample a teacher on all prompts of a task, training and held-out ones, and keep what it says of them.
+
+    A part of 64 prompts is a file; the same call goes on where it was stopped. Per token 8·k + 16 bytes.
+    ValueError where `folder` holds a cache of other weights, another tokenizer or other settings.
+    """
+    pair = single_model(teacher, tokenizer)
+    if type(pair) is not Pair:
+        raise ValueError(f"the teacher reads {pair.inputs}: only a teacher of text can be cached")
+    if not 0 <= top_k <= pair.vocab_size:
+        raise ValueError(f"top_k must be between 0 and {pair.vocab_size}, but is {top_k}")
+    pair.template_options = template_options or {}
+    sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    prompts = [pair.encode(example) for example in (*task.train, *task.test)]
+    about = {
+        "teacher": _digest_of_weights(teacher), "vocabulary": _digest_of_vocabulary(tokenizer),
+        "vocab_size": pair.vocab_size, "prompts": _digest([[*ids] for ids in prompts]), "top_k": top_k,
+        "seed": seed, **sampling, "template_options": pair.template_options,
+        "stops": sorted(pair.eos_token_ids),
+    }  # fmt: skip
+    folder, started = Path(folder), time.monotonic()
+    with claim_folder(folder):
+        _check_same_cache(folder, about)
+        for start in range(0, len(prompts), PROMPTS_A_PART):
+            path = folder / f"part-{start // PROMPTS_A_PART:05d}.safetensors"
+            if not path.exists():
+                how = {**sampling, "seed": derive_seed(seed, "part", start)}
+                part = prompts[start : start + PROMPTS_A_PART]
+                atomic_write(path, _part(pair, part, top_k, how))
+        log = read_log(folder / ABOUT)
+        tokens = sum(_tokens(path) for path in _parts(folder))
+        seconds = log.get("seconds", 0) + time.monotonic() - started
+        size = sum(path.stat().st_size for path in _parts(folder))
+        write_log(
+            folder / ABOUT, {**about, "tokens": tokens, "bytes": size, "seconds": round(seconds, 2)}
+        )
+    return load_teacher_cache(folder)
+
+
+def is_cache(folder: str | Path) -> bool:
+    """Tell whether a folder holds a teacher's cache."""
+    return (Path(folder) / ABOUT).exists()
+
+
+def load_teacher_cache(folder: str | Path) -> TeacherCache:
+    """Open what `write_teacher_cache` wrote; FileNotFoundError where there is none, or not all of it."""
+    folder = Path(folder)
+    about = read_log(folder / ABOUT)
+    if about is None or "tokens" not in about:
+        raise FileNotFoundError(f"{folder} holds no finished cache of a teacher")
+    return TeacherCache(folder, about)
+
+
+def _part(pair: Pair, prompts: list, top_k: int, how: dict) -> bytes:
+    """Sample and score some prompts: the tensors of one file, responses end to end."""
+    responses = sample(pair.student, prompts, pair, **how)
+    columns: dict[str, list[Tensor]] = {"ids": [], "log_p": [], "written": []}
+    for start in range(0, len(prompts) if top_k else 0, ROWS):
+        rows = slice(start, start + ROWS)
+        batch = collate(prompts[rows], responses[rows], pair.pad_token_id, pair.device)
+        with torch.no_grad(), eval_mode(pair.student):
+            log_p = response_log_probs(pair.student, batch, pair.vocab_size)[batch.mask]
+        ids = log_p.topk(top_k).indices
+        columns["ids"].append(ids.int())
+        columns["log_p"].append(into_buckets(log_p, ids))
+        columns["written"].append(log_p.gather(-1, batch.labels[batch.mask][:, None])[:, 0])
+    tensors = {name: torch.cat(parts).cpu() for name, parts in columns.items() if parts}
+    tensors["tokens"] = torch.tensor(sum(responses, []), dtype=torch.int32)
+    tensors["lengths"] = torch.tensor([len(y) for y in responses])
+    return save(tensors, {"prompts": json.dumps([[*ids] for ids in prompts])})
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.safetensors"))
+
+
+def _tokens(path: Path) -> int:
+    with safe_open(path, "pt") as part:
+        return part.get_slice("tokens").get_shape()[0]
+
+
+WORDS = {
+    "teacher": "other weights", "vocabulary": "another tokenizer", "prompts": "other prompts or templates",
+}  # fmt: skip
+
+
+def _check_same_cache(folder: Path, about: dict) -> None:
+    """ValueError where the folder holds another cache; an empty one is told what it is going to hold."""
+    saved = read_log(folder / ABOUT)
+    if saved is None:
+        write_log(folder / ABOUT, about)
+        return
+    for name, value in about.items():
+        if saved[name] != value:
+            other = WORDS.get(name, f"{name} {saved[name]}, and this is {value}")
+            raise ValueError(f"{folder} holds a cache made with {other}: give another folder")
+
+
+def _digest(content) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _digest_of_vocabulary(tokenizer) -> str:
+    return _digest(sorted(tokenizer.get_vocab().items()))
+
+
+def _digest_of_weights(model) -> str:
+    found = hashlib.sha256()
+    for tensor in plain_tensors(model):
+        found.update(tensor.detach().float().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+@dataclass
+class OfflinePair(Pair):
+    """A student and the cache of a teacher that is not loaded."""
+
+    cache: TeacherCache = field(kw_only=True)
+
+    @classmethod
+    def handles(cls, config) -> bool:
+        return False
+
+    def held_out_responses(self, prompts: Sequence, examples: Sequence[Example]) -> list[list[int]]:
+        return self.cache.responses(prompts)
+
+    def content(self) -> list:
+        return [self.cache.about[name] for name in ("teacher", "prompts", "top_k", "seed")]
+
+
+def offline_pair(
+    student, tokenizer, cache: TeacherCache | str | Path, own_templates: bool = False,
+    template_options: dict | None = None,
+) -> OfflinePair:  # fmt: skip
+    """Pair a student with the cache of a teacher, whose template options hold for both.
+
+    ValueError where the tokenizer, the options or the width of the vocabulary are others.
+    """
+    if not isinstance(cache, TeacherCache):
+        cache = load_teacher_cache(cache)
+    written = cache.about["template_options"]
+    if own_templates or (template_options or {}) not in ({}, written):
+        raise ValueError(
+            f"{cache.folder} was written with template options {written}: leave others out"
+        )
+    pair = single_model(student, tokenizer)
+    check_whole_weights(student)
+    widen_trained_weights(student)
+    if _digest_of_vocabulary(tokenizer) != cache.about["vocabulary"]:
+        raise ValueError(f"{cache.folder} holds a cache made with another tokenizer")
+    if pair.vocab_size < cache.about["vocab_size"]:
+        raise ValueError(
+            f"{cache.folder} has log-probabilities of {cache.about['vocab_size']} tokens, and the student "
+            f"knows {pair.vocab_size}: call resize_token_embeddings"
+        )
+    return OfflinePair(
+        None, student, tokenizer, cache.about["vocab_size"], written,
+        cache=cache,
+    )  # fmt: skip
+
+
+class OfflineResponse(ResponseLogProbs):
+    """A `ResponseLogProbs` whose `log_p` and `log_q` are over the teacher's k likeliest and the rest."""
+
+    def __init__(self, labels: Tensor, mask: Tensor, whole: Tensor, teacher):
+        self.labels, self.mask, self.whole, self._teacher = labels, mask, whole, teacher
+
+    @cached_property
+    def teacher(self) -> TopK:
+        return self._teacher()
+
+    @property
+    def log_p(self) -> Tensor:
+        return self.teacher.log_p
+
+    @cached_property
+    def log_q(self) -> Tensor:
+        return into_buckets(self.whole, self.teacher.ids)
+
+    @cached_property
+    def token_log_q(self) -> Tensor:
+        return self.whole.gather(-1, self.labels.unsqueeze(-1)).squeeze(-1)
+
+    @property
+    def token_log_p(self) -> Tensor:
+        return self.teacher.written
+
+
+class OfflineRollouts(Rollouts):
+    """The responses of a cache, and what it says of them."""
+
+    @classmethod
+    def handles(cls, pair: Pair, method: Method) -> bool:
+        return isinstance(pair, OfflinePair)
+
+    def __init__(self, pair: OfflinePair, task: Task, slots: dict[str, str], config, tgo=None):
+        sampled = {name: pair.cache.about[name] for name in config.sampling}
+        if sampled != config.sampling:
+            raise ValueError(
+                f"{pair.cache.folder} was sampled with {sampled}, and this run says {config.sampling}: give "
+                "the same settings"
+            )
+        super().__init__(pair, task, slots, config, tgo)
+        _check_reads(get_method(config.method), slots)
+        if "tgo" in self.names and tgo is None:
+            self.responses["tgo"] = pair.cache.responses(self.prompts)
+
+    def as_response(self, labels, mask, student: Tensor, teacher) -> OfflineResponse:
+        return OfflineResponse(labels, mask, student, teacher)
+
+    def _read_by_teacher(self, name: str, indices: list[int]):
+        def teacher() -> TopK:
+            found = self.pair.cache.top_k([self.prompts[i] for i in indices])
+            return TopK(*(t.to(self.pair.device) for t in vars(found).values()))
+
+        return teacher
+
+
+def _check_reads(method: Method, slots: dict[str, str]) -> None:
+    """Try the method on one token: ValueError where it asks the teacher about what it has not written."""
+    label, mask = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
+    table = torch.zeros(1, 1, 1)
+
+    def absent(source: str):
+        def teacher() -> Tensor:
+            if source == "tgo":
+                return table
+            raise ValueError(
+                f"{method.name} asks the teacher about {source}, and an offline one knows its own responses "
+                "alone: take a method that reads tgo (kd, skl, seqkd) or give the teacher itself"
+            )
+
+        return teacher
+
+    both = {
+        slot: ResponseLogProbs(label, mask, table, absent(source)) for slot, source in slots.items()
+    }
+    with torch.random.fork_rng():
+        method(both, TrainState())
