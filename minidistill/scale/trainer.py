@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from minidistill.checkpoint import check_same_run, fingerprint
 from minidistill.config import DistillConfig
@@ -32,7 +30,11 @@ from minidistill.scale.responses import HiddenRollouts, without_head
 from minidistill.sources import SOURCES, resolve_sources
 from minidistill.tasks import Example, Task
 from minidistill.tasks.prompt_files import as_prompt
-from minidistill.utils import derive_seed, missing_extra_message
+from minidistill.utils import derive_seed, missing_extra_message, quiet
+
+with quiet():  # what is installed beside them says what it cannot do
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 try:
     from accelerate import PartialState
@@ -69,7 +71,8 @@ class DistillTrainingArguments(TrainingArguments):
                 "FSDP and DeepSpeed split the weights, which sampling and the head need whole: give each "
                 "process the whole models"
             )
-        self.remove_unused_columns = False  # a batch holds numbers of prompts
+        # a batch holds numbers of prompts: nothing to drop, nothing to pin
+        self.remove_unused_columns = self.dataloader_pin_memory = False
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = (
                 False  # the head is used outside of the model's forward

@@ -13,11 +13,13 @@ import statistics
 import time
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from minidistill import divergences as D
+from minidistill.runlog import environment_info, write_log
 from minidistill.scale import fused
 from tests.scale.peak import peak_bytes
 
@@ -98,6 +100,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=576)
     parser.add_argument("--chunk", type=int, default=fused.CHUNK)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--log", type=Path, help="write what was measured as JSON too")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
     shape = {
@@ -111,6 +114,7 @@ def main() -> None:
         if given.device == "cuda"
         else f"{torch.get_num_threads()} threads"
     )
+    logged = []
     for tokens in given.tokens:
         rows = measure(given.rounds, tokens=tokens, **shape)
         base = rows[0][1]
@@ -122,6 +126,11 @@ def main() -> None:
             ratios = [a / b for a, b in zip(times, base, strict=True)]
             spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
             print(f"| {label} | {statistics.median(times):.2f} | {spread} | {peak / 1e6:,.0f} |")
+            logged.append({"loss": label, "tokens": tokens, "seconds": times, "peak": peak})
+    if given.log:
+        about = {"vocab": given.vocab, "width": given.width, "chunk": given.chunk}
+        about |= {"threads": torch.get_num_threads(), **environment_info()}
+        write_log(given.log, {**about, "rows": logged})
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from minidistill.lessons import lesson_10_preference as lesson_10
 from minidistill.lessons import lesson_11_vision as lesson_11
 from minidistill.lessons import lesson_12_quantization as lesson_12
 from minidistill.lessons import lesson_13_speculative_decoding as lesson_13
+from minidistill.lessons import lesson_14_real_models as lesson_14
 from minidistill.logprobs import ResponseLogProbs
 
 LESSONS = (
@@ -30,7 +31,7 @@ LESSONS = (
     lesson_04.EXERCISES, lesson_05.EXERCISES, lesson_06.EXERCISES,
     lesson_07.EXERCISES, lesson_08.EXERCISES, lesson_09.EXERCISES, duels.EXERCISES,
     lesson_10.EXERCISES, lesson_11.EXERCISES, lesson_12.EXERCISES,
-    lesson_13.EXERCISES,
+    lesson_13.EXERCISES, lesson_14.EXERCISES,
 )  # fmt: skip
 EXERCISES = {name: exercise for lesson in LESSONS for name, exercise in lesson.items()}
 MISTAKES = [(name, hint) for name, e in EXERCISES.items() for hint in e.mistakes]
@@ -191,6 +192,19 @@ SOLUTIONS = {
         ((seen - blind) * torch.nn.functional.one_hot(y, 5)).sum(-1), shown
     ),
     "best_blind": lambda right: right.double().mean(1).max(-1).values.mean().float(),
+    "into_buckets": lambda table, ids: torch.cat(
+        [
+            table.gather(-1, ids),
+            table.double().exp().scatter(-1, ids, 0).sum(-1, keepdim=True).log().float(),
+        ],
+        -1,
+    ),
+    "hidden_gradient": lambda hp, wp, hq, wq: (
+        ((hq @ wq.T).softmax(-1) @ wq) - ((hp @ wp.T).softmax(-1) @ wq)
+    ),
+    "step_memory": lambda t, s, tokens, vocab, copies: torch.tensor(
+        4.0 * (t + 4 * s + copies * tokens * vocab)
+    ),
     "tokens_per_call": lambda a, n: torch.where(a == 1, n + 1, (1 - a ** (n + 1)) / (1 - a)),
 }
 

@@ -65,7 +65,7 @@ def log_probs(*shape, scale=3.0):
     return logits.log_softmax(-1)
 
 
-def test_the_last_bucket_is_what_is_left():
+def test_14_1_the_last_bucket_is_what_is_left():
     table = log_probs(5, 40)
     ids = table.topk(4).indices
     found = into_buckets(table, ids).exp()
