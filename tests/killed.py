@@ -26,7 +26,8 @@ import minidistill.applications.lora
 import minidistill.applications.preference_tuning
 import minidistill.applications.vision.inputs
 import minidistill.experiments.before_and_after
-import minidistill.experiments.main_job  # noqa: F401
+import minidistill.experiments.main_job
+import minidistill.scale.trainer  # noqa: F401
 from minidistill.cli import app
 from minidistill.experiments.arms import ARMS
 from minidistill.experiments.protocol import Arm

@@ -22,6 +22,7 @@ CLOCKS = {"seconds", "train_seconds", "sha256"}
 COMMANDS = {
     "distill": [*DISTILL, "--epochs", "3", "--batch-size", "8"],
     "lora": [*DISTILL, "--method", "kd", "--lora-rank", "4"],
+    "train": ["train", *PAIR, "--prompts", "prompts.jsonl", "--max-new-tokens", "12"],
     "preference": ["apply", "preference", "--task", "instruct", "--limit", "40"],
     "quantize": ["apply", "quantize", "--bits", "2", "--train-limit", "60", "--test-limit", "20"],
     "vision": ["apply", "vision", "--limit", "64", "--epochs", "2"],
@@ -70,7 +71,7 @@ def content(folder) -> dict:
     """All files by name but checkpoints: JSON without its clocks, others as bytes."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_dir() or "checkpoints" in path.parts:
+        if path.is_dir() or any(part.startswith("checkpoint") for part in path.parts):
             continue
         found[str(path.relative_to(folder))] = (
             [
