@@ -129,6 +129,14 @@ def offline(notebook: NotebookNode) -> Iterator[str]:
             yield f"a picture from the network in: {text[:80]!r}"
 
 
+def tables_begin_with_a_head(notebook: NotebookNode) -> Iterator[str]:
+    """A blank line ends a table: rows that follow it show as bare bars."""
+    for text in markdown(notebook):
+        for row, line in re.findall(r"(?:^|\n\n)(\|[^\n]*)\n?([^\n]*)", text):
+            if not re.fullmatch(r"[|\s:-]+", line):
+                yield f"rows of a table without its head: {row[:60]!r}"
+
+
 def sliders_can_be_drawn_without_a_kernel(notebook: NotebookNode) -> Iterator[str]:
     """A view whose model is not saved shows as an error message in every viewer."""
     saved = json.dumps(notebook.metadata.get("widgets", {}))
@@ -159,6 +167,7 @@ RULES = (
     pictures_have_alternative_text_and_a_caption,
     short_code_cells,
     offline,
+    tables_begin_with_a_head,
     sliders_can_be_drawn_without_a_kernel,
 )
 
@@ -223,6 +232,9 @@ SPOILED = {
     ),
     "may fetch something": lambda n: n.cells[1].update(source="%pip install x"),
     "a picture from the network": lambda n: n.cells[0].update(source="![x](https://x.org/a.png)"),
+    "rows of a table without its head": lambda n: n.cells[0].update(
+        source="| a |\n|---|\n| b |\n\n| c |\n| d |"
+    ),
     "a widget that is not saved": lambda n: n.cells[1].outputs.append(SHOWN),
     "does not say: goals, minutes": lambda n: n.cells[0].update(source="# A lesson, 3 GB"),
 }
