@@ -16,9 +16,10 @@ from minidistill.scale.offline import into_buckets
 FLOAT = 4  # bytes
 TABLES, HIDDEN = "tables", "hidden states"
 CHUNK = 128
+FUSED = "skew KL, fused.divergence"  # what `distill` runs
 NAMES = {
-    "cross-entropy": "cross-entropy", "skew KL, dense": TABLES,
-    "skew KL, fused.weighted_sum": HIDDEN, "JSD, TRL": "TRL", "JSD, Liger": "Liger",
+    "cross-entropy": "cross-entropy", "skew KL, dense": TABLES, FUSED: HIDDEN,
+    "skew KL, fused.weighted_sum": "weights known", "JSD, TRL": "TRL", "JSD, Liger": "Liger",
 }  # fmt: skip
 PARTS = {
     "teacher": GREY, "student": BLUE, "gradients": GREEN, "AdamW": ORANGE, "log-probabilities": RED,
@@ -29,7 +30,7 @@ def step_memory(
     teacher: float, student: float, tokens: float, vocab: float, copies: float = 8.0,
     trained: float = 1.0,
 ) -> dict[str, float]:  # fmt: skip
-    r"""(14.3) Bytes that a step holds in float32, part by part, without activations.
+    r"""(14.3) Bytes that a step holds in float32, part by part, without activations: at most their sum.
 
     4 N_t + 4 N_s + 4 f N_s + 8 f N_s + 4 · copies · T · V, for N weights, T response tokens, a vocabulary of
     V and a share f of weights that are trained: as many gradients, and AdamW keeps two numbers for each.
@@ -52,15 +53,17 @@ def memory_explorer(copies: float) -> Callable:
 
     def picture(tokens: float = 1024, millions: float = 135, vocab: float = 49_152):
         ax = plots.axes(height=2.4, width=8.4, fast=True)
-        kinds = {TABLES: (tokens, copies), HIDDEN: (min(tokens, CHUNK), copies)}
+        shares, kinds = [], {TABLES: (tokens, copies), HIDDEN: (min(tokens, CHUNK), copies)}
         for row, (held, count) in enumerate(kinds.values()):
             left = 0.0
             parts = step_memory(5e6 * millions, 1e6 * millions, held, vocab, count)
             for name, size in parts.items():
                 ax.barh(row, size / 1e9, left=left / 1e9, color=PARTS[name], label=name)
                 left += size
-            share = parts["log-probabilities"] / left
-            ax.annotate(f" {left / 1e9:.1f} GB, {share:.0%} red", (left / 1e9, row), va="center")
+            shares.append(parts["log-probabilities"] / left)
+            ax.annotate(
+                f" {left / 1e9:.1f} GB, {shares[-1]:.0%} red", (left / 1e9, row), va="center"
+            )
             ax.margins(x=0.45)
         ax.set_yticks([0, 1], list(kinds))
         ax.figure.subplots_adjust(left=0.12)
@@ -68,7 +71,8 @@ def memory_explorer(copies: float) -> Callable:
         ax.grid(axis="y", visible=False)
         ax.legend(*_first(ax, len(PARTS)), loc="lower right", fontsize=7)
         ax.set(xlabel="gigabytes, without activations")
-        _title(ax, f"(14.3) {millions:g} M weights, {tokens:,} tokens, {vocab:,} words")
+        shape = f"{millions:g} M weights, {tokens:,} tokens, {vocab:,} words"
+        _title(ax, f"(14.3) tables are {shares[0]:.0%} of a step: {shape}")
         return ax.figure
 
     return picture
@@ -83,17 +87,17 @@ def draw_losses(rows: Sequence[dict], tokens: int, left, right):
         times = [r["seconds"] for r in found[name] if r["tokens"] == tokens]
         best = min(times, key=median)  # of Liger's sizes of a chunk
         ratios = [a / b for a, b in zip(best, base, strict=True)]
-        middle[name] = median(ratios)
-        left.barh(place, middle[name], **style.bar)
+        middle[name] = median(best)
+        left.barh(place, median(ratios), **style.bar)
         left.hlines(place, min(ratios), max(ratios), color=BLACK)
-        left.annotate(f" {middle[name]:.1f}", (max(ratios), place), va="center")
+        left.annotate(f" {median(ratios):.1f}", (max(ratios), place), va="center")
     left.set_yticks(range(len(found)), list(found))
     left.invert_yaxis()
     left.grid(axis="y", visible=False)
     left.margins(x=0.15)
     left.set(xlabel="times cross-entropy")
     share = middle[HIDDEN] / middle[TABLES]
-    _title(left, f"(14.2) {tokens:,} tokens: hidden states take {share:.0%} of the tables' time")
+    _title(left, f"(14.2) hidden states, {tokens:,} tokens: {share:.2f} of the tables' time")
     lengths = sorted({r["tokens"] for r in rows})
     peaks = {
         name: [min(r["peak"] for r in own if r["tokens"] == n) / 1e6 for n in lengths]
@@ -101,7 +105,7 @@ def draw_losses(rows: Sequence[dict], tokens: int, left, right):
     }
     plots.curves(lengths, peaks, right, "response tokens in a batch", "megabytes")
     right.set_ylim(0)
-    _title(right, "(14.2) and their peak does not grow with the batch")
+    _title(right, "(14.2) a peak that does not grow")
 
 
 def renormalised(log_probs: Tensor, ids: Tensor) -> Tensor:
@@ -140,14 +144,18 @@ class Cluster:
 
 def run_cost(
     teacher: float = 7e9, student: float = 1.5e9, prompts: int = 50_000, prompt_tokens: int = 200,
-    response_tokens: int = 256, epochs: int = 3, on_policy: bool = True, cluster: Cluster = Cluster(),
+    response_tokens: int = 256, epochs: int = 3, on_policy: bool = True, on_disk: bool = False,
+    cluster: Cluster = Cluster(),
 ) -> dict[str, float]:  # fmt: skip
     r"""(14.4) Hours of a run, part by part: sampling waits for memory, training for arithmetic.
 
     A sampled token reads all weights (2 N bytes in bf16) once for the whole batch of rows; a token that is
-    read takes 2 N operations, one that is learnt from 6 N. The teacher writes once; an on-policy student
-    writes every epoch, and what it wrote is read by both and learnt from too.
+    read takes 2 N operations, one that is learnt from 6 N. The teacher writes once, and reads at every step,
+    or once where what it says is kept `on_disk`; an on-policy student writes every epoch, and what it wrote
+    is read by both and learnt from too.
     """
+    if on_policy and on_disk:
+        raise ValueError("a teacher on disk cannot read what an on-policy student writes")
     spoken = prompts * response_tokens
     read = prompts * (prompt_tokens + response_tokens)
     sides = 2 if on_policy else 1
@@ -156,36 +164,40 @@ def run_cost(
     seconds = {
         "teacher writes": write(teacher, 1),
         "student writes": write(student, epochs if on_policy else 0),
-        "teacher reads": work(2 * teacher * read * (1 + epochs * (sides - 1))),
+        "teacher reads": work(2 * teacher * read * (1 if on_disk else epochs * sides)),
         "student learns": work(6 * student * read * epochs * sides),
     }
     return {name: value / cluster.gpus / 3600 for name, value in seconds.items()}
 
 
+WAYS = {
+    "KD": {"on_policy": False}, "KD, on disk": {"on_policy": False, "on_disk": True}, "DistiLLM-2": {},
+}  # fmt: skip
+
+
 def cost_explorer(teacher: float = 7.0, student: float = 1.5, tokens: int = 256, gpus: int = 4):
-    """(14.4) for billions of weights, tokens of a response and a number of GPUs: KD and DistiLLM-2."""
-    ax = plots.axes(height=2.4, width=8.4, fast=True)
-    for row, on_policy in enumerate((False, True)):
-        how = {
-            "response_tokens": int(tokens),
-            "on_policy": on_policy,
-            "cluster": Cluster(int(gpus)),
-        }
-        hours, left = run_cost(1e9 * teacher, 1e9 * student, **how), 0.0
+    """(14.4) for billions of weights, tokens of a response and a number of GPUs: three ways to train."""
+    ax, totals = plots.axes(height=2.6, width=8.4, fast=True), {}
+    for row, (way, how) in enumerate(WAYS.items()):
+        shape = {"response_tokens": int(tokens), "cluster": Cluster(int(gpus))}
+        hours, left = run_cost(1e9 * teacher, 1e9 * student, **shape, **how), 0.0
         for (name, value), color in zip(
             hours.items(), (GREY, BLUE, PAPER_GREY, GREEN), strict=True
         ):
             ax.barh(row, value, left=left, color=color, label=name)
             left += value
-        ax.annotate(f" {left:.1f} h", (left, row), va="center")
-    ax.set_yticks([0, 1], ["KD", "DistiLLM-2"])
+        ax.annotate(f" {left:.2f} h", (left, row), va="center")
+        totals[way] = left
+    ax.set_yticks(range(len(WAYS)), list(WAYS))
     ax.figure.subplots_adjust(left=0.12)
     ax.invert_yaxis()
     ax.margins(x=0.35)
     ax.grid(axis="y", visible=False)
     ax.legend(*_first(ax, 4), loc="upper right", fontsize=7)
     ax.set(xlabel="hours")
-    _title(ax, f"(14.4) {teacher:g} B → {student:g} B, {tokens} tokens a response, {gpus} GPUs")
+    times = totals["DistiLLM-2"] / totals["KD"]
+    shape = f"{teacher:g} B → {student:g} B, {tokens} tokens a response, {gpus} GPUs"
+    _title(ax, f"(14.4) DistiLLM-2 takes {times:.1f} times as long as KD: {shape}")
     return ax.figure
 
 
@@ -216,8 +228,9 @@ def _logits(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _table(seed: int, k: int) -> tuple[Tensor, Tensor]:
-    table = _logits(seed)[0].log_softmax(-1)
-    return table, table.topk(k).indices
+    """A student's table and the teacher's k likeliest words."""
+    teacher, student = _logits(seed)
+    return student.log_softmax(-1), teacher.topk(k).indices
 
 
 _SURE = torch.tensor([[40.0, 0.0, 0.0, -1.0]]).log_softmax(-1)
@@ -227,6 +240,9 @@ EXERCISES = {
         first_step="gather(-1, ids) are the words that are kept; one number more for all the others.",
         cases=(_table(1, 2), _table(2, 3)),
         mistakes={
+            "these are the k likeliest of this table; `ids` are given, the teacher's, for both models": (
+                lambda t, ids: into_buckets(t, t.topk(ids.shape[-1]).indices)
+            ),
             "the tail is missing: what is kept does not sum to 1": lambda t, ids: t.gather(-1, ids),
             "the kept words are made to sum to 1: the student is then never asked about the others": (
                 renormalised
@@ -244,6 +260,7 @@ EXERCISES = {
                 torch.tensor([[0]]),
             ),
         },
+        gradient=False,
     ),
     "hidden_gradient": Exercise(
         answer=hidden_gradient,

@@ -45,12 +45,7 @@ def make_pair(
             stacklevel=2,
         )
     options = template_options or {}
-    read = [_options(p.tokenizer) for p in ((theirs, pair) if own_templates else (pair,))]
-    if unknown := [name for name in options if name not in set().union(*read)]:
-        raise ValueError(
-            f"no chat template that is used reads the option {unknown[0]!r}; the student's reads: "
-            f"{', '.join(sorted(read[-1])) or 'none'}"
-        )
+    check_options(options, *(p.tokenizer for p in ((theirs, pair) if own_templates else (pair,))))
     differ = type(pair) is Pair and _check_templates(
         theirs.tokenizer, pair.tokenizer, options, own_templates
     )
@@ -62,9 +57,24 @@ def make_pair(
         template_options=options,
         teacher_tokenizer=own,
     )
+    return stop_as_trained(pair)
+
+
+def stop_as_trained(pair: Pair) -> Pair:
+    """Let the student stop, also when it is saved, at all that ends a response in its training."""
     stops = sorted(pair.eos_token_ids)
     pair.student.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
     return pair
+
+
+def check_options(options: dict, *tokenizers) -> None:
+    """Raise ValueError for an option that no chat template of these reads."""
+    read = [_options(tokenizer) for tokenizer in tokenizers]
+    if unknown := [name for name in options if name not in set().union(*read)]:
+        raise ValueError(
+            f"no chat template that is used reads the option {unknown[0]!r}; the student's reads: "
+            f"{', '.join(sorted(read[-1])) or 'none'}"
+        )
 
 
 def _options(tokenizer) -> set[str]:

@@ -14,13 +14,15 @@ vocabulary. With k = 0 the responses alone are kept, enough for SeqKD.
 import hashlib
 import json
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -30,6 +32,7 @@ from minidistill.generation import sample
 from minidistill.logprobs import ResponseLogProbs, collate, response_log_probs
 from minidistill.models import Pair, single_model
 from minidistill.models.checks import check_whole_weights, eval_mode, widen_trained_weights
+from minidistill.models.making import check_options, stop_as_trained
 from minidistill.objectives import Method, TrainState, get_method
 from minidistill.rollouts import Rollouts
 from minidistill.runlog import atomic_write, claim_folder, read_log, write_log
@@ -39,6 +42,9 @@ from minidistill.utils import derive_seed
 ABOUT = "cache.json"
 PROMPTS_A_PART = 64  # what a kill can lose
 ROWS = 8  # responses that are scored at a time, each token as wide as the vocabulary
+
+
+Place = tuple[Path, slice]  # a part, and the tokens of a response in it
 
 
 @dataclass(frozen=True)
@@ -74,41 +80,51 @@ class TeacherCache:
     folder: Path
     about: dict
 
-    @cached_property
-    def _places(self) -> dict[tuple[int, ...], tuple[Path, slice]]:
-        """Where each prompt's response lies: in which part, and which of its tokens."""
-        found = {}
-        for path in _parts(self.folder):
-            with safe_open(path, "pt") as part:
-                prompts = json.loads(part.metadata()["prompts"])
-                ends = part.get_tensor("lengths").cumsum(0).tolist()
-            for prompt, start, end in zip(prompts, [0, *ends], ends, strict=False):
-                found.setdefault(tuple(prompt), (path, slice(start, end)))
-        return found
+    def find(self, prompts: Sequence[Sequence[int]], held_out: bool = False) -> list["Place"]:
+        """Find where the response to each prompt lies; ValueError for a prompt that is not there.
 
-    def responses(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """The teacher's response to each prompt, as token ids; ValueError for one that is not there."""
-        return [rows["tokens"].tolist() for rows in self._read(prompts, ["tokens"])]
-
-    def top_k(self, prompts: Sequence[Sequence[int]]) -> TopK:
-        """What the teacher says of the tokens of each response, padded: (prompts, tokens, …)."""
-        if not self.about["top_k"]:
-            raise ValueError(
-                f"{self.folder} holds responses alone: write it with top_k for what this method reads"
-            )
-        rows = list(self._read(prompts, ["ids", "log_p", "written"]))
-        columns = {name: pad_sequence([row[name] for row in rows], True) for name in rows[0]}
-        return TopK(columns["ids"].long(), columns["log_p"], columns["written"])
-
-    def _read(self, prompts: Sequence[Sequence[int]], names: Sequence[str]) -> Iterator[dict]:
-        for number, prompt in enumerate(prompts, start=1):
-            if tuple(prompt) not in self._places:
+        A prompt that is asked n times has n responses, training before held-out ones: each its own.
+        """
+        found, taken = [], Counter()
+        for number, prompt in enumerate(map(tuple, prompts), start=1):
+            if prompt not in self._places:
                 raise ValueError(
                     f"prompt {number} is not in {self.folder}: it was written for other prompts or another "
                     "chat template"
                 )
-            path, tokens = self._places[tuple(prompt)]
-            with safe_open(path, "pt") as part:
+            places = self._places[prompt][:: -1 if held_out else 1]
+            found.append(places[min(taken[prompt], len(places) - 1)])
+            taken[prompt] += 1
+        return found
+
+    def responses(self, places: Sequence["Place"]) -> list[list[int]]:
+        """Read responses, as token ids."""
+        return [rows["tokens"].tolist() for rows in self._read(places, ["tokens"])]
+
+    def top_k(self, places: Sequence["Place"]) -> TopK:
+        """Read what the teacher says of the tokens of each response, padded: (places, tokens, …)."""
+        if not self.about["top_k"]:
+            raise ValueError(
+                f"{self.folder} holds responses alone: write it with top_k for what this method reads"
+            )
+        rows = list(self._read(places, ["ids", "log_p", "written"]))
+        columns = {name: pad_sequence([row[name] for row in rows], True) for name in rows[0]}
+        return TopK(columns["ids"].long(), columns["log_p"], columns["written"])
+
+    @cached_property
+    def _places(self) -> dict[tuple[int, ...], list["Place"]]:
+        found = defaultdict(list)
+        for path in _parts(self.folder):
+            with _opened(path) as part:
+                prompts = json.loads(part.metadata()["prompts"])
+                ends = part.get_tensor("lengths").cumsum(0).tolist()
+            for prompt, start, end in zip(prompts, [0, *ends], ends, strict=False):
+                found[tuple(prompt)].append((path, slice(start, end)))
+        return dict(found)
+
+    def _read(self, places: Sequence["Place"], names: Sequence[str]) -> Iterator[dict]:
+        for path, tokens in places:
+            with _opened(path) as part:
                 yield {name: part.get_slice(name)[tokens] for name in names}
 
 
@@ -119,7 +135,7 @@ def write_teacher_cache(
 ) -> TeacherCache:  # fmt: skip
     """Sample a teacher on all prompts of a task, training and held-out ones, and keep what it says of them.
 
-    A part of 64 prompts is a file; the same call goes on where it was stopped. Per token 8·k + 16 bytes.
+    A part of 64 prompts is a file; the same call goes on where it was stopped. Per token 8·k + 12 bytes.
     ValueError where `folder` holds a cache of other weights, another tokenizer or other settings.
     """
     pair = single_model(teacher, tokenizer)
@@ -127,11 +143,12 @@ def write_teacher_cache(
         raise ValueError(f"the teacher reads {pair.inputs}: only a teacher of text can be cached")
     if not 0 <= top_k <= pair.vocab_size:
         raise ValueError(f"top_k must be between 0 and {pair.vocab_size}, but is {top_k}")
+    check_options(template_options or {}, tokenizer)
     pair.template_options = template_options or {}
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     prompts = [pair.encode(example) for example in (*task.train, *task.test)]
     about = {
-        "teacher": _digest_of_weights(teacher), "vocabulary": _digest_of_vocabulary(tokenizer),
+        "teacher": _digest_of_model(teacher), "vocabulary": _digest_of_vocabulary(tokenizer),
         "vocab_size": pair.vocab_size, "prompts": _digest([[*ids] for ids in prompts]), "top_k": top_k,
         "seed": seed, **sampling, "template_options": pair.template_options,
         "stops": sorted(pair.eos_token_ids),
@@ -141,7 +158,7 @@ def write_teacher_cache(
         _check_same_cache(folder, about)
         for start in range(0, len(prompts), PROMPTS_A_PART):
             path = folder / f"part-{start // PROMPTS_A_PART:05d}.safetensors"
-            if not path.exists():
+            if not _is_whole(path):
                 how = {**sampling, "seed": derive_seed(seed, "part", start)}
                 part = prompts[start : start + PROMPTS_A_PART]
                 atomic_write(path, _part(pair, part, top_k, how))
@@ -149,9 +166,8 @@ def write_teacher_cache(
         tokens = sum(_tokens(path) for path in _parts(folder))
         seconds = log.get("seconds", 0) + time.monotonic() - started
         size = sum(path.stat().st_size for path in _parts(folder))
-        write_log(
-            folder / ABOUT, {**about, "tokens": tokens, "bytes": size, "seconds": round(seconds, 2)}
-        )
+        cost = {"tokens": tokens, "bytes": size, "seconds": round(seconds, 2)}
+        write_log(folder / ABOUT, {**about, "parts": len(_parts(folder)), **cost})
     return load_teacher_cache(folder)
 
 
@@ -166,6 +182,10 @@ def load_teacher_cache(folder: str | Path) -> TeacherCache:
     about = read_log(folder / ABOUT)
     if about is None or "tokens" not in about:
         raise FileNotFoundError(f"{folder} holds no finished cache of a teacher")
+    if (there := len(_parts(folder))) != about["parts"]:
+        raise FileNotFoundError(
+            f"{folder} has {there} of the {about['parts']} parts of a cache: write it again, the rest stays"
+        )
     return TeacherCache(folder, about)
 
 
@@ -192,11 +212,30 @@ def _parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.safetensors"))
 
 
+@contextmanager
+def _opened(path: Path):
+    try:
+        with safe_open(path, "pt") as part:
+            yield part
+    except SafetensorError as error:
+        raise OSError(
+            f"{path} is damaged ({error}): write the cache again, the rest stays"
+        ) from None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return path.exists() and _tokens(path) >= 0
+    except OSError:
+        return False
+
+
 def _tokens(path: Path) -> int:
-    with safe_open(path, "pt") as part:
+    with _opened(path) as part:
         return part.get_slice("tokens").get_shape()[0]
 
 
+NOT_THE_MODEL = ("_name_or_path", "transformers_version", "eos_token_id", "pad_token_id")
 WORDS = {
     "teacher": "other weights", "vocabulary": "another tokenizer", "prompts": "other prompts or templates",
 }  # fmt: skip
@@ -206,6 +245,10 @@ def _check_same_cache(folder: Path, about: dict) -> None:
     """ValueError where the folder holds another cache; an empty one is told what it is going to hold."""
     saved = read_log(folder / ABOUT)
     if saved is None:
+        if _parts(folder):
+            raise ValueError(
+                f"{folder} holds parts of a cache, and nothing says of which teacher: give another folder"
+            )
         write_log(folder / ABOUT, about)
         return
     for name, value in about.items():
@@ -222,9 +265,12 @@ def _digest_of_vocabulary(tokenizer) -> str:
     return _digest(sorted(tokenizer.get_vocab().items()))
 
 
-def _digest_of_weights(model) -> str:
-    found = hashlib.sha256()
+def _digest_of_model(model) -> str:
+    """Of weights, their precision, and what the config says of how they are used."""
+    config = {k: v for k, v in model.config.to_dict().items() if k not in NOT_THE_MODEL}
+    found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for tensor in plain_tensors(model):
+        found.update(str(tensor.dtype).encode())
         found.update(tensor.detach().float().cpu().numpy().tobytes())
     return found.hexdigest()
 
@@ -239,8 +285,12 @@ class OfflinePair(Pair):
     def handles(cls, config) -> bool:
         return False
 
+    @property
+    def eos_token_ids(self) -> set[int]:
+        return super().eos_token_ids | set(self.cache.about["stops"])
+
     def held_out_responses(self, prompts: Sequence, examples: Sequence[Example]) -> list[list[int]]:
-        return self.cache.responses(prompts)
+        return self.cache.responses(self.cache.find(prompts, held_out=True))
 
     def content(self) -> list:
         return [self.cache.about[name] for name in ("teacher", "prompts", "top_k", "seed")]
@@ -271,10 +321,8 @@ def offline_pair(
             f"{cache.folder} has log-probabilities of {cache.about['vocab_size']} tokens, and the student "
             f"knows {pair.vocab_size}: call resize_token_embeddings"
         )
-    return OfflinePair(
-        None, student, tokenizer, cache.about["vocab_size"], written,
-        cache=cache,
-    )  # fmt: skip
+    width = cache.about["vocab_size"]
+    return stop_as_trained(OfflinePair(None, student, tokenizer, width, written, cache=cache))
 
 
 class OfflineResponse(ResponseLogProbs):
@@ -320,15 +368,20 @@ class OfflineRollouts(Rollouts):
             )
         super().__init__(pair, task, slots, config, tgo)
         _check_reads(get_method(config.method), slots)
-        if "tgo" in self.names and tgo is None:
-            self.responses["tgo"] = pair.cache.responses(self.prompts)
+        if "tgo" in self.names:
+            self.places = pair.cache.find(self.prompts)
+            own = pair.cache.responses(self.places)
+            if self.responses.setdefault("tgo", own) != own:
+                raise ValueError(
+                    "an offline teacher has read its own responses alone: leave tgo out"
+                )
 
     def as_response(self, labels, mask, student: Tensor, teacher) -> OfflineResponse:
         return OfflineResponse(labels, mask, student, teacher)
 
     def _read_by_teacher(self, name: str, indices: list[int]):
         def teacher() -> TopK:
-            found = self.pair.cache.top_k([self.prompts[i] for i in indices])
+            found = self.pair.cache.top_k([self.places[i] for i in indices])
             return TopK(*(t.to(self.pair.device) for t in vars(found).values()))
 
         return teacher

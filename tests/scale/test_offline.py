@@ -105,7 +105,7 @@ def test_with_all_of_the_vocabulary_a_run_is_the_one_with_the_teacher(name, mode
     ours = offline_pair(student(), tokenizer, cache)
     assert ours.teacher is None
     live = make_pair(teacher, tokenizer, student(), tokenizer)
-    tgo = cache.responses([live.encode(example) for example in TASK.train])
+    tgo = cache.responses(cache.find([live.encode(example) for example in TASK.train]))
     found, truth = distill(ours, TASK, name, **HOW), distill(live, TASK, name, tgo=tgo, **HOW)
     for a, b in zip(found.steps, truth.steps, strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
@@ -117,7 +117,7 @@ def test_responses_and_held_out_ones_are_the_caches(models, tmp_path):
     pair = offline_pair(student(), models[0], cache)
     history = distill(pair, TASK, "kd", **HOW)
     held_out = [pair.encode(example) for example in TASK.test]
-    assert history.probe.tgo == cache.responses(held_out)
+    assert history.probe.tgo == cache.responses(cache.find(held_out))
     assert history.evals[-1]["nll_teacher"] < history.evals[0]["nll_teacher"]
 
 
@@ -126,8 +126,9 @@ def test_what_is_kept_is_what_the_teacher_says(models, tmp_path):
     cache = write(models, tmp_path, top_k=5)
     pair = single_model(teacher, tokenizer)
     prompts = [pair.encode(example) for example in TASK.train]
-    known = cache.top_k(prompts)
-    for row, (prompt, response) in enumerate(zip(prompts, cache.responses(prompts), strict=True)):
+    places = cache.find(prompts)
+    known = cache.top_k(places)
+    for row, (prompt, response) in enumerate(zip(prompts, cache.responses(places), strict=True)):
         ids = torch.tensor([[*prompt, *response]])
         with torch.no_grad():
             logits = teacher(input_ids=ids).logits[0, len(prompt) - 1 : -1, : pair.vocab_size]
@@ -154,7 +155,7 @@ def test_the_trainer_takes_a_cache_for_a_teacher(models, tmp_path):
     )
     before = trainer.evaluate()["eval_nll_teacher"]
     trainer.train()
-    assert trainer.rollouts.responses["tgo"] == cache.responses(trainer.rollouts.prompts)
+    assert trainer.rollouts.responses["tgo"] == cache.responses(trainer.rollouts.places)
     assert trainer.evaluate()["eval_nll_teacher"] < before
 
 
@@ -228,6 +229,69 @@ def test_a_resumed_run_is_the_one_with_this_cache(models, tmp_path):
     pair = offline_pair(student(), models[0], tmp_path / "b")
     with pytest.raises(ValueError, match="holds a run of another student"):
         distill(pair, TASK, "kd", out=tmp_path / "run", **HOW)
+
+
+def test_each_of_two_equal_prompts_has_its_own_response(models, tmp_path):
+    """A held-out one too: it must not get what is trained on."""
+    same = Task("t", [TASK.train[0]] * 2, [TASK.train[0]])
+    cache = write(models, tmp_path, same)
+    pair = offline_pair(student(), models[0], cache)
+    prompts = [pair.encode(example) for example in same.train]
+    first, second = cache.responses(cache.find(prompts))
+    held_out = pair.held_out_responses(prompts[:1], same.test)[0]
+    written = load_file(tmp_path / "part-00000.safetensors")["tokens"].tolist()
+    assert written == [*first, *second, *held_out]
+    history = distill(pair, same, "kd", **HOW)
+    assert history.probe.tgo == [held_out]
+
+
+def test_responses_that_the_teacher_has_not_read_are_refused(models, tmp_path):
+    pair = offline_pair(student(), models[0], write(models, tmp_path))
+    with pytest.raises(ValueError, match="leave tgo out"):
+        distill(pair, TASK, "kd", tgo=[[5, 6]] * 6, **HOW)
+
+
+def test_the_student_stops_where_the_teacher_did(models, tmp_path):
+    tokenizer, teacher = byte_tokenizer(), tiny_lm("llama", byte_tokenizer(), 1)
+    teacher.generation_config.eos_token_id = [tokenizer.eos_token_id, 65]
+    pair = offline_pair(student(), tokenizer, write((tokenizer, teacher), tmp_path))
+    assert pair.eos_token_ids == {tokenizer.eos_token_id, 65}
+    assert set(pair.student.generation_config.eos_token_id) == {tokenizer.eos_token_id, 65}
+
+
+def test_the_same_weights_used_otherwise_are_another_teacher(models, tmp_path):
+    write(models, tmp_path)
+    tokenizer, teacher = byte_tokenizer(), tiny_lm("llama", byte_tokenizer(), 1)
+    teacher.config.rms_norm_eps = 0.1
+    with pytest.raises(ValueError, match="holds a cache made with other weights"):
+        write((tokenizer, teacher), tmp_path)
+
+
+def test_parts_of_nobody_are_not_gone_on_with(models, tmp_path):
+    write(models, tmp_path)
+    (tmp_path / "cache.json").unlink()
+    with pytest.raises(ValueError, match="nothing says of which teacher"):
+        write(models, tmp_path)
+
+
+def test_a_part_that_is_cut_or_gone_is_said_and_written_again(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(offline, "PROMPTS_A_PART", 3)
+    write(models, tmp_path)
+    whole, last = (path.read_bytes() for path in sorted(tmp_path.glob("part-*"))[1:])
+    (tmp_path / "part-00001.safetensors").write_bytes(whole[:200])
+    with pytest.raises(OSError, match="part-00001.safetensors is damaged"):
+        distill(offline_pair(student(), models[0], tmp_path), TASK, "kd", **HOW)
+    (tmp_path / "part-00002.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="has 2 of the 3 parts"):
+        load_teacher_cache(tmp_path)
+    write(models, tmp_path)
+    assert (tmp_path / "part-00001.safetensors").read_bytes() == whole
+    assert (tmp_path / "part-00002.safetensors").read_bytes() == last
+
+
+def test_a_template_option_that_nothing_reads_is_refused(models, tmp_path):
+    with pytest.raises(ValueError, match="no chat template that is used reads the option 'thnk'"):
+        write(models, tmp_path, template_options={"thnk": False})
 
 
 # --- a kill and the command line ------------------------------------------------------------------------
