@@ -151,5 +151,5 @@ class Rollouts:
 
 
 def rollouts_class(pair: Pair, method) -> type[Rollouts]:
-    """Find the class that scores this pair's responses for a method; a subclass counts once imported."""
-    return next((c for c in Rollouts.__subclasses__() if c.handles(pair, method)), Rollouts)
+    """Find the class that scores this pair's responses for a method; of the imported ones the last."""
+    return next((c for c in Rollouts.__subclasses__()[::-1] if c.handles(pair, method)), Rollouts)

@@ -26,21 +26,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
 
 from minidistill.checkpoint import plain_tensors
 from minidistill.generation import sample
-from minidistill.logprobs import ResponseLogProbs, collate, response_log_probs
+from minidistill.logprobs import ResponseLogProbs, collate, response_log_probs, response_logits
 from minidistill.models import Pair, single_model
 from minidistill.models.checks import check_whole_weights, eval_mode, widen_trained_weights
 from minidistill.models.making import check_options, stop_as_trained
 from minidistill.objectives import Method, TrainState, get_method
 from minidistill.rollouts import Rollouts
 from minidistill.runlog import atomic_write, claim_folder, read_log, write_log
+from minidistill.scale import fused, responses
 from minidistill.tasks import Example, Task
 from minidistill.utils import derive_seed
 
 ABOUT = "cache.json"
 PROMPTS_A_PART = 64  # what a kill can lose
+CHUNK = fused.CHUNK
 ROWS = 8  # responses that are scored at a time, each token as wide as the vocabulary
 
 
@@ -191,11 +194,11 @@ def load_teacher_cache(folder: str | Path) -> TeacherCache:
 
 def _part(pair: Pair, prompts: list, top_k: int, how: dict) -> bytes:
     """Sample and score some prompts: the tensors of one file, responses end to end."""
-    responses = sample(pair.student, prompts, pair, **how)
+    written = sample(pair.student, prompts, pair, **how)
     columns: dict[str, list[Tensor]] = {"ids": [], "log_p": [], "written": []}
     for start in range(0, len(prompts) if top_k else 0, ROWS):
         rows = slice(start, start + ROWS)
-        batch = collate(prompts[rows], responses[rows], pair.pad_token_id, pair.device)
+        batch = collate(prompts[rows], written[rows], pair.pad_token_id, pair.device)
         with torch.no_grad(), eval_mode(pair.student):
             log_p = response_log_probs(pair.student, batch, pair.vocab_size)[batch.mask]
         ids = log_p.topk(top_k).indices
@@ -203,8 +206,8 @@ def _part(pair: Pair, prompts: list, top_k: int, how: dict) -> bytes:
         columns["log_p"].append(into_buckets(log_p, ids))
         columns["written"].append(log_p.gather(-1, batch.labels[batch.mask][:, None])[:, 0])
     tensors = {name: torch.cat(parts).cpu() for name, parts in columns.items() if parts}
-    tensors["tokens"] = torch.tensor(sum(responses, []), dtype=torch.int32)
-    tensors["lengths"] = torch.tensor([len(y) for y in responses])
+    tensors["tokens"] = torch.tensor(sum(written, []), dtype=torch.int32)
+    tensors["lengths"] = torch.tensor([len(y) for y in written])
     return save(tensors, {"prompts": json.dumps([[*ids] for ids in prompts])})
 
 
@@ -325,11 +328,33 @@ def offline_pair(
     return stop_as_trained(OfflinePair(None, student, tokenizer, width, written, cache=cache))
 
 
-class OfflineResponse(ResponseLogProbs):
-    """A `ResponseLogProbs` whose `log_p` and `log_q` are over the teacher's k likeliest and the rest."""
+def buckets_of_states(hidden: Tensor, head: Tensor, ids: Tensor, chunk: int = CHUNK) -> Tensor:
+    """Put what a head (vocab, width) makes of hidden states (tokens, width) into buckets: (tokens, k + 1).
 
-    def __init__(self, labels: Tensor, mask: Tensor, whole: Tensor, teacher):
-        self.labels, self.mask, self.whole, self._teacher = labels, mask, whole, teacher
+    The tables of `chunk` tokens exist at a time, and are made again for the gradient.
+    """
+
+    def make(states: Tensor, kept: Tensor) -> Tensor:
+        return into_buckets((states @ head.T).float().log_softmax(-1), kept)
+
+    parts = zip(hidden.split(chunk), ids.split(chunk), strict=True)
+    return torch.cat([checkpoint(make, *part, use_reentrant=False) for part in parts])
+
+
+class OfflineResponse(ResponseLogProbs):
+    """A `ResponseLogProbs` whose `log_p` and `log_q` are over the teacher's k likeliest and the rest.
+
+    `read` (batch, tokens, …): the student's log-probabilities, or its hidden states if there is a `head`.
+    """
+
+    def __init__(self, labels: Tensor, mask: Tensor, read: Tensor, teacher, head: Tensor | None):
+        self.labels, self.mask, self.read, self._teacher, self.head = (
+            labels,
+            mask,
+            read,
+            teacher,
+            head,
+        )
 
     @cached_property
     def teacher(self) -> TopK:
@@ -341,11 +366,21 @@ class OfflineResponse(ResponseLogProbs):
 
     @cached_property
     def log_q(self) -> Tensor:
-        return into_buckets(self.whole, self.teacher.ids)
+        ids = self.teacher.ids
+        if self.head is None:
+            return into_buckets(self.read, ids)
+        return self._spread(buckets_of_states(self.read[self.mask], self.head, ids[self.mask]))
 
     @cached_property
     def token_log_q(self) -> Tensor:
-        return self.whole.gather(-1, self.labels.unsqueeze(-1)).squeeze(-1)
+        if self.head is None:
+            return self.read.gather(-1, self.labels.unsqueeze(-1)).squeeze(-1)
+        states, labels = self.read[self.mask], self.labels[self.mask]
+        return self._spread(fused.token_log_probs(states, self.head, labels))
+
+    def _spread(self, values: Tensor) -> Tensor:
+        found = values.new_zeros(*self.mask.shape, *values.shape[1:])
+        return found.index_put(self.mask.nonzero(as_tuple=True), values)
 
     @property
     def token_log_p(self) -> Tensor:
@@ -353,7 +388,7 @@ class OfflineResponse(ResponseLogProbs):
 
 
 class OfflineRollouts(Rollouts):
-    """The responses of a cache, and what it says of them."""
+    """The responses of a cache, and what it says of them; the student as tables or as hidden states."""
 
     @classmethod
     def handles(cls, pair: Pair, method: Method) -> bool:
@@ -367,6 +402,8 @@ class OfflineRollouts(Rollouts):
                 "the same settings"
             )
         super().__init__(pair, task, slots, config, tgo)
+        self.reads_states = pair.vocab_size >= responses.LARGE
+        self.reads_states &= responses.ends_in_a_matrix(pair.student, pair)
         _check_reads(get_method(config.method), slots)
         if "tgo" in self.names:
             self.places = pair.cache.find(self.prompts)
@@ -376,8 +413,17 @@ class OfflineRollouts(Rollouts):
                     "an offline teacher has read its own responses alone: leave tgo out"
                 )
 
+    def read(self, model, batch) -> Tensor:
+        if not self.reads_states:
+            return super().read(model, batch)
+        with responses.without_head(model):
+            return response_logits(model, batch)
+
     def as_response(self, labels, mask, student: Tensor, teacher) -> OfflineResponse:
-        return OfflineResponse(labels, mask, student, teacher)
+        head = None
+        if self.reads_states:
+            head = responses.output_head(self.pair.student).weight[: self.pair.vocab_size]
+        return OfflineResponse(labels, mask, student, teacher, head)
 
     def _read_by_teacher(self, name: str, indices: list[int]):
         def teacher() -> TopK:

@@ -22,7 +22,6 @@ from minidistill.models.checks import eval_mode
 from minidistill.objectives import Method, TrainState
 from minidistill.rollouts import Rollouts
 from minidistill.scale import fused
-from minidistill.scale.offline import OfflinePair
 
 LARGE = 8192
 
@@ -76,17 +75,13 @@ class HiddenResponse(ResponseLogProbs):
 class HiddenRollouts(Rollouts):
     """Responses and how both models score them, as hidden states."""
 
+    reads_states = True
+
     @classmethod
     def handles(cls, pair: Pair, method: Method) -> bool:
-        if (
-            pair.vocab_size < LARGE
-            or isinstance(pair, OfflinePair)
-            or not _asks_for_divergences(method)
-        ):
+        if pair.vocab_size < LARGE or not _asks_for_divergences(method):
             return False
-        return all(
-            _ends_in_a_matrix(m, pair) for m in (pair.teacher, pair.student) if m is not None
-        )
+        return all(ends_in_a_matrix(m, pair) for m in (pair.teacher, pair.student) if m is not None)
 
     def __init__(self, pair: Pair, *rest, **named):
         super().__init__(pair, *rest, **named)
@@ -127,7 +122,7 @@ def _plain(model):
 
 
 @torch.no_grad()
-def _ends_in_a_matrix(model, pair: Pair) -> bool:
+def ends_in_a_matrix(model, pair: Pair) -> bool:
     """Tell whether logits are hidden states times the head's weight: no bias, no cap, no few bits."""
     head = output_head(model)
     if (

@@ -26,7 +26,7 @@ from minidistill.models import make_pair
 from minidistill.objectives import TrainState, get_method
 from minidistill.rollouts import Rollouts, rollouts_class
 from minidistill.scale.offline import TeacherCache, offline_pair
-from minidistill.scale.responses import HiddenRollouts, without_head
+from minidistill.scale.responses import without_head
 from minidistill.sources import SOURCES, resolve_sources
 from minidistill.tasks import Example, Task
 from minidistill.tasks.prompt_files import as_prompt
@@ -329,7 +329,7 @@ def _shared_out(kind: type[Rollouts]) -> type[Rollouts]:
             """The student through the wrapper, which adds up gradients over the processes in backward."""
             if model is not self.pair.student or self.wrapped in (None, model):
                 return super().read(model, batch)
-            if not issubclass(kind, HiddenRollouts):
+            if not getattr(self, "reads_states", False):
                 return response_log_probs(self.wrapped, batch, self.pair.vocab_size)
             with without_head(model):
                 return response_logits(self.wrapped, batch)

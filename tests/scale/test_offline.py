@@ -10,7 +10,7 @@ from minidistill import distill, load_model
 from minidistill import divergences as D
 from minidistill.models import make_pair, single_model
 from minidistill.runlog import atomic_write
-from minidistill.scale import offline
+from minidistill.scale import offline, responses
 from minidistill.scale.offline import (
     into_buckets,
     load_teacher_cache,
@@ -21,6 +21,7 @@ from minidistill.scale.trainer import DistillTrainer, DistillTrainingArguments
 from minidistill.tasks import Example, Task, write_examples, write_jsonl
 from minidistill.utils import data_dir
 from tests.commands import call
+from tests.scale.peak import peak_bytes
 from tests.tiny import byte_tokenizer, tiny_lm
 
 TASK = Task(
@@ -110,6 +111,34 @@ def test_with_all_of_the_vocabulary_a_run_is_the_one_with_the_teacher(name, mode
     for a, b in zip(found.steps, truth.steps, strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
     torch.testing.assert_close(weights(ours.student), weights(live.student), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["kd", "skl", "seqkd"])
+def test_a_large_vocabulary_is_read_by_hidden_states_with_the_same_result(
+    name, models, tmp_path, monkeypatch
+):
+    cache = write(models, tmp_path)
+    by_table = offline_pair(student(), models[0], cache)
+    truth = distill(by_table, TASK, name, **HOW)
+    monkeypatch.setattr(responses, "LARGE", 1)
+    monkeypatch.setattr(offline.buckets_of_states, "__defaults__", (3,))  # several chunks
+    monkeypatch.setattr(offline.Rollouts, "read", None)
+    by_states = offline_pair(student(), models[0], cache)
+    found = distill(by_states, TASK, name, **HOW)
+    for a, b in zip(found.steps, truth.steps, strict=True):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
+    torch.testing.assert_close(
+        weights(by_states.student), weights(by_table.student), rtol=0, atol=2e-4
+    )
+
+
+def test_the_peak_of_buckets_from_states_does_not_grow_with_the_tokens():
+    def peak(tokens):
+        hidden, head = torch.randn(tokens, 16, requires_grad=True), torch.randn(5000, 16)
+        ids = torch.randint(5000, (tokens, 8))
+        return peak_bytes(lambda: offline.buckets_of_states(hidden, head, ids, 32).sum().backward())
+
+    assert peak(512) < 1.3 * peak(64)
 
 
 def test_responses_and_held_out_ones_are_the_caches(models, tmp_path):
