@@ -288,12 +288,18 @@ def test_the_student_stops_where_the_teacher_did(models, tmp_path):
     assert set(pair.student.generation_config.eos_token_id) == {tokenizer.eos_token_id, 65}
 
 
-def test_the_same_weights_used_otherwise_are_another_teacher(models, tmp_path):
-    write(models, tmp_path)
-    tokenizer, teacher = byte_tokenizer(), tiny_lm("llama", byte_tokenizer(), 1)
+def rescaled(teacher):
     teacher.config.rms_norm_eps = 0.1
+    return teacher
+
+
+@pytest.mark.parametrize("otherwise", [rescaled, lambda teacher: teacher.float()])
+def test_the_same_weights_used_otherwise_are_another_teacher(otherwise, tmp_path):
+    tokenizer = byte_tokenizer()
+    teacher = tiny_lm("llama", tokenizer, 1).bfloat16()
+    write((tokenizer, teacher), tmp_path)
     with pytest.raises(ValueError, match="holds a cache made with other weights"):
-        write((tokenizer, teacher), tmp_path)
+        write((tokenizer, otherwise(teacher)), tmp_path)
 
 
 def test_parts_of_nobody_are_not_gone_on_with(models, tmp_path):
