@@ -24,7 +24,7 @@ def cache_teacher(
 ) -> None:
     """Write what a teacher says to a folder that `distill --teacher` takes in its place; resumable."""
     from minidistill import load_model, load_task
-    from minidistill.scale.offline import write_teacher_cache
+    from minidistill.scale.teacher_cache import write_teacher_cache
 
     if (task is None) == (prompts is None):
         raise ValueError("give either --task NAME or --prompts FILE.jsonl")

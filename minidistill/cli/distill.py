@@ -116,7 +116,8 @@ def prune(
 def _load(task, prompts, teacher, student, **how):
     from minidistill import load_model, load_pair, load_task
     from minidistill.applications.vision.inputs import VisionPair
-    from minidistill.scale.offline import is_cache, offline_pair
+    from minidistill.scale.offline import offline_pair
+    from minidistill.scale.teacher_cache import is_cache
     from minidistill.tasks.vision.images import check_images
     from minidistill.utils import data_dir
 

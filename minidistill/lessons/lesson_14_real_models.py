@@ -11,7 +11,7 @@ from minidistill import divergences as D
 from minidistill.lessons import plots
 from minidistill.lessons.checks import Exercise, checker
 from minidistill.lessons.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PAPER_GREY, RED
-from minidistill.scale.offline import into_buckets
+from minidistill.scale.teacher_cache import into_buckets
 
 FLOAT = 4  # bytes
 TABLES, HIDDEN = "tables", "hidden states"

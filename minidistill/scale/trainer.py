@@ -25,8 +25,9 @@ from minidistill.logprobs import response_log_probs, response_logits
 from minidistill.models import make_pair
 from minidistill.objectives import TrainState, get_method
 from minidistill.rollouts import Rollouts, rollouts_class
-from minidistill.scale.offline import TeacherCache, offline_pair
+from minidistill.scale.offline import offline_pair
 from minidistill.scale.responses import without_head
+from minidistill.scale.teacher_cache import TeacherCache
 from minidistill.sources import SOURCES, resolve_sources
 from minidistill.tasks import Example, Task
 from minidistill.tasks.prompt_files import as_prompt

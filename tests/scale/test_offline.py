@@ -6,17 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from minidistill import distill, load_model
+from minidistill import distill, load_model, sources
 from minidistill import divergences as D
 from minidistill.models import make_pair, single_model
 from minidistill.runlog import atomic_write
-from minidistill.scale import offline, responses
-from minidistill.scale.offline import (
-    into_buckets,
-    load_teacher_cache,
-    offline_pair,
-    write_teacher_cache,
-)
+from minidistill.scale import offline, responses, teacher_cache
+from minidistill.scale.offline import offline_pair
+from minidistill.scale.teacher_cache import into_buckets, load_teacher_cache, write_teacher_cache
 from minidistill.scale.trainer import DistillTrainer, DistillTrainingArguments
 from minidistill.tasks import Example, Task, write_examples, write_jsonl
 from minidistill.utils import data_dir
@@ -194,7 +190,7 @@ def test_a_method_that_asks_about_other_responses_is_refused_first(
     name, models, tmp_path, monkeypatch
 ):
     pair = offline_pair(student(), models[0], write(models, tmp_path))
-    monkeypatch.setattr(offline, "sample", None)
+    monkeypatch.setattr(sources, "sample", None)
     with pytest.raises(ValueError, match=f"{name} asks the teacher about .*sgo|replay"):
         distill(pair, TASK, name, **HOW)
 
@@ -310,7 +306,7 @@ def test_parts_of_nobody_are_not_gone_on_with(models, tmp_path):
 
 
 def test_a_part_that_is_cut_or_gone_is_said_and_written_again(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(offline, "PROMPTS_A_PART", 3)
+    monkeypatch.setattr(teacher_cache, "PROMPTS_A_PART", 3)
     write(models, tmp_path)
     whole, last = (path.read_bytes() for path in sorted(tmp_path.glob("part-*"))[1:])
     (tmp_path / "part-00001.safetensors").write_bytes(whole[:200])
@@ -331,7 +327,7 @@ def test_a_template_option_that_nothing_reads_is_refused(models, tmp_path):
 
 # --- a kill and the command line ------------------------------------------------------------------------
 def test_a_write_that_was_cut_goes_on_where_it_was(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(offline, "PROMPTS_A_PART", 3)
+    monkeypatch.setattr(teacher_cache, "PROMPTS_A_PART", 3)
     whole = write(models, tmp_path / "whole")
     made = []
 
@@ -342,7 +338,7 @@ def test_a_write_that_was_cut_goes_on_where_it_was(models, tmp_path, monkeypatch
         atomic_write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(offline, "atomic_write", cut)
+        patch.setattr(teacher_cache, "atomic_write", cut)
         with pytest.raises(KeyboardInterrupt):
             write(models, tmp_path / "cut")
     with pytest.raises(FileNotFoundError, match="no finished cache"):
