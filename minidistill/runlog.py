@@ -62,16 +62,7 @@ def claim_folder(out: Path, *inputs: str | Path | None) -> Iterator[None]:
     nobody up.
     """
     folder = Path(out).resolve()
-    written = {folder, folder / "student", *(folder / name for name in OF_A_RUN)}
-    for source in filter(None, inputs):
-        for read in {Path(source).resolve(), *_beside(Path(source))}:
-            if read.exists() and read in written:
-                raise ValueError(
-                    f"{out} would overwrite {read}, which is read: give another folder"
-                )
-    for name in ("student", "checkpoints"):
-        if (folder / name).is_file():
-            raise OSError(f"could not write {out}: {name} is a file there, and is to be a folder")
+    _check_writable(out, folder, inputs)
     if folder in _held:
         yield
         return
@@ -101,6 +92,20 @@ def claim_folder(out: Path, *inputs: str | Path | None) -> Iterator[None]:
         lock.release()
         if fresh and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _check_writable(out: Path, folder: Path, inputs: tuple) -> None:
+    """ValueError where what is read would be overwritten, OSError where a file is in a folder's place."""
+    written = {folder, folder / "student", *(folder / name for name in OF_A_RUN)}
+    for source in filter(None, inputs):
+        for read in {Path(source).resolve(), *_beside(Path(source))}:
+            if read.exists() and read in written:
+                raise ValueError(
+                    f"{out} would overwrite {read}, which is read: give another folder"
+                )
+    for name in ("student", "checkpoints"):
+        if (folder / name).is_file():
+            raise OSError(f"could not write {out}: {name} is a file there, and is to be a folder")
 
 
 def _beside(adapters: Path) -> set[Path]:

@@ -107,13 +107,8 @@ class OfflineResponse(ResponseLogProbs):
     """
 
     def __init__(self, labels: Tensor, mask: Tensor, read: Tensor, teacher, head: Tensor | None):
-        self.labels, self.mask, self.read, self._teacher, self.head = (
-            labels,
-            mask,
-            read,
-            teacher,
-            head,
-        )
+        self.labels, self.mask, self._teacher = labels, mask, teacher
+        self.read, self.head = read, head
 
     @cached_property
     def teacher(self) -> TopK:
@@ -128,18 +123,15 @@ class OfflineResponse(ResponseLogProbs):
         ids = self.teacher.ids
         if self.head is None:
             return into_buckets(self.read, ids)
-        return self._spread(buckets_of_states(self.read[self.mask], self.head, ids[self.mask]))
+        states, ids = self.read[self.mask], ids[self.mask]
+        return responses.spread(buckets_of_states(states, self.head, ids), self.mask)
 
     @cached_property
     def token_log_q(self) -> Tensor:
         if self.head is None:
             return self.read.gather(-1, self.labels.unsqueeze(-1)).squeeze(-1)
         states, labels = self.read[self.mask], self.labels[self.mask]
-        return self._spread(fused.token_log_probs(states, self.head, labels))
-
-    def _spread(self, values: Tensor) -> Tensor:
-        found = values.new_zeros(*self.mask.shape, *values.shape[1:])
-        return found.index_put(self.mask.nonzero(as_tuple=True), values)
+        return responses.spread(fused.token_log_probs(states, self.head, labels), self.mask)
 
     @property
     def token_log_p(self) -> Tensor:

@@ -48,15 +48,18 @@ class HiddenLogProbs:
             for key, value in named.items()
         }
         p, q = log_p.hidden[self.mask], self.hidden[self.mask]
-        return self._spread(fused.divergence(name, p, log_p.head, q, self.head, **named))
+        return spread(fused.divergence(name, p, log_p.head, q, self.head, **named), self.mask)
 
     def of(self, labels: Tensor) -> Tensor:
         """Compute the log-probabilities of `labels` (batch, tokens)."""
         found = fused.token_log_probs(self.hidden[self.mask], self.head, labels[self.mask])
-        return self._spread(found)
+        return spread(found, self.mask)
 
-    def _spread(self, values: Tensor) -> Tensor:
-        return values.new_zeros(self.mask.shape).index_put(self.mask.nonzero(as_tuple=True), values)
+
+def spread(values: Tensor, mask: Tensor) -> Tensor:
+    """Put what was computed of the tokens in `mask`, (tokens, …), in their places: (batch, tokens, …)."""
+    found = values.new_zeros(*mask.shape, *values.shape[1:])
+    return found.index_put(mask.nonzero(as_tuple=True), values)
 
 
 class HiddenResponse(ResponseLogProbs):

@@ -35,8 +35,6 @@ from minidistill.utils import derive_seed
 ABOUT = "cache.json"
 PROMPTS_A_PART = 64  # what a kill can lose
 ROWS = 8  # responses that are scored at a time, each token as wide as the vocabulary
-
-
 Place = tuple[Path, slice]  # a part, and the tokens of a response in it
 
 
@@ -255,6 +253,7 @@ def _digest(content) -> str:
 
 
 def digest_of_vocabulary(tokenizer) -> str:
+    """Hash a tokenizer's words with their ids: equal for a teacher and a student that share them."""
     return _digest(sorted(tokenizer.get_vocab().items()))
 
 
